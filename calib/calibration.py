@@ -1,0 +1,162 @@
+"""What a calibration is: accumulate over columns, merge, cut into intervals, finalize."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.boundaries import Interval
+from calib.iov import LUMI_BITS
+from calib.payload import Payload
+from calib.state import State
+
+Columns = Mapping[str, Any]
+"""Column name to a NumPy array (one value an event) or an awkward array (jagged). Always holds the integer columns
+`run`, `lumi` and `event`."""
+
+
+class NotEnoughData(Exception):
+    """The data cannot carry a payload. A result, not a failure: the message says what there was and what is needed."""
+
+
+class NotConverged(Exception):
+    """The fit found no answer it can stand for. Nothing is published."""
+
+
+class Granularity(StrEnum):
+    """What one payload is made from."""
+
+    LUMI = "lumi"
+    """units of one run, merged until there is enough and split where the constants move; ends with the run."""
+    RUN = "run"
+    """all units of a run."""
+    SPAN = "span"
+    """as lumi, but an interval may go on into following runs."""
+
+
+class Outcome(StrEnum):
+    """How the finalization of one interval ended."""
+
+    MADE = "made"
+    NOT_ENOUGH_DATA = "not enough data"
+    NOT_CONVERGED = "not converged"
+
+
+def at_finalize(default: Any) -> Any:
+    """A dataclass field of a calibration that only its finalization looks at.
+
+    Changing it repeats intervals and finalize from kept states and reads no event.
+    """
+    return dataclasses.field(default=default, metadata={"at": "finalize"})
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """What came of one interval: a payload, or why there is none."""
+
+    interval: Interval
+    outcome: Outcome
+    payload: Payload | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(ABC):
+    """A calibration: frozen settings and pure functions; it knows no file, no database and no Dask.
+
+    Laws (inherit `calib.testing.CalibrationLaws` to test them): accumulate of a union of events is the merge of the
+    accumulates, bit for bit; merge is associative and commutative with `empty()` as identity; so the way a run is
+    cut never changes the payload.
+    """
+
+    kind: ClassVar[str]
+    """the kind of payload it makes"""
+    version: ClassVar[int]
+    """raised by hand when the same input would give another result"""
+    reads: ClassVar[tuple[str, ...]]
+    """columns it needs beside run, lumi, event"""
+    uses: ClassVar[tuple[str, ...]] = ()
+    """kinds of conditions that accumulate looks at"""
+    after: ClassVar[tuple[str, ...]] = ()
+    """calibrations of the same run whose fresh result it wants first"""
+    looks_at_previous: ClassVar[bool] = False
+    """whether finalize looks at the payload of the preceding interval; then runs are finalized in order"""
+
+    granularity: Granularity = at_finalize(Granularity.RUN)
+
+    @abstractmethod
+    def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
+        """The state of these events. Raises KeyError for a column that is missing."""
+
+    @abstractmethod
+    def empty(self) -> State:
+        """The state of no event: the identity of merge."""
+
+    @abstractmethod
+    def finalize(self, state: State, previous: Payload | None) -> Payload:
+        """The payload of one interval's state. Raises NotEnoughData or NotConverged."""
+
+    def merge(self, left: State, right: State) -> State:
+        """Both states together."""
+        return left.merge(right)
+
+    def intervals(self, state: State, flush: bool) -> list[Interval]:
+        """Cut the units of a state into intervals, in order. Without `flush` the last may stay open for more data.
+
+        The default knows whole runs only; calibrations that follow a trend cut finer.
+        """
+        if self.granularity is not Granularity.RUN:
+            raise NotImplementedError(f"{self.kind} has no rule for granularity {self.granularity}; use 'run'")
+        return whole_runs(state.units())
+
+    def accumulate_settings(self) -> dict[str, Any]:
+        """What the state depends on: kind, version and the settings that accumulate looks at."""
+        return {"kind": self.kind, "version": self.version, **self._settings(finalize=False)}
+
+    def finalize_settings(self) -> dict[str, Any]:
+        """What the payload depends on beside the state: the settings of the finalization."""
+        return {"kind": self.kind, "version": self.version, **self._settings(finalize=True)}
+
+    def _settings(self, *, finalize: bool) -> dict[str, Any]:
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if (field.metadata.get("at") == "finalize") is finalize
+        }
+
+
+def whole_runs(units: NDArray[np.int64]) -> list[Interval]:
+    """One closed interval a run, over packed units in any order.
+
+    >>> [len(i.units) for i in whole_runs(np.array([1 << 32, (1 << 32) + 1, 2 << 32]))]
+    [2, 1]
+    """
+    units = np.unique(units)
+    cuts = np.flatnonzero(np.diff(units >> LUMI_BITS)) + 1
+    return [Interval(tuple(part.tolist()), closed=True) for part in np.split(units, cuts) if len(part)]
+
+
+def conclude(calibration: Calibration, state: State, previous: Payload | None, flush: bool) -> list[Conclusion]:
+    """Finalize every closed interval of a state, in order; each sees the payload made before it as `previous`."""
+    conclusions = []
+    for interval in calibration.intervals(state, flush):
+        if not interval.closed:
+            continue
+        part = state.select(np.array(interval.units, np.int64))
+        try:
+            payload = calibration.finalize(part, previous if calibration.looks_at_previous else None)
+        except NotEnoughData as lack:
+            conclusions.append(Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack)))
+        except NotConverged as failure:
+            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, message=str(failure)))
+        else:
+            conclusions.append(Conclusion(interval, Outcome.MADE, payload))
+            previous = payload
+    return conclusions

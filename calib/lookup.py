@@ -1,0 +1,132 @@
+"""The questions put to the conditions tables, as statements with named parameters, built once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, and_, bindparam, case, exists, select
+
+from calib.schema import entries, global_tags, members, settled, tags
+
+
+def _at(name: str) -> ColumnElement[int]:
+    return bindparam(name, type_=BigInteger)
+
+
+def _live(entry: FromClause) -> ColumnElement[bool]:
+    """Whether an entry counts as of the parameter `as_of`: made by then, and by then not withdrawn."""
+    withdrawal = entries.alias("withdrawal")
+    withdrawn = exists().where(
+        withdrawal.c.withdraws == entry.c.sequence, withdrawal.c.sequence <= _at("as_of")
+    )
+    return and_(entry.c.sequence <= _at("as_of"), entry.c.withdraws.is_(None), ~withdrawn)
+
+
+def _on_clock(unit: str, time: str) -> ColumnElement[int]:
+    return case((tags.c.clock == "time", _at(time)), else_=_at(unit))
+
+
+def _newest_first(statement: Select[Any], entry: FromClause) -> Select[Any]:
+    return statement.order_by(entry.c.since.desc(), entry.c.sequence.desc()).limit(1)
+
+
+_of_global_tag = (
+    members.join(tags, members.c.tag_id == tags.c.id).join(
+        global_tags, members.c.global_tag_id == global_tags.c.id
+    )
+)
+_these_kinds = and_(
+    global_tags.c.name == bindparam("global_tag"), members.c.kind.in_(bindparam("kinds", expanding=True))
+)
+_held = entries.alias("held")
+
+ANSWERS = (
+    select(
+        members.c.kind,
+        tags.c.name,
+        tags.c.clock,
+        _newest_first(
+            select(_held.c.payload_id).where(
+                _held.c.tag_id == tags.c.id, _held.c.since <= _on_clock("unit", "time"), _live(_held)
+            ),
+            _held,
+        )
+        .correlate(tags)
+        .scalar_subquery()
+        .label("payload_id"),
+    )
+    .select_from(_of_global_tag)
+    .where(_these_kinds)
+)
+"""kind, tag, clock, payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag` as of `as_of`."""
+
+CHANGES = (
+    select(members.c.kind, entries.c.since, entries.c.payload_id)
+    .select_from(_of_global_tag.join(entries, entries.c.tag_id == tags.c.id))
+    .where(
+        _these_kinds,
+        entries.c.since > _on_clock("unit", "time"),
+        entries.c.since <= _on_clock("last_unit", "last_time"),
+        _live(entries),
+    )
+    .order_by(entries.c.since, entries.c.sequence)
+)
+"""The entries that begin behind `unit` or `time` up to `last_unit` or `last_time`, in order."""
+
+IN_FORCE = _newest_first(
+    select(entries).where(
+        entries.c.tag_id == bindparam("tag"),
+        entries.c.since <= _at("at"),
+        entries.c.origin != _at("besides"),
+        _live(entries),
+    ),
+    entries,
+)
+"""The entry of `tag` in force at `at` as of `as_of`, those that repeat the entry `besides` left out."""
+
+FOLLOWING = (
+    select(entries.c.since)
+    .where(entries.c.tag_id == bindparam("tag"), entries.c.since > _at("at"), _live(entries))
+    .order_by(entries.c.since)
+    .limit(1)
+)
+"""Where the next entry of `tag` behind `at` begins."""
+
+FAMILY = (
+    select(entries).where(entries.c.origin == _at("origin"), _live(entries)).order_by(entries.c.since, entries.c.sequence)
+)
+"""All entries that count and hold the payload of the entry `origin` in its name."""
+
+LIVE = (
+    select(entries)
+    .where(entries.c.tag_id == bindparam("tag"), _live(entries))
+    .order_by(entries.c.since, entries.c.sequence)
+)
+"""All entries of `tag` that count as of `as_of`; of those with one `since` the last rules."""
+
+STEPS = (
+    select(entries.c.since, entries.c.payload_id)
+    .where(
+        entries.c.tag_id == bindparam("tag"),
+        entries.c.since > _at("at"),
+        entries.c.since < _at("until"),
+        _live(entries),
+    )
+    .order_by(entries.c.since, entries.c.sequence)
+)
+"""The entries of `tag` that begin in `(at, until)`."""
+
+SETTLED = (
+    select(settled.c.run, settled.c.since, settled.c.until)
+    .where(settled.c.tag_id == bindparam("tag"), settled.c.until > _at("since"), settled.c.since < _at("until"))
+    .order_by(settled.c.since)
+)
+"""The settled runs of `tag` that touch `[since, until)`."""
+
+MEMBERS = (
+    select(members.c.kind.label("of"), tags)
+    .select_from(_of_global_tag)
+    .where(global_tags.c.name == bindparam("global_tag"))
+    .order_by(members.c.kind)
+)
+"""Kind and tag of every member of `global_tag`."""

@@ -1,0 +1,285 @@
+"""Answers of the conditions database: snapshots, resolving, history. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, func, select
+
+from calib import lookup
+from calib.iov import Clock, RunLumi
+from calib.late import Fate, FateKind, SettledRun
+from calib.payload import Conditions, PayloadStore
+from calib.schema import entries, fates, global_tags, last_sequence, settled, tags
+from calib.tags import Entry, Moment, Segment, Snapshot, Sync, Tag, UnknownTag, Validity, microseconds, moment_of
+
+_NOTHING = ""
+_ENDLESS = (1 << 63) - 1
+
+
+class ConditionsReader:
+    """Reads the conditions over an open connection; holds nothing itself, so it costs nothing to make.
+
+    Opening, closing and committing are the caller's.
+    """
+
+    def __init__(self, connection: Connection, store: PayloadStore) -> None:
+        self._connection = connection
+        self.store = store
+
+    def tags(self) -> list[Tag]:
+        """All tags, by name."""
+        return [_tag(row) for row in self._connection.execute(select(tags).order_by(tags.c.name))]
+
+    def tag(self, name: str) -> Tag:
+        """The tag of that name. Raises UnknownTag."""
+        row = self._connection.execute(select(tags).where(tags.c.name == name)).one_or_none()
+        if row is None:
+            raise UnknownTag.named(name, (tag.name for tag in self.tags()))
+        return _tag(row)
+
+    def global_tags(self) -> list[str]:
+        """The names of all global tags."""
+        return list(self._connection.scalars(select(global_tags.c.name).order_by(global_tags.c.name)))
+
+    def global_tag(self, name: str) -> dict[str, Tag]:
+        """The tag a global tag uses for each kind. Raises UnknownTag."""
+        found = self._connection.execute(lookup.MEMBERS, {"global_tag": name})
+        of_kind = {row.of: _tag(row) for row in found}
+        if not of_kind:
+            known = self.global_tags()
+            if name not in known:
+                raise UnknownTag.named(name, known, "global tag")
+        return of_kind
+
+    def snapshot(self, global_tag: str, as_of: int | datetime | None = None) -> Snapshot:
+        """Pin a global tag as it is now, as it was after entry number `as_of`, or as it was at a time.
+
+        Raises UnknownTag, and ValueError for an entry that is still to come.
+        """
+        self.global_tag(global_tag)
+        newest = self._newest()
+        if isinstance(as_of, datetime):
+            as_of = self._sequence_at(as_of)
+        if as_of is not None and not 0 <= as_of <= newest:
+            raise ValueError(f"there is no entry {as_of} to take a snapshot at; the newest is {newest}")
+        return Snapshot(global_tag, newest if as_of is None else as_of)
+
+    def resolve(
+        self, snapshot: Snapshot, at: RunLumi, kinds: Iterable[str] | None = None, time: int | None = None
+    ) -> Conditions:
+        """What holds at a unit, of these kinds or all; a kind without payload is not there.
+
+        `time` (ns since 1970) is where tags by time are looked up; ValueError when one needs it and it is missing.
+        """
+        held = self._answers(snapshot, kinds, at.packed, time)
+        return self._conditions(at, {kind: payload for kind, payload in held.items() if payload != _NOTHING})
+
+    def resolve_run(
+        self,
+        snapshot: Snapshot,
+        units: Sequence[int] | NDArray[np.int64],
+        kinds: Iterable[str] | None = None,
+        times: Sequence[int] | NDArray[np.int64] | None = None,
+    ) -> list[Segment]:
+        """What holds over packed sorted units of one run, as segments of constant conditions; two queries in all.
+
+        The segments cover the run from the first unit to the last without a gap. `times` gives the begin of each
+        unit (ns since 1970) for tags by time.
+        """
+        asked = _Units.of(units, times)
+        if not len(asked.packed):
+            return []
+        first = self._answers(snapshot, kinds, int(asked.packed[0]), asked.first_time)
+        changes = self._changes(snapshot, asked, list(first))
+        columns = [_payload_of_unit(asked, first[kind], changes.get(kind, [])) for kind in first]
+        return self._segments(asked.packed, list(first), columns)
+
+    def first_safe(self, tag: str) -> Moment:
+        """The first moment behind every settled run of a tag: what begins there is never late."""
+        known = self.tag(tag)
+        return known.moment(self._first_safe(known))
+
+    def settled_runs(self, tag: str) -> list[int]:
+        """The runs whose answer this tag can no longer change."""
+        number = self.tag(tag).number
+        return list(
+            self._connection.scalars(select(settled.c.run).where(settled.c.tag_id == number).order_by(settled.c.run))
+        )
+
+    def fates(self, tag: str) -> list[Fate]:
+        """What became of every payload and withdrawal of a tag that touched a settled run, in order."""
+        known = self.tag(tag)
+        rows = self._connection.execute(select(fates).where(fates.c.tag_id == known.number).order_by(fates.c.id))
+        return [_fate(known, row) for row in rows]
+
+    def history(self, tag: str, as_of: int | None = None) -> list[Entry]:
+        """Every entry of a tag in the order made, withdrawals too, up to entry number `as_of`."""
+        known = self.tag(tag)
+        chosen = select(entries).where(entries.c.tag_id == known.number).order_by(entries.c.sequence)
+        if as_of is not None:
+            chosen = chosen.where(entries.c.sequence <= as_of)
+        return [_entry(known, row) for row in self._connection.execute(chosen)]
+
+    def intervals(self, tag: str, as_of: int | None = None) -> list[Validity]:
+        """Where each payload of a tag holds, in order; where nothing holds there is no interval."""
+        known = self.tag(tag)
+        asked = {"tag": known.number, "as_of": self._newest() if as_of is None else as_of}
+        begins = {row.since: row for row in self._connection.execute(lookup.LIVE, asked)}
+        ends = [*list(begins)[1:], None]
+        return [
+            Validity(known.moment(since), None if until is None else known.moment(until), row.payload_id, _entry(known, row))
+            for (since, row), until in zip(begins.items(), ends, strict=True)
+            if row.payload_id is not None
+        ]
+
+    def _newest(self) -> int:
+        return int(self._connection.execute(select(last_sequence.c.last)).scalar_one())
+
+    def _sequence_at(self, moment: datetime) -> int:
+        later = select(func.min(entries.c.sequence)).where(entries.c.recorded_us > microseconds(moment))
+        first_later = self._connection.execute(later).scalar_one()
+        return self._newest() if first_later is None else int(first_later) - 1
+
+    def _answers(
+        self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None
+    ) -> dict[str, str]:
+        asked = {
+            "global_tag": snapshot.global_tag,
+            "kinds": sorted(self.global_tag(snapshot.global_tag) if kinds is None else set(kinds)),
+            "unit": unit,
+            "time": time,
+            "as_of": snapshot.sequence,
+        }
+        rows = self._connection.execute(lookup.ANSWERS, asked).all()
+        if not rows:
+            self.global_tag(snapshot.global_tag)
+        for row in rows:
+            if time is None and row.clock == Clock.TIME:
+                raise ValueError(f"tag {row.name} of kind {row.kind!r} goes by time; give the time, ns since 1970")
+        return {row.kind: row.payload_id or _NOTHING for row in rows}
+
+    def _changes(self, snapshot: Snapshot, units: _Units, kinds: list[str]) -> dict[str, list[tuple[int, str]]]:
+        asked = {
+            "global_tag": snapshot.global_tag,
+            "kinds": kinds,
+            "unit": int(units.packed[0]),
+            "last_unit": int(units.packed[-1]),
+            "time": units.first_time,
+            "last_time": units.last_time,
+            "as_of": snapshot.sequence,
+        }
+        changes: dict[str, dict[int, str]] = {}
+        for kind, since, payload_id in self._connection.execute(lookup.CHANGES, asked):
+            changes.setdefault(kind, {})[since] = payload_id or _NOTHING
+        return {kind: list(begins.items()) for kind, begins in changes.items()}
+
+    def _segments(
+        self, units: NDArray[np.int64], kinds: list[str], columns: list[NDArray[np.str_]]
+    ) -> list[Segment]:
+        moved = np.zeros(len(units), bool)
+        moved[0] = True
+        for column in columns:
+            moved[1:] |= column[1:] != column[:-1]
+        begins = np.flatnonzero(moved)
+        moments = [*(RunLumi.unpack(units[begin]) for begin in begins), RunLumi.unpack(units[-1] + 1)]
+        segments = []
+        for begin, since, until in zip(begins, moments, moments[1:], strict=False):
+            ids = {kind: str(column[begin]) for kind, column in zip(kinds, columns, strict=True) if column[begin]}
+            segments.append(Segment(since, until, self._conditions(since, ids)))
+        return segments
+
+    def _conditions(self, at: RunLumi, ids: Mapping[str, str]) -> Conditions:
+        return Conditions(at, dict(sorted(ids.items())), str(self.store.root))
+
+    def _first_safe(self, tag: Tag) -> int:
+        until = select(func.max(settled.c.until)).where(settled.c.tag_id == tag.number)
+        return int(self._connection.execute(until).scalar_one() or 0)
+
+    def _settled_in(self, tag: Tag, since: int, until: int | None) -> list[SettledRun]:
+        asked = {"tag": tag.number, "since": since, "until": _ENDLESS if until is None else until}
+        return [SettledRun(*row) for row in self._connection.execute(lookup.SETTLED, asked)]
+
+    def _steps(self, tag: Tag, since: int, until: int, as_of: int) -> list[tuple[int, str | None]]:
+        """Payload ids over `[since, until)` with where each begins; equal neighbours joined."""
+        asked = {"tag": tag.number, "at": since, "until": until, "as_of": as_of, "besides": 0}
+        base = self._connection.execute(lookup.IN_FORCE, asked).one_or_none()
+        begins = {since: None if base is None else base.payload_id}
+        begins |= {row.since: row.payload_id for row in self._connection.execute(lookup.STEPS, asked)}
+        steps: list[tuple[int, str | None]] = []
+        for begin, payload_id in begins.items():
+            if not steps or steps[-1][1] != payload_id:
+                steps.append((begin, payload_id))
+        return steps
+
+
+class _Units(NamedTuple):
+    """Units of one run in order and, where given, when each begins."""
+
+    packed: NDArray[np.int64]
+    times: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, units: Sequence[int] | NDArray[np.int64], times: Sequence[int] | NDArray[np.int64] | None) -> _Units:
+        packed = np.asarray(units, np.int64)
+        if len(packed) and RunLumi.unpack(packed[0]).run != RunLumi.unpack(packed[-1]).run:
+            raise ValueError("resolve_run takes units of one run; call it once a run")
+        if np.any(packed[1:] <= packed[:-1]):
+            raise ValueError("units must be sorted, each once")
+        if times is None:
+            return cls(packed, None)
+        begins = np.asarray(times, np.int64)
+        if begins.shape != packed.shape:
+            raise ValueError(f"give one time a unit, not {begins.size} for {packed.size} units")
+        if np.any(begins[1:] < begins[:-1]):
+            raise ValueError("times of units must not go back")
+        return cls(packed, begins)
+
+    @property
+    def first_time(self) -> int | None:
+        return None if self.times is None else int(self.times[0])
+
+    @property
+    def last_time(self) -> int | None:
+        return None if self.times is None else int(self.times[-1])
+
+
+def _payload_of_unit(units: _Units, first: str, changes: list[tuple[int, str]]) -> NDArray[np.str_]:
+    ...
+
+
+def _tag(row: Row[Any]) -> Tag:
+    return Tag(row.name, row.kind, Clock(row.clock), Sync(row.sync), row.id)
+
+
+def _entry(tag: Tag, row: Row[Any]) -> Entry:
+    return Entry(
+        sequence=row.sequence,
+        tag=tag.name,
+        since=tag.moment(row.since),
+        payload_id=row.payload_id,
+        author=row.author,
+        recorded=moment_of(row.recorded_us),
+        reason=row.reason,
+        info=row.info,
+        origin=row.origin,
+        withdraws=row.withdraws,
+    )
+
+
+def _fate(tag: Tag, row: Row[Any]) -> Fate:
+    return Fate(
+        kind=FateKind(row.kind),
+        tag=tag.name,
+        payload_id=row.payload_id,
+        asked=tag.moment(row.asked),
+        given=None if row.given is None else tag.moment(row.given),
+        until=None if row.until is None else tag.moment(row.until),
+        sequence=row.sequence,
+        runs=tuple(row.runs),
+        explanation=row.explanation,
+    )

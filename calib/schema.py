@@ -1,0 +1,113 @@
+"""The tables of the conditions database. Entries are only ever inserted."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    DDL,
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    event,
+)
+
+conditions_metadata = MetaData()
+"""All tables of the conditions, to be created by whoever owns the database."""
+
+last_sequence = Table(
+    "conditions_sequence",
+    conditions_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+"""One row, the number of the newest entry. Every writer locks it first and holds it to its commit: so numbers become
+visible in order and a snapshot can never gain an entry afterwards, which an autoincrement does not give on PostgreSQL."""
+
+event.listen(last_sequence, "after_create", DDL("INSERT INTO conditions_sequence (id, last) VALUES (1, 0)"))
+
+tags = Table(
+    "conditions_tags",
+    conditions_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("kind", String, nullable=False),
+    Column("clock", String, nullable=False),
+    Column("sync", String, nullable=False),
+)
+
+global_tags = Table(
+    "conditions_global_tags",
+    conditions_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+)
+
+members = Table(
+    "conditions_members",
+    conditions_metadata,
+    Column("global_tag_id", ForeignKey(global_tags.c.id), primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("tag_id", ForeignKey(tags.c.id), nullable=False),
+)
+"""Which tag a global tag uses for a kind."""
+
+entries = Table(
+    "conditions_entries",
+    conditions_metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("tag_id", ForeignKey(tags.c.id), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    # NULL: nothing holds from here on; or, where `withdraws` is set, the row only takes that entry away.
+    Column("payload_id", String(64)),
+    # The entry whose payload this one repeats, or itself.
+    Column("origin", ForeignKey("conditions_entries.sequence"), nullable=False),
+    Column("withdraws", ForeignKey("conditions_entries.sequence")),
+    Column("author", String, nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("info", JSON, nullable=False),
+    Index("conditions_entries_by_since", "tag_id", "since", "sequence"),
+    Index("conditions_entries_by_origin", "origin"),
+    Index("conditions_entries_by_time", "recorded_us"),
+    UniqueConstraint("withdraws", name="conditions_withdrawn_once"),
+)
+
+settled = Table(
+    "conditions_settled",
+    conditions_metadata,
+    Column("tag_id", ForeignKey(tags.c.id), primary_key=True),
+    Column("run", BigInteger, primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("global_tag", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
+    Index("conditions_settled_by_until", "tag_id", "until"),
+)
+"""The runs whose answer is fixed, as a range on the clock of each tag."""
+
+fates = Table(
+    "conditions_fates",
+    conditions_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("tag_id", ForeignKey(tags.c.id), nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("payload_id", String(64), nullable=False),
+    Column("asked", BigInteger, nullable=False),
+    Column("given", BigInteger),
+    Column("until", BigInteger),
+    Column("sequence", BigInteger),
+    Column("runs", JSON, nullable=False),
+    Column("explanation", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("recorded_us", BigInteger, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("info", JSON, nullable=False),
+)
+"""What became of every payload and withdrawal that touched a settled run."""

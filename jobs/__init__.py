@@ -1,0 +1,1 @@
+"""Where work runs, exactly once and bounded, on Dask. No physics."""

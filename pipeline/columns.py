@@ -1,0 +1,66 @@
+"""Columns of events: pick, order, join. NumPy where flat, awkward where jagged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.iov import LUMI_BITS
+from pipeline.model import Columns
+
+IDENTITY = ("run", "lumi", "event")
+
+
+def length(columns: Columns) -> int:
+    """How many events the columns hold."""
+    return len(columns["event"])
+
+
+def take(columns: Columns, which: NDArray[Any] | slice) -> dict[str, Any]:
+    """The events that a mask, an index or a slice picks."""
+    return {name: values[which] for name, values in columns.items()}
+
+
+def join(parts: Sequence[Columns]) -> dict[str, Any]:
+    """One after the other. All parts must have the columns of the first."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join(arrays: Sequence[Any]) -> Any:
+    if all(isinstance(array, np.ndarray) for array in arrays):
+        return np.concatenate(arrays)
+    return ak.to_packed(ak.concatenate(arrays))
+
+
+def packed_units(columns: Columns) -> NDArray[np.int64]:
+    """Run and lumisection of each event as one integer."""
+    units: NDArray[np.int64] = (np.asarray(columns["run"], np.int64) << LUMI_BITS) | np.asarray(
+        columns["lumi"], np.int64
+    )
+    return units
+
+
+def in_order(columns: Columns) -> dict[str, Any]:
+    """The events sorted by run, lumisection and event number, so that files and cuts do not show."""
+    order = np.lexsort((columns["event"], columns["lumi"], columns["run"]))
+    if np.array_equal(order, np.arange(len(order))):
+        return dict(columns)
+    return {
+        name: values[order] if isinstance(values, np.ndarray) else ak.to_packed(values[order])
+        for name, values in columns.items()
+    }
+
+
+def flat_by_unit(columns: Columns, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Unit and value of every entry of a column, jagged ones flattened."""
+    units, values = packed_units(columns), columns[name]
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return units, values
+    counts = ak.to_numpy(ak.num(values))
+    return np.repeat(units, counts), ak.to_numpy(ak.flatten(values))

@@ -1,0 +1,127 @@
+"""What a user writes to run an experiment: how to read, process, calibrate and judge its events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from calib.calibration import Calibration
+from calib.payload import Payload
+from pipeline.model import Columns, EventSource, Keys, Step
+
+
+class MissingBranch(Exception):
+    """A file lacks a column that a step cannot do without."""
+
+
+class ExperimentSettings(BaseModel):
+    """Settings of an experiment's own, section `[experiment.settings]`; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns a step reads from a file, and what it would have liked but the file has not (name to reason)."""
+
+    columns: tuple[str, ...]
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What a step makes of some events.
+
+    `filtered`: reason to bool[n] over the events given; an event counts under the first reason that has it.
+    `tiers`: tier to output columns of the events kept, in their order; `run`, `lumi`, `event` are added to each.
+    `measured`: columns of the events kept that calibrations and quality histograms read (never written).
+    """
+
+    tiers: Mapping[str, Columns]
+    measured: Columns
+    filtered: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QualityHistogram:
+    """A histogram filled for each unit from a measured column (flattened where jagged)."""
+
+    name: str
+    column: str
+    edges: tuple[float, ...]
+    """bin edges, rising"""
+    unit: str
+    """of the column: cm, GeV, Hz, ..."""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class QualityTest:
+    """A judgement on a histogram of one unit: its mean must lie within [low, high], on at least `entries` entries.
+
+    `share_inside` > 0 asks instead that this share of the entries lies within [low, high]. With fewer entries the
+    test says nothing.
+    """
+
+    name: str
+    histogram: str
+    low: float
+    high: float
+    entries: int = 1
+    share_inside: float = 0.0
+
+
+class Experiment(ABC):
+    """The plug-in. Pure: it reads only through the source it is given and keeps nothing between calls."""
+
+    name: ClassVar[str]
+    unit_name: ClassVar[str] = "lumisection"
+    """what the experiment calls the unit below the run"""
+    tree: ClassVar[str]
+    """the tree that holds the events"""
+    versions: ClassVar[Mapping[Step, int]]
+    """raised by hand when a step would give another result on the same input"""
+    settings_model: ClassVar[type[ExperimentSettings]] = ExperimentSettings
+
+    def __init__(self, settings: Any = None) -> None:
+        """Raises pydantic's ValidationError, naming the key, for settings it does not know."""
+        given = settings.model_dump() if isinstance(settings, BaseModel) else dict(settings or {})
+        self.settings = self.settings_model.model_validate(given)
+
+    @abstractmethod
+    def identify(self, source: EventSource, start: int, stop: int) -> Keys:
+        """Run, unit and event number of these entries. Raises MissingBranch."""
+
+    @abstractmethod
+    def wanted(self, step: Step, branches: frozenset[str]) -> Wanted:
+        """The columns a step needs of a file with these branches. Raises MissingBranch naming what it must have."""
+
+    @abstractmethod
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        """Do one step on events that share their conditions. An event's result must not depend on its neighbours."""
+
+    @abstractmethod
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """The calibrations of the experiment, with its default settings."""
+
+    def needs(self, step: Step) -> tuple[str, ...]:
+        """Kinds of conditions without which a step must not run."""
+        return ()
+
+    def initial_conditions(self) -> Mapping[str, Payload]:
+        """Payloads to start from, uploaded before the first run if their tags are empty."""
+        return {}
+
+    def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
+        """What certification looks at."""
+        return ()
+
+    def quality_tests(self) -> tuple[QualityTest, ...]:
+        """How the histograms of prompt are judged, unit by unit."""
+        return ()

@@ -1,0 +1,189 @@
+"""Express: the pass over a run's express events, and the conditions futures that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from calib.calibration import Calibration, Conclusion, conclude
+from calib.payload import open_store
+from calib.state import State, unpack_state
+from jobs.ledger import Job, Lane
+from jobs.reduction import Node, Receipt
+from pipeline.experiments.interface import Experiment
+from pipeline.lineage import lineage
+from pipeline.model import Step
+from pipeline.processing import ChunkWork, Segment, nothing
+
+EVENTS = "events"
+"""the product of express that is its output files and quality histograms"""
+
+
+def state_product(kind: str) -> str:
+    """The name of the product that is the state of one calibration."""
+    return f"state:{kind}"
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """All that decides what express makes of one run."""
+
+    run: int
+    inputs: str
+    """lineage of the run's chunks: files by checksum, entries, units"""
+    leaves: int
+    fan_in: int
+    experiment: Experiment
+    calibrations: tuple[Calibration, ...]
+    fraction: Fraction
+    segments: tuple[Segment, ...]
+    """express conditions"""
+    conditions_root: str
+    area: str
+
+
+def express_products(context: RunContext) -> dict[str, str]:
+    """Everything express makes of a run, by name, and the lineage each has."""
+    experiment = context.experiment
+    events = lineage(
+        step=Step.EXPRESS,
+        experiment=experiment.name,
+        version=experiment.versions[Step.EXPRESS],
+        settings=experiment.settings.model_dump(mode="json"),
+        fraction=str(context.fraction),
+        conditions=[[segment.since, dict(segment.ids)] for segment in context.segments],
+        inputs=context.inputs,
+    )
+    states = {
+        state_product(calibration.kind): lineage(events=events, accumulate=calibration.accumulate_settings())
+        for calibration in context.calibrations
+    }
+    return {EVENTS: events, **states}
+
+
+def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[[str], None] = nothing) -> _JobAndWork:
+    """The pass that makes these products (name to lineage) and no others."""
+    name = lineage(pass_of=dict(wanted))
+    calibrations = tuple(c for c in context.calibrations if state_product(c.kind) in wanted)
+    header = {
+        "name": f"express-{context.run}",
+        "step": Step.EXPRESS.value,
+        "run": context.run,
+        "lineage": name,
+        "experiment": context.experiment.name,
+        "conditions": [[segment.since, dict(segment.ids)] for segment in context.segments],
+    }
+    work = ChunkWork(
+        experiment=context.experiment,
+        step=Step.EXPRESS,
+        calibrations=calibrations,
+        segments=context.segments,
+        conditions_root=context.conditions_root,
+        folder=f"{context.area}/runs/{context.run}/express-{name[:12]}",
+        header=header,
+        tiers=None if EVENTS in wanted else (),
+        fraction=context.fraction,
+        probe=probe,
+    )
+    job = Job(
+        name=name,
+        group=f"express-{context.run}",
+        lane=Lane.EXPRESS,
+        leaves=context.leaves,
+        fan_in=context.fan_in,
+        spec="{}",
+    )
+    return job, work
+
+
+_JobAndWork = tuple[Job, ChunkWork]
+
+
+@dataclass(frozen=True)
+class StateFile:
+    """Where the state of one run lies, and which units of it are still open (packed, from this one on)."""
+
+    path: str
+    lineage: str
+    since: int = 0
+
+
+@dataclass(frozen=True)
+class FinalizeWork:
+    """Intervals and finalize of one calibration over the states of one or more runs (`jobs.reduction.Work`)."""
+
+    calibration: Calibration
+    conditions_root: str
+    previous: str | None
+    flush: bool
+    probe: Callable[[str], None] = field(default=nothing)
+
+    def leaf(self, item: Sequence[StateFile], attempt: str) -> tuple[Receipt, None]:
+        """Payloads go to the store by content; the receipt says what came of each interval."""
+        state = self.calibration.empty()
+        for file in item:
+            found = unpack_state(file.path, self.calibration.kind)
+            if found is not None:
+                state = self.calibration.merge(state, _from_unit(found, file.since))
+        store = open_store(self.conditions_root)
+        previous = store.get(self.previous) if self.previous else None
+        conclusions = conclude(self.calibration, state, previous, self.flush)
+        for conclusion in conclusions:
+            if conclusion.payload is not None:
+                self.probe("payload")
+                store.put(conclusion.payload)
+        return Receipt((), {"conclusions": [conclusion_note(conclusion) for conclusion in conclusions]}), None
+
+    def absent(self, item: Sequence[StateFile], reason: str) -> tuple[Receipt, None]:
+        """A finalization that cannot be done concludes nothing; the handshake then goes by its deadline."""
+        return Receipt((), {"conclusions": [], "failed": reason}), None
+
+    def merge(self, values: Sequence[None]) -> None:
+        """There is one leaf only."""
+        return None
+
+    def store(self, value: None, node: Node, attempt: str) -> Receipt:
+        """The payloads are stored already."""
+        return Receipt((), {})
+
+    def load(self, receipt: Receipt) -> None:
+        """Nothing is kept beside the receipt."""
+        return None
+
+
+def _from_unit(state: State, since: int) -> State:
+    units = state.units()
+    return state.select(units[units >= since]) if len(units) and units[0] < since else state
+
+
+def conclusion_note(conclusion: Conclusion) -> dict[str, Any]:
+    """A conclusion as JSON: first and last unit, their number, how it ended, the payload id."""
+    units = np.array(conclusion.interval.units, np.int64)
+    return {
+        "first": int(units[0]),
+        "last": int(units[-1]),
+        "units": len(units),
+        "outcome": conclusion.outcome.value,
+        "payload": conclusion.payload.id if conclusion.payload else None,
+        "message": conclusion.message,
+        "vetoed": list(conclusion.interval.vetoed),
+        "unconfirmed": conclusion.interval.unconfirmed,
+    }
+
+
+def finalize_job(
+    run: int, work: FinalizeWork, states: Sequence[StateFile]
+) -> Job:
+    """The conditions future of one calibration: a job of one leaf, named by what it depends on."""
+    name = lineage(
+        finalize=work.calibration.finalize_settings(),
+        states=[[file.lineage, file.since] for file in states],
+        previous=work.previous,
+        flush=work.flush,
+    )
+    group = f"conditions-{work.calibration.kind}-{run}"
+    return Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=1, fan_in=2, spec="{}")

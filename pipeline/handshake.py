@@ -1,0 +1,287 @@
+"""The handshake: when are a run's conditions complete, and what exactly do they say.
+
+Pure rules over values and `now`. `pipeline.release` carries a decision out in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from calib.calibration import Outcome
+from calib.gates import Decision
+from calib.iov import RunLumi
+from pipeline.lineage import lineage
+from pipeline.processing import Segment
+
+
+class Condition(StrEnum):
+    """In what state a kind of conditions is for some units of a run."""
+
+    FRESH = "fresh"
+    """made from this run (or from a span that holds it)"""
+    CARRIED = "carried"
+    """a verdict lets the payload in force go on: no significant change, or too little data within the limit"""
+    FALLBACK = "fallback"
+    """no verdict at the deadline, or one against the new payload: the payload in force, marked"""
+    ABSENT = "absent"
+    """no payload at all: the run is held"""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One interval's conclusion with the gates' verdict on it. Units are packed; both ends belong to it."""
+
+    first: int
+    last: int
+    outcome: Outcome
+    payload: str | None = None
+    decision: Decision | None = None
+    why: str = ""
+    unconfirmed: bool = False
+
+
+@dataclass(frozen=True)
+class KindView:
+    """What is known of one kind for one run. `judged` is None until its finalization has spoken for every unit."""
+
+    kind: str
+    judged: tuple[Judged, ...] | None
+    waits_for: str = ""
+    """what an undecided kind is waiting for, in words"""
+    relative: bool = False
+    """whether a gate compares with the payload in force"""
+    carried_before: int = 0
+    """how many preceding runs of the chain were carried for want of data, in a row"""
+    earlier_undecided: int | None = None
+    """an earlier run of the chain whose conditions of this kind are not decided yet"""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The settings of the handshake."""
+
+    max_carried_runs: int
+    failed: str
+    """`wait`: what did not converge or was rejected waits for the deadline; `fallback`: it does not"""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What is known of one run. Times in seconds since 1970."""
+
+    run: int
+    units: tuple[int, int]
+    """first and last packed unit"""
+    kinds: tuple[KindView, ...]
+    deadline_at: float
+    held: str = ""
+    """why an operator holds the run; empty if nobody does"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive units for which a kind is in one state. `payload` is filled in when the run is released."""
+
+    first: int
+    last: int
+    condition: Condition
+    payload: str | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """The manifest can be completed: stretches by kind, with payloads where there are new ones."""
+
+    stretches: Mapping[str, tuple[Stretch, ...]]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Not yet; reasons by kind, and when to look again though nothing happens."""
+
+    reasons: Mapping[str, str]
+    wake_at: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Not before somebody does something."""
+
+    reasons: Mapping[str, str]
+
+
+def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
+    """Whether a run's prompt reconstruction may start: by proof, and by the clock only at the deadline."""
+    if view.held:
+        return Hold({"operator": view.held})
+    late = now >= view.deadline_at
+    stretches: dict[str, tuple[Stretch, ...]] = {}
+    waiting: dict[str, str] = {}
+    for kind in view.kinds:
+        found = _kind(kind, view, rules, late)
+        if isinstance(found, str):
+            waiting[kind.kind] = found
+        else:
+            stretches[kind.kind] = found
+    return Wait(waiting, view.deadline_at) if waiting else Release(stretches)
+
+
+def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stretch, ...] | str:
+    """The stretches of one kind, or what it waits for."""
+    first, last = view.units
+    if kind.judged is None:
+        if late:
+            return (Stretch(first, last, Condition.FALLBACK, None, f"no verdict at the deadline: {kind.waits_for}"),)
+        return kind.waits_for
+    if not late and kind.earlier_undecided is not None and _needs_order(kind):
+        return f"run {kind.earlier_undecided} is not decided yet, and what holds for it could hold here"
+    if not kind.judged:
+        return _one(_too_little(kind, rules, late, "no data for this kind"), first, last)
+    found = [_interval(judged, kind, rules, late) for judged in kind.judged]
+    waiting = [state for state in found if isinstance(state, str)]
+    if waiting:
+        return waiting[0]
+    stretches = [state for state in found if isinstance(state, Stretch)]
+    return _cover(stretches, first, last)
+
+
+def _needs_order(kind: KindView) -> bool:
+    """Fresh payloads stand on their own; everything else leans on what earlier runs left in force."""
+    fresh = kind.judged and all(judged.decision is Decision.PUBLISH for judged in kind.judged)
+    return kind.relative or not fresh
+
+
+def _interval(judged: Judged, kind: KindView, rules: Rules, late: bool) -> Stretch | str:
+    if judged.outcome is Outcome.NOT_ENOUGH_DATA:
+        state = _too_little(kind, rules, late, judged.why)
+        return state if isinstance(state, str) else Stretch(judged.first, judged.last, *state)
+    if judged.decision is Decision.PUBLISH:
+        why = judged.why or ("made from these data" + (", move seen in the last unit only" if judged.unconfirmed else ""))
+        return Stretch(judged.first, judged.last, Condition.FRESH, judged.payload, why)
+    if judged.decision is Decision.NO_CHANGE:
+        return Stretch(judged.first, judged.last, Condition.CARRIED, None, judged.why)
+    if late or rules.failed == "fallback":
+        return Stretch(judged.first, judged.last, Condition.FALLBACK, None, judged.why)
+    return f"{judged.why}; falls back to the payload in force at the deadline"
+
+
+def _too_little(kind: KindView, rules: Rules, late: bool, why: str) -> tuple[Condition, None, str] | str:
+    if kind.carried_before < rules.max_carried_runs:
+        return Condition.CARRIED, None, f"too little data: {why}"
+    limit = f"{why}; carried over {kind.carried_before} runs already, the limit"
+    if late:
+        return Condition.FALLBACK, None, limit
+    return f"{limit}; falls back to the payload in force at the deadline"
+
+
+def _one(state: tuple[Condition, None, str] | str, first: int, last: int) -> tuple[Stretch, ...] | str:
+    return state if isinstance(state, str) else (Stretch(first, last, *state),)
+
+
+def _cover(stretches: Sequence[Stretch], first: int, last: int) -> tuple[Stretch, ...]:
+    """Stretches over all units of the run: each goes on until the next begins, the first from the run's beginning."""
+    inside = [stretch for stretch in stretches if stretch.last >= first and stretch.first <= last]
+    starts = [max(first, stretch.first) for stretch in inside]
+    starts[0] = first
+    ends = [start - 1 for start in starts[1:]] + [last]
+    return tuple(
+        Stretch(start, end, stretch.condition, stretch.payload, stretch.why)
+        for start, end, stretch in zip(starts, ends, inside, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The conditions of a run, settled: for every kind and unit a state and a payload id. Its id is its hash."""
+
+    run: int
+    version: int
+    """processing version whose tags it was taken from"""
+    snapshot: int
+    kinds: Mapping[str, tuple[Stretch, ...]]
+
+    @property
+    def id(self) -> str:
+        """SHA-256 of all it says."""
+        return lineage(manifest=self._plain())
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Kinds without a payload somewhere, with the reason."""
+        return {
+            kind: stretch.why
+            for kind, stretches in self.kinds.items()
+            for stretch in stretches
+            if stretch.condition is Condition.ABSENT
+        }
+
+    def content(self) -> list[Any]:
+        """What outputs made under it depend on: payload and state by unit."""
+        return [[kind, [[s.first, s.last, s.condition, s.payload] for s in found]] for kind, found in self._sorted()]
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Payload ids by unit, cut wherever any kind changes."""
+        starts = sorted({stretch.first for stretches in self.kinds.values() for stretch in stretches})
+        return tuple(Segment(start, self._ids_at(start)) for start in starts)
+
+    def _ids_at(self, unit: int) -> dict[str, str]:
+        found = {kind: [s for s in stretches if s.first <= unit][-1] for kind, stretches in self._sorted()}
+        return {kind: stretch.payload for kind, stretch in found.items() if stretch.payload}
+
+    def _sorted(self) -> list[tuple[str, tuple[Stretch, ...]]]:
+        return sorted(self.kinds.items())
+
+    def _plain(self) -> dict[str, Any]:
+        kinds = {
+            kind: [
+                {
+                    "first": str(RunLumi.unpack(s.first)),
+                    "last": str(RunLumi.unpack(s.last)),
+                    "state": s.condition.value,
+                    "payload": s.payload,
+                    "why": s.why,
+                }
+                for s in stretches
+            ]
+            for kind, stretches in self._sorted()
+        }
+        return {"run": self.run, "version": self.version, "snapshot": self.snapshot, "kinds": kinds}
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON, with its id."""
+        return {**self._plain(), "id": self.id}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Manifest:
+        """Read it back. Raises ValueError when the content does not match the id it carries."""
+        kinds = {
+            kind: tuple(
+                Stretch(
+                    RunLumi.parse(row["first"]).packed,
+                    RunLumi.parse(row["last"]).packed,
+                    Condition(row["state"]),
+                    row["payload"],
+                    row["why"],
+                )
+                for row in rows
+            )
+            for kind, rows in document["kinds"].items()
+        }
+        manifest = cls(document["run"], document["version"], document["snapshot"], kinds)
+        if manifest.id != document["id"]:
+            raise ValueError(f"the manifest of run {manifest.run} was altered: {json.dumps(document)[:200]}")
+        return manifest
+
+    def states(self) -> dict[str, dict[str, int]]:
+        """How many stretches of each kind are in each state."""
+        counted: dict[str, dict[str, int]] = {}
+        for kind, stretches in self._sorted():
+            for stretch in stretches:
+                found = counted.setdefault(kind, {})
+                found[stretch.condition] = found.get(stretch.condition, 0) + 1
+        return counted

@@ -1,0 +1,63 @@
+"""Prompt: the pass over every event of a run under its frozen manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jobs.ledger import Job, Lane
+from pipeline.express import RunContext
+from pipeline.handshake import Manifest
+from pipeline.lineage import lineage
+from pipeline.model import Step
+from pipeline.processing import ChunkWork, nothing
+
+
+def prompt_name(context: RunContext, manifest: Manifest, tiers: tuple[str, ...] | None) -> str:
+    """The lineage of a run's prompt: its events, the step, and the content and state of its conditions."""
+    return lineage(
+        step=Step.PROMPT,
+        experiment=context.experiment.name,
+        version=context.experiment.versions[Step.PROMPT],
+        settings=context.experiment.settings.model_dump(mode="json"),
+        tiers=tiers,
+        conditions=manifest.content(),
+        inputs=context.inputs,
+    )
+
+
+def prompt_job(
+    context: RunContext,
+    manifest: Manifest,
+    tiers: tuple[str, ...] | None,
+    probe: Callable[[str], None] = nothing,
+) -> tuple[Job, ChunkWork]:
+    """The pass that reconstructs the run. Every output carries the manifest: which conditions, and in what state."""
+    name = prompt_name(context, manifest, tiers)
+    header = {
+        "name": f"prompt-{context.run}",
+        "step": Step.PROMPT.value,
+        "run": context.run,
+        "lineage": name,
+        "experiment": context.experiment.name,
+        "manifest": manifest.to_document(),
+    }
+    work = ChunkWork(
+        experiment=context.experiment,
+        step=Step.PROMPT,
+        calibrations=(),
+        segments=manifest.segments(),
+        conditions_root=context.conditions_root,
+        folder=f"{context.area}/runs/{context.run}/prompt-{name[:12]}",
+        header=header,
+        tiers=tiers,
+        probe=probe,
+    )
+    job = Job(
+        name=name,
+        group=f"prompt-{context.run}",
+        lane=Lane.PROMPT,
+        leaves=context.leaves,
+        fan_in=context.fan_in,
+        spec="{}",
+    )
+    return job, work

@@ -1,0 +1,61 @@
+"""Read the events of a chunk's pieces, and hold the file to what was promised of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jobs.retry import BadData
+from pipeline.columns import join, length, packed_units
+from pipeline.events import SourceFile
+from pipeline.experiments.interface import Experiment
+from pipeline.model import Columns, EventSource, Piece
+
+VANISHED_PATIENCE_S = 0.5
+
+
+class FileChanged(BadData):
+    """A file no longer holds the events it held when it was registered."""
+
+
+def open_patiently(path: str) -> SourceFile:
+    """Open a file; one that is not there is looked for once more, as a network file system may be slow to show it."""
+    if not os.path.exists(path):
+        time.sleep(VANISHED_PATIENCE_S)
+    return SourceFile.open(path)
+
+
+def read_pieces(
+    source: EventSource, experiment: Experiment, columns: tuple[str, ...], pieces: Sequence[Piece]
+) -> Columns:
+    """The events of these pieces of one file with `run`, `lumi`, `event`. Raises FileChanged when units differ."""
+    parts = []
+    for start, stop in joined_ranges(pieces):
+        keys = experiment.identify(source, start, stop)
+        read = source.arrays(experiment.tree, columns, start, stop)
+        parts.append({**read, "run": keys.run, "lumi": keys.lumi, "event": keys.event})
+    events = join(parts)
+    promised = np.repeat([piece.unit for piece in pieces], [piece.events for piece in pieces])
+    if not np.array_equal(np.sort(packed_units(events)), np.sort(promised)):
+        message = f"{source.path}: {length(events)} events read, not the units registered; register the file again"
+        raise FileChanged(message)
+    return events
+
+
+def joined_ranges(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:
+    """The entry ranges of pieces of one file, neighbours joined so that they are read in one go.
+
+    >>> list(joined_ranges([Piece("f", 5, 7, 1), Piece("f", 0, 2, 1), Piece("f", 2, 5, 2)]))
+    [(0, 7)]
+    """
+    ordered = sorted(pieces, key=lambda piece: piece.start)
+    start, stop = ordered[0].start, ordered[0].stop
+    for piece in ordered[1:]:
+        if piece.start != stop:
+            yield start, stop
+            start = piece.start
+        stop = piece.stop
+    yield start, stop

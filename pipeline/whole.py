@@ -1,0 +1,51 @@
+"""A file is there whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path, probe: Callable[[str], None]) -> Iterator[Path]:
+    """Give a partial name to write under; at the end of the block it becomes `path`, on disk for good.
+
+    The probe is called at the kill points `write` (written, not yet safe) and `rename` (safe, not yet visible).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        yield partial
+        probe("write")
+        sync(partial)
+        probe("rename")
+        partial.replace(path)
+        sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file or folder on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checksum_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes, probe: Callable[[str], None]) -> tuple[int, str]:
+    """Write bytes whole; gives size and SHA-256."""
+    with whole(path, probe) as partial:
+        partial.write_bytes(content)
+    return len(content), hashlib.sha256(content).hexdigest()
