@@ -6,6 +6,7 @@ key. So the same data give the same state to the last bit, however they were cut
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -68,6 +69,23 @@ def to_fixed(values: ArrayLike, resolution: float) -> Int:
     return scaled.astype(np.int64)
 
 
+def _rows_of(sorted_units: Int, units: Int) -> slice | Int:
+    """Where rows of these units lie: a view if they lie together, so that cutting a state into many is cheap."""
+    if not len(units):
+        return slice(0, 0)
+    first = bisect_left(sorted_units, units.min())
+    last = bisect_right(sorted_units, units.max(), lo=first)
+    inside = np.isin(sorted_units[first:last], units)
+    return slice(first, last) if inside.all() else first + np.flatnonzero(inside)
+
+
+def _rising(keys: Int) -> bool:
+    """Whether keys, compared column by column, never fall."""
+    step = np.diff(keys, axis=0)
+    unit, event, row = step.T
+    return bool(np.all((unit > 0) | (unit == 0) & ((event > 0) | (event == 0) & (row >= 0))))
+
+
 @dataclass(frozen=True, eq=False)
 class UnitSums:
     """Integer sums by unit: `units` int64[n] packed and sorted, `values` int64[n, ...]."""
@@ -90,9 +108,11 @@ class UnitSums:
         if len(keys) == 1:
             total[0] = rows.sum(axis=0, dtype=np.int64)
         elif len(keys):
-            order = np.argsort(where, kind="stable")
-            starts = np.searchsorted(where[order], np.arange(len(keys)))
-            np.add.reduceat(rows[order], starts, axis=0, dtype=np.int64, out=total)
+            if np.any(where[1:] < where[:-1]):
+                order = np.argsort(where, kind="stable")
+                where, rows = where[order], rows[order]
+            starts = np.searchsorted(where, np.arange(len(keys)))
+            np.add.reduceat(rows, starts, axis=0, dtype=np.int64, out=total)
         return cls(keys, total)
 
     def merge(self, other: UnitSums) -> UnitSums:
@@ -106,7 +126,7 @@ class UnitSums:
         return UnitSums(keys, total)
 
     def select(self, units: Int) -> UnitSums:
-        keep = np.isin(self.keys, units)
+        keep = _rows_of(self.keys, units)
         return UnitSums(self.keys[keep], self.values[keep])
 
     def units(self) -> Int:
@@ -178,15 +198,28 @@ class UnitRows:
     @classmethod
     def of(cls, keys: Int, columns: Mapping[str, Array], keep: int = 0, rank: str = "") -> UnitRows:
         """Sort and cut rows given in any order. Raises CountedTwice for a key that comes twice."""
-        order = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0]))
-        keys = np.ascontiguousarray(keys[order], np.int64)
-        columns = {name: np.asarray(columns[name])[order] for name in sorted(columns)}
+        columns = {name: np.asarray(columns[name]) for name in sorted(columns)}
+        keys = np.ascontiguousarray(keys, np.int64)
+        if not _rising(keys):
+            order = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0]))
+            keys = keys[order]
+            columns = {name: values[order] for name, values in columns.items()}
         same = np.flatnonzero(np.all(keys[1:] == keys[:-1], axis=1))
         if len(same):
             unit, event, row = keys[same[0]].tolist()
             where = f"run {unit >> 32}, lumisection {unit & 0xFFFFFFFF}, event {event}, row {row}"
             raise CountedTwice(f"{where} entered the state twice")
         return cls(keys, columns, keep, rank)._cut()
+
+    @classmethod
+    def empty(cls, columns: Mapping[str, Any], keep: int = 0, rank: str = "") -> UnitRows:
+        """No row yet, of these columns and their types."""
+        none = {name: np.zeros(0, dtype) for name, dtype in sorted(columns.items())}
+        return cls(np.zeros((0, 3), np.int64), none, keep, rank)
+
+    def best(self, keep: int) -> UnitRows:
+        """With at most `keep` rows a unit: those smallest in rank."""
+        return UnitRows(self.keys, self.columns, keep, self.rank)._cut()
 
     def _cut(self) -> UnitRows:
         if not self.keep or not len(self.keys):
@@ -210,7 +243,7 @@ class UnitRows:
         return UnitRows.of(np.concatenate([self.keys, other.keys]), columns, self.keep, self.rank)
 
     def select(self, units: Int) -> UnitRows:
-        at = np.isin(self.keys[:, 0], units)
+        at = _rows_of(self.keys[:, 0], units)
         columns = {name: values[at] for name, values in self.columns.items()}
         return UnitRows(self.keys[at], columns, self.keep, self.rank)
 

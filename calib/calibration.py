@@ -108,13 +108,21 @@ class Calibration(ABC):
         return left.merge(right)
 
     def intervals(self, state: State, flush: bool) -> list[Interval]:
-        """Cut the units of a state into intervals, in order. Without `flush` the last may stay open for more data.
+        """Cut the units of a state into intervals, in order. Without `flush` the last may stay open for more data."""
+        if self.granularity is Granularity.SPAN:
+            return self.cut(state, flush)
+        runs = whole_runs(state.units(), flush)
+        if self.granularity is Granularity.RUN:
+            return runs
+        return [part for run in runs for part in self.cut(state.select(np.array(run.units, np.int64)), run.closed)]
 
-        The default knows whole runs only; calibrations that follow a trend cut finer.
+    def cut(self, state: State, flush: bool) -> list[Interval]:
+        """Merge and split units for granularities `lumi` (the state is that of one run) and `span`.
+
+        Must be stable: what is closed without `flush` stays so whatever follows, and a state that begins where an open
+        interval began is cut at the same places. Calibrations that follow a trend say how.
         """
-        if self.granularity is not Granularity.RUN:
-            raise NotImplementedError(f"{self.kind} has no rule for granularity {self.granularity}; use 'run'")
-        return whole_runs(state.units())
+        raise NotImplementedError(f"{self.kind} has no rule for granularity {self.granularity}; use 'run'")
 
     def accumulate_settings(self) -> dict[str, Any]:
         """What the state depends on: kind, version and the settings that accumulate looks at."""
@@ -132,24 +140,35 @@ class Calibration(ABC):
         }
 
 
-def whole_runs(units: NDArray[np.int64]) -> list[Interval]:
-    """One closed interval a run, over packed units in any order.
+def whole_runs(units: NDArray[np.int64], flush: bool) -> list[Interval]:
+    """One interval a run, over packed units in any order. Without `flush` the last run stays open.
 
-    >>> [len(i.units) for i in whole_runs(np.array([1 << 32, (1 << 32) + 1, 2 << 32]))]
-    [2, 1]
+    >>> [(len(i.units), i.closed) for i in whole_runs(np.array([1 << 32, (1 << 32) + 1, 2 << 32]), flush=False)]
+    [(2, True), (1, False)]
     """
     units = np.unique(units)
     cuts = np.flatnonzero(np.diff(units >> LUMI_BITS)) + 1
-    return [Interval(tuple(part.tolist()), closed=True) for part in np.split(units, cuts) if len(part)]
+    runs = [part.tolist() for part in np.split(units, cuts) if len(part)]
+    return [Interval(tuple(run), closed=flush or run is not runs[-1]) for run in runs]
+
+
+def packed_units(columns: Columns) -> NDArray[np.int64]:
+    """Run and lumisection of each event as one integer, `run << 32 | lumi`."""
+    run, lumi = (np.asarray(columns[name]).astype(np.int64) for name in ("run", "lumi"))
+    units: NDArray[np.int64] = run << LUMI_BITS | lumi
+    return units
 
 
 def conclude(calibration: Calibration, state: State, previous: Payload | None, flush: bool) -> list[Conclusion]:
-    """Finalize every closed interval of a state, in order; each sees the payload made before it as `previous`."""
+    """Finalize every closed interval of a state, in order; each sees the payload made before it as `previous`.
+
+    What a vetoed unit left in the state does not enter.
+    """
     conclusions = []
     for interval in calibration.intervals(state, flush):
         if not interval.closed:
             continue
-        part = state.select(np.array(interval.units, np.int64))
+        part = state.select(np.array(interval.used, np.int64))
         try:
             payload = calibration.finalize(part, previous if calibration.looks_at_previous else None)
         except NotEnoughData as lack:

@@ -64,7 +64,8 @@ class Ruling:
 class Asked:
     """An append as asked for: from `since` up to `following`, the next entry of the tag (None: open).
 
-    `touched` are the settled runs in that interval, `first_safe` the first moment behind every settled run of the tag.
+    `touched` are the settled runs in that interval, `first_safe` is the first moment behind every settled run of the
+    tag, `newer` where the payload that holds there was asked to begin (None: nothing holds there).
     """
 
     tag: Tag
@@ -72,6 +73,7 @@ class Asked:
     following: int | None
     touched: Sequence[SettledRun]
     first_safe: int
+    newer: int | None = None
 
 
 def rule(asked: Asked) -> Ruling:
@@ -96,16 +98,20 @@ def _bounded(asked: Asked) -> Ruling:
     until = min(run.since for run in asked.touched)
     stop = asked.tag.moment(until)
     return Ruling(
-        FateKind.ACCEPTED, asked.since, until, f"holds up to {stop}, where a settled run keeps the payload before it"
+        FateKind.ACCEPTED,
+        asked.since,
+        until,
+        f"holds up to {stop}, where a settled run keeps the payload before it",
     )
 
 
 def _shifted(asked: Asked, taken: str) -> Ruling:
     safe = asked.tag.moment(asked.first_safe)
-    if asked.following is not None and asked.following <= asked.first_safe:
-        # Shifted beyond the next entry it would stand in the place of a newer payload.
-        newer = asked.tag.moment(asked.following)
-        return _nothing(FateKind.REFUSED, f"{taken}, and from {newer} a newer entry holds, before the first safe {safe}")
+    if asked.newer is not None and asked.newer > asked.since:
+        newer = asked.tag.moment(asked.newer)
+        return _nothing(
+            FateKind.REFUSED, f"{taken}, and at {safe}, the first safe moment, the newer one of {newer} holds"
+        )
     return Ruling(FateKind.SHIFTED, asked.first_safe, None, f"{taken}; begins at {safe}, the first safe moment")
 
 
@@ -116,6 +122,50 @@ def _nothing(kind: FateKind, explanation: str) -> Ruling:
 def _runs(touched: Iterable[SettledRun]) -> str:
     runs = [str(run.run) for run in touched]
     return f"run{'s' if len(runs) > 1 else ''} " + ", ".join(runs[:10]) + (" ..." if len(runs) > 10 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """How an entry that holds over `[since, following)` ends: taken away `whole`, and then where it must go on for a
+    settled run, or end.
+
+    `steps` are (position, whether it ends there) in order. A `hidden` entry is one with a newer of the same moment.
+    """
+
+    since: int
+    following: int | None
+    whole: bool
+    steps: tuple[tuple[int, bool], ...] = ()
+    hidden: bool = False
+
+    @classmethod
+    def of(cls, since: int, following: int | None, touched: Iterable[SettledRun]) -> Withdrawal:
+        """The plan for an entry in whose interval the runs `touched` are settled."""
+        ranges = closed_ranges(touched, since, following)
+        steps = []
+        for begin, end in ranges:
+            if begin > since:
+                steps.append((begin, False))
+            if end is not None:
+                steps.append((end, True))
+        return cls(since, following, not ranges or ranges[0][0] > since, tuple(steps))
+
+    @property
+    def begins(self) -> list[int]:
+        """Where something else holds from now on."""
+        whole = [self.since] if self.whole and not self.hidden else []
+        return whole + [position for position, ends in self.steps if ends]
+
+
+def rule_withdrawal(tag: Tag, own: Withdrawal, plans: Iterable[Withdrawal]) -> Ruling:
+    """The fate of a withdrawal: the `own` plan of the entry named, and the plans of all that hold its payload."""
+    begins = sorted(position for plan in plans for position in plan.begins)
+    if begins and begins[0] <= own.since:
+        return Ruling(FateKind.ACCEPTED, begins[0], None, "withdrawn")
+    # With nothing to end, it holds in settled runs only, up to the next entry; it will not outlive that one.
+    first = begins[0] if begins else own.following
+    at = "" if first is None else f" from {tag.moment(first)}"
+    return Ruling(FateKind.SHIFTED, first, None, f"withdrawn{at}; the settled runs before keep it")
 
 
 def closed_ranges(touched: Iterable[SettledRun], since: int, until: int | None) -> list[tuple[int, int | None]]:

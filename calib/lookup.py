@@ -16,10 +16,9 @@ def _at(name: str) -> ColumnElement[int]:
 def _live(entry: FromClause) -> ColumnElement[bool]:
     """Whether an entry counts as of the parameter `as_of`: made by then, and by then not withdrawn."""
     withdrawal = entries.alias("withdrawal")
-    withdrawn = exists().where(
-        withdrawal.c.withdraws == entry.c.sequence, withdrawal.c.sequence <= _at("as_of")
-    )
-    return and_(entry.c.sequence <= _at("as_of"), entry.c.withdraws.is_(None), ~withdrawn)
+    withdrawn = exists().where(withdrawal.c.withdraws == entry.c.sequence, withdrawal.c.sequence <= _at("as_of"))
+    holds = and_(entry.c.withdraws.is_(None), entry.c.recalls.is_(None))
+    return and_(entry.c.sequence <= _at("as_of"), holds, ~withdrawn)
 
 
 def _on_clock(unit: str, time: str) -> ColumnElement[int]:
@@ -30,10 +29,8 @@ def _newest_first(statement: Select[Any], entry: FromClause) -> Select[Any]:
     return statement.order_by(entry.c.since.desc(), entry.c.sequence.desc()).limit(1)
 
 
-_of_global_tag = (
-    members.join(tags, members.c.tag_id == tags.c.id).join(
-        global_tags, members.c.global_tag_id == global_tags.c.id
-    )
+_of_global_tag = members.join(tags, members.c.tag_id == tags.c.id).join(
+    global_tags, members.c.global_tag_id == global_tags.c.id
 )
 _these_kinds = and_(
     global_tags.c.name == bindparam("global_tag"), members.c.kind.in_(bindparam("kinds", expanding=True))
@@ -58,7 +55,7 @@ ANSWERS = (
     .select_from(_of_global_tag)
     .where(_these_kinds)
 )
-"""kind, tag, clock, payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag` as of `as_of`."""
+"""Kind, tag, clock and payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag`."""
 
 CHANGES = (
     select(members.c.kind, entries.c.since, entries.c.payload_id)
@@ -77,12 +74,21 @@ IN_FORCE = _newest_first(
     select(entries).where(
         entries.c.tag_id == bindparam("tag"),
         entries.c.since <= _at("at"),
-        entries.c.origin != _at("besides"),
         _live(entries),
     ),
     entries,
 )
-"""The entry of `tag` in force at `at` as of `as_of`, those that repeat the entry `besides` left out."""
+"""The entry of `tag` in force at `at` as of `as_of`."""
+
+_recall = entries.alias("recall")
+RECALLED = exists().where(_recall.c.recalls == entries.c.origin).correlate(entries)
+"""Whether the payload of an entry is withdrawn by now."""
+
+SOUND = IN_FORCE.where(~RECALLED)
+"""The same, entries of withdrawn payloads left out."""
+
+IS_RECALLED = select(RECALLED).select_from(entries).where(entries.c.sequence == _at("sequence"))
+"""Whether the payload of the entry `sequence` is withdrawn."""
 
 FOLLOWING = (
     select(entries.c.since)
@@ -93,7 +99,9 @@ FOLLOWING = (
 """Where the next entry of `tag` behind `at` begins."""
 
 FAMILY = (
-    select(entries).where(entries.c.origin == _at("origin"), _live(entries)).order_by(entries.c.since, entries.c.sequence)
+    select(entries)
+    .where(entries.c.origin == _at("origin"), _live(entries))
+    .order_by(entries.c.since, entries.c.sequence)
 )
 """All entries that count and hold the payload of the entry `origin` in its name."""
 
@@ -124,7 +132,7 @@ SETTLED = (
 """The settled runs of `tag` that touch `[since, until)`."""
 
 MEMBERS = (
-    select(members.c.kind.label("of"), tags)
+    select(members.c.kind.label("member_kind"), tags)
     .select_from(_of_global_tag)
     .where(global_tags.c.name == bindparam("global_tag"))
     .order_by(members.c.kind)

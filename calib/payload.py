@@ -120,11 +120,16 @@ class PayloadStore:
             return self._kept[payload_id]
         if not self.has(payload_id):
             raise PayloadMissing(f"no payload {payload_id} in {self.root}")
-        payload = _read_zarr(self.path(payload_id))
+        payload = self.read(self.path(payload_id))
         if payload.id != payload_id:
             raise PayloadDamaged(f"{self.path(payload_id)} has changed since it was written; restore it from a copy")
         self._keep(payload)
         return payload
+
+    @staticmethod
+    def read(path: Path) -> Payload:
+        """The payload of one zarr group, wherever it lies. Raises OSError or ValueError when there is none."""
+        return _read_zarr(path)
 
     def _keep(self, payload: Payload) -> None:
         self._kept[payload.id] = payload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,20 @@ from calib.iov import Clock, RunLumi
 from calib.late import Fate, FateKind, SettledRun
 from calib.payload import Conditions, PayloadStore
 from calib.schema import entries, fates, global_tags, last_sequence, settled, tags
-from calib.tags import Entry, Moment, Segment, Snapshot, Sync, Tag, UnknownTag, Validity, microseconds, moment_of
+from calib.segments import RunUnits, Steps, constant_parts
+from calib.tags import (
+    Entry,
+    Moment,
+    Segment,
+    Snapshot,
+    Sync,
+    Tag,
+    UnknownTag,
+    Validity,
+    microseconds,
+    moment_of,
+)
 
-_NOTHING = ""
 _ENDLESS = (1 << 63) - 1
 
 
@@ -49,7 +60,7 @@ class ConditionsReader:
     def global_tag(self, name: str) -> dict[str, Tag]:
         """The tag a global tag uses for each kind. Raises UnknownTag."""
         found = self._connection.execute(lookup.MEMBERS, {"global_tag": name})
-        of_kind = {row.of: _tag(row) for row in found}
+        of_kind = {row.member_kind: _tag(row) for row in found}
         if not of_kind:
             known = self.global_tags()
             if name not in known:
@@ -76,8 +87,8 @@ class ConditionsReader:
 
         `time` (ns since 1970) is where tags by time are looked up; ValueError when one needs it and it is missing.
         """
-        held = self._answers(snapshot, kinds, at.packed, time)
-        return self._conditions(at, {kind: payload for kind, payload in held.items() if payload != _NOTHING})
+        held = self._held(snapshot, kinds, at.packed, time)
+        return self._conditions(at, {kind: payload for kind, (_, payload) in held.items() if payload is not None})
 
     def resolve_run(
         self,
@@ -86,18 +97,20 @@ class ConditionsReader:
         kinds: Iterable[str] | None = None,
         times: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> list[Segment]:
-        """What holds over packed sorted units of one run, as segments of constant conditions; two queries in all.
+        """What holds over packed sorted units of one run, as segments of constant conditions; two look-ups in all.
 
         The segments cover the run from the first unit to the last without a gap. `times` gives the begin of each
         unit (ns since 1970) for tags by time.
         """
-        asked = _Units.of(units, times)
+        asked = RunUnits.of(units, times)
         if not len(asked.packed):
             return []
-        first = self._answers(snapshot, kinds, int(asked.packed[0]), asked.first_time)
+        first = self._held(snapshot, kinds, int(asked.packed[0]), asked.first_time)
         changes = self._changes(snapshot, asked, list(first))
-        columns = [_payload_of_unit(asked, first[kind], changes.get(kind, [])) for kind in first]
-        return self._segments(asked.packed, list(first), columns)
+        steps = [Steps(kind, clock, payload, changes.get(kind, {})) for kind, (clock, payload) in first.items()]
+        return [
+            Segment(since, until, self._conditions(since, ids)) for since, until, ids in constant_parts(asked, steps)
+        ]
 
     def first_safe(self, tag: str) -> Moment:
         """The first moment behind every settled run of a tag: what begins there is never late."""
@@ -115,7 +128,7 @@ class ConditionsReader:
         """What became of every payload and withdrawal of a tag that touched a settled run, in order."""
         known = self.tag(tag)
         rows = self._connection.execute(select(fates).where(fates.c.tag_id == known.number).order_by(fates.c.id))
-        return [_fate(known, row) for row in rows]
+        return [fate_of(known, row._asdict()) for row in rows]
 
     def history(self, tag: str, as_of: int | None = None) -> list[Entry]:
         """Every entry of a tag in the order made, withdrawals too, up to entry number `as_of`."""
@@ -130,9 +143,14 @@ class ConditionsReader:
         known = self.tag(tag)
         asked = {"tag": known.number, "as_of": self._newest() if as_of is None else as_of}
         begins = {row.since: row for row in self._connection.execute(lookup.LIVE, asked)}
-        ends = [*list(begins)[1:], None]
+        ends = [*list(begins)[1:], None][: len(begins)]
         return [
-            Validity(known.moment(since), None if until is None else known.moment(until), row.payload_id, _entry(known, row))
+            Validity(
+                known.moment(since),
+                None if until is None else known.moment(until),
+                row.payload_id,
+                _entry(known, row),
+            )
             for (since, row), until in zip(begins.items(), ends, strict=True)
             if row.payload_id is not None
         ]
@@ -145,9 +163,9 @@ class ConditionsReader:
         first_later = self._connection.execute(later).scalar_one()
         return self._newest() if first_later is None else int(first_later) - 1
 
-    def _answers(
+    def _held(
         self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None
-    ) -> dict[str, str]:
+    ) -> dict[str, tuple[Clock, str | None]]:
         asked = {
             "global_tag": snapshot.global_tag,
             "kinds": sorted(self.global_tag(snapshot.global_tag) if kinds is None else set(kinds)),
@@ -161,9 +179,9 @@ class ConditionsReader:
         for row in rows:
             if time is None and row.clock == Clock.TIME:
                 raise ValueError(f"tag {row.name} of kind {row.kind!r} goes by time; give the time, ns since 1970")
-        return {row.kind: row.payload_id or _NOTHING for row in rows}
+        return {row.kind: (Clock(row.clock), row.payload_id) for row in rows}
 
-    def _changes(self, snapshot: Snapshot, units: _Units, kinds: list[str]) -> dict[str, list[tuple[int, str]]]:
+    def _changes(self, snapshot: Snapshot, units: RunUnits, kinds: list[str]) -> dict[str, dict[int, str | None]]:
         asked = {
             "global_tag": snapshot.global_tag,
             "kinds": kinds,
@@ -173,25 +191,10 @@ class ConditionsReader:
             "last_time": units.last_time,
             "as_of": snapshot.sequence,
         }
-        changes: dict[str, dict[int, str]] = {}
+        changes: dict[str, dict[int, str | None]] = {}
         for kind, since, payload_id in self._connection.execute(lookup.CHANGES, asked):
-            changes.setdefault(kind, {})[since] = payload_id or _NOTHING
-        return {kind: list(begins.items()) for kind, begins in changes.items()}
-
-    def _segments(
-        self, units: NDArray[np.int64], kinds: list[str], columns: list[NDArray[np.str_]]
-    ) -> list[Segment]:
-        moved = np.zeros(len(units), bool)
-        moved[0] = True
-        for column in columns:
-            moved[1:] |= column[1:] != column[:-1]
-        begins = np.flatnonzero(moved)
-        moments = [*(RunLumi.unpack(units[begin]) for begin in begins), RunLumi.unpack(units[-1] + 1)]
-        segments = []
-        for begin, since, until in zip(begins, moments, moments[1:], strict=False):
-            ids = {kind: str(column[begin]) for kind, column in zip(kinds, columns, strict=True) if column[begin]}
-            segments.append(Segment(since, until, self._conditions(since, ids)))
-        return segments
+            changes.setdefault(kind, {})[since] = payload_id
+        return changes
 
     def _conditions(self, at: RunLumi, ids: Mapping[str, str]) -> Conditions:
         return Conditions(at, dict(sorted(ids.items())), str(self.store.root))
@@ -206,7 +209,7 @@ class ConditionsReader:
 
     def _steps(self, tag: Tag, since: int, until: int, as_of: int) -> list[tuple[int, str | None]]:
         """Payload ids over `[since, until)` with where each begins; equal neighbours joined."""
-        asked = {"tag": tag.number, "at": since, "until": until, "as_of": as_of, "besides": 0}
+        asked = {"tag": tag.number, "at": since, "until": until, "as_of": as_of}
         base = self._connection.execute(lookup.IN_FORCE, asked).one_or_none()
         begins = {since: None if base is None else base.payload_id}
         begins |= {row.since: row.payload_id for row in self._connection.execute(lookup.STEPS, asked)}
@@ -215,41 +218,6 @@ class ConditionsReader:
             if not steps or steps[-1][1] != payload_id:
                 steps.append((begin, payload_id))
         return steps
-
-
-class _Units(NamedTuple):
-    """Units of one run in order and, where given, when each begins."""
-
-    packed: NDArray[np.int64]
-    times: NDArray[np.int64] | None
-
-    @classmethod
-    def of(cls, units: Sequence[int] | NDArray[np.int64], times: Sequence[int] | NDArray[np.int64] | None) -> _Units:
-        packed = np.asarray(units, np.int64)
-        if len(packed) and RunLumi.unpack(packed[0]).run != RunLumi.unpack(packed[-1]).run:
-            raise ValueError("resolve_run takes units of one run; call it once a run")
-        if np.any(packed[1:] <= packed[:-1]):
-            raise ValueError("units must be sorted, each once")
-        if times is None:
-            return cls(packed, None)
-        begins = np.asarray(times, np.int64)
-        if begins.shape != packed.shape:
-            raise ValueError(f"give one time a unit, not {begins.size} for {packed.size} units")
-        if np.any(begins[1:] < begins[:-1]):
-            raise ValueError("times of units must not go back")
-        return cls(packed, begins)
-
-    @property
-    def first_time(self) -> int | None:
-        return None if self.times is None else int(self.times[0])
-
-    @property
-    def last_time(self) -> int | None:
-        return None if self.times is None else int(self.times[-1])
-
-
-def _payload_of_unit(units: _Units, first: str, changes: list[tuple[int, str]]) -> NDArray[np.str_]:
-    ...
 
 
 def _tag(row: Row[Any]) -> Tag:
@@ -261,6 +229,7 @@ def _entry(tag: Tag, row: Row[Any]) -> Entry:
         sequence=row.sequence,
         tag=tag.name,
         since=tag.moment(row.since),
+        asked=tag.moment(row.asked),
         payload_id=row.payload_id,
         author=row.author,
         recorded=moment_of(row.recorded_us),
@@ -268,18 +237,24 @@ def _entry(tag: Tag, row: Row[Any]) -> Entry:
         info=row.info,
         origin=row.origin,
         withdraws=row.withdraws,
+        recalls=row.recalls,
     )
 
 
-def _fate(tag: Tag, row: Row[Any]) -> Fate:
+def fate_of(tag: Tag, row: Mapping[str, Any]) -> Fate:
+    """The fate a row of `fates` tells."""
+
+    def moment(position: int | None) -> Moment | None:
+        return None if position is None else tag.moment(position)
+
     return Fate(
-        kind=FateKind(row.kind),
+        kind=FateKind(row["kind"]),
         tag=tag.name,
-        payload_id=row.payload_id,
-        asked=tag.moment(row.asked),
-        given=None if row.given is None else tag.moment(row.given),
-        until=None if row.until is None else tag.moment(row.until),
-        sequence=row.sequence,
-        runs=tuple(row.runs),
-        explanation=row.explanation,
+        payload_id=row["payload_id"],
+        asked=tag.moment(row["asked"]),
+        given=moment(row["given"]),
+        until=moment(row["until"]),
+        sequence=row["sequence"],
+        runs=tuple(row["runs"]),
+        explanation=row["explanation"],
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
-    DDL,
     JSON,
     BigInteger,
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -27,9 +29,13 @@ last_sequence = Table(
     Column("last", BigInteger, nullable=False),
 )
 """One row, the number of the newest entry. Every writer locks it first and holds it to its commit: so numbers become
-visible in order and a snapshot can never gain an entry afterwards, which an autoincrement does not give on PostgreSQL."""
+visible in order and a snapshot never gains an entry afterwards. An autoincrement does not give that on PostgreSQL."""
 
-event.listen(last_sequence, "after_create", DDL("INSERT INTO conditions_sequence (id, last) VALUES (1, 0)"))
+
+@event.listens_for(last_sequence, "after_create")
+def _first_sequence(_table: Table, connection: Connection, **_how: Any) -> None:
+    connection.execute(last_sequence.insert().values(id=1, last=0))
+
 
 tags = Table(
     "conditions_tags",
@@ -63,11 +69,16 @@ entries = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("tag_id", ForeignKey(tags.c.id), nullable=False),
     Column("since", BigInteger, nullable=False),
-    # NULL: nothing holds from here on; or, where `withdraws` is set, the row only takes that entry away.
+    # Where its author wanted the payload to begin; a copy keeps that of its origin.
+    Column("asked", BigInteger, nullable=False),
+    # NULL: nothing holds from here on. Rows that withdraw or recall hold nothing themselves either.
     Column("payload_id", String(64)),
     # The entry whose payload this one repeats, or itself.
     Column("origin", ForeignKey("conditions_entries.sequence"), nullable=False),
+    # An entry that counts no more.
     Column("withdraws", ForeignKey("conditions_entries.sequence")),
+    # A withdrawn payload, by origin: where a settled run keeps its entries, they end with that run.
+    Column("recalls", ForeignKey("conditions_entries.sequence")),
     Column("author", String, nullable=False),
     Column("recorded_us", BigInteger, nullable=False),
     Column("reason", String, nullable=False),
@@ -76,6 +87,7 @@ entries = Table(
     Index("conditions_entries_by_origin", "origin"),
     Index("conditions_entries_by_time", "recorded_us"),
     UniqueConstraint("withdraws", name="conditions_withdrawn_once"),
+    UniqueConstraint("recalls", name="conditions_recalled_once"),
 )
 
 settled = Table(

@@ -42,7 +42,7 @@ class WrongKind(ConditionsError):
 
 
 class SnapshotOutdated(ConditionsError):
-    """A tag answers otherwise for the run than the snapshot says: take a new snapshot and complete the manifest anew."""
+    """A tag answers otherwise for the run than the snapshot says: take a new snapshot, complete the manifest anew."""
 
 
 class Sync(StrEnum):
@@ -135,13 +135,16 @@ class Tag:
 class Entry:
     """One line in the history of a tag.
 
-    `payload_id` None: from `since` on nothing holds, or, where `withdraws` names an entry, that entry counts no more.
-    `origin` is the entry whose payload this one repeats, or itself.
+    `payload_id` None: from `since` on nothing holds. But where `withdraws` names an entry, that entry counts no more,
+    and where `recalls` names an origin, its payload is withdrawn and stays in settled runs only.
+    `asked` is where the author of the payload wanted it to begin, `origin` the entry whose payload this one repeats,
+    or itself.
     """
 
     sequence: int
     tag: str
     since: Moment
+    asked: Moment
     payload_id: str | None
     author: str
     recorded: datetime
@@ -149,6 +152,7 @@ class Entry:
     info: Mapping[str, Any]
     origin: int
     withdraws: int | None = None
+    recalls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

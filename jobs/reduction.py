@@ -4,6 +4,8 @@ Node (level, i) covers the leaves i*k^level to (i+1)*k^level. A branch, a node o
 leaves and their merge, whose values flow between workers; only its receipt comes to the driver.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -12,15 +14,19 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from jobs.retry import Cause, Failure, classify
 
 Value = Any
 """What leaves give and merges join; whatever `Work` makes of it."""
 
+# On a worker nothing may escape: Dask would judge it, and only the driver knows what follows a failure.
+_ANYTHING = (Exception, SystemExit)
 
-class Node(NamedTuple):
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
     """A place in the tree of a job; level 1 is a branch."""
 
     job: str
@@ -56,7 +62,7 @@ class Tree:
 
     def width(self, level: int) -> int:
         """Number of nodes at `level`; level 0 are the leaves."""
-        return -(-self.leaves // self.fan_in**level)
+        return -(-self.leaves // int(self.fan_in**level))
 
     def root(self, job: str) -> Node:
         """The one node that covers all leaves."""
@@ -73,7 +79,7 @@ class Tree:
 
     def leaves_of(self, node: Node) -> range:
         """All leaves below `node`."""
-        span = self.fan_in**node.level
+        span = int(self.fan_in**node.level)
         return range(node.index * span, min((node.index + 1) * span, self.leaves))
 
 
@@ -119,7 +125,7 @@ class NodeReceipt:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> "NodeReceipt":
+    def from_json(cls, text: str) -> NodeReceipt:
         """Read what `to_json` gave."""
         raw = json.loads(text)
         aside = tuple(Aside(**{**entry, "cause": Cause(entry["cause"])}) for entry in raw["aside"])
@@ -164,6 +170,10 @@ class Partial:
     seconds: float = 0.0
 
 
+NOTHING = Partial()
+"""what there is of a branch before anything is done"""
+
+
 @dataclass(frozen=True, slots=True)
 class LeafDone:
     """A finished leaf on its way to the merge."""
@@ -182,7 +192,7 @@ class Join:
     node: Node
     leaves: tuple[int, ...] = ()
     absent: tuple[Aside, ...] = ()
-    prior: Partial = Partial()
+    prior: Partial = NOTHING
     states: tuple[Receipt, ...] = ()
 
 
@@ -219,7 +229,7 @@ def run_leaf(work: bytes, item: bytes, leaf: int, attempt: str, absent: str | No
                 absent = bad.message
         if absent is not None:
             receipt, value = doing.absent(unpickled, absent)
-    except (Exception, SystemExit) as error:  # whatever it was, the driver decides what follows
+    except _ANYTHING as error:
         return _failure(error, leaf)
     return LeafDone(leaf, receipt, value, aside, time.perf_counter() - started)
 
@@ -240,7 +250,7 @@ def merge_branch(
     if done:
         try:
             state = _store_merged(_work(work), [leaf.value for leaf in done.values()], plan, attempt)
-        except (Exception, SystemExit) as error:  # as above
+        except _ANYTHING as error:
             return replace(prior, failures=(*failures, _failure(error, None)))
     receipts = {**prior.done, **{leaf: result.receipt for leaf, result in done.items()}}
     found = tuple(result.aside for result in done.values() if result.aside)
@@ -265,6 +275,6 @@ def merge_node(work: bytes, join: bytes, attempt: str) -> NodeReceipt | Partial:
         plan: Join = pickle.loads(join)
         merged = doing.merge([doing.load(receipt) for receipt in plan.states])
         state = doing.store(merged, plan.node, _execution(attempt))
-    except (Exception, SystemExit) as error:  # as above
+    except _ANYTHING as error:
         return Partial(failures=(_failure(error, None),))
     return NodeReceipt((), state, seconds=time.perf_counter() - started)

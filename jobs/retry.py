@@ -1,5 +1,7 @@
 """What follows a failure: decided by what kind of failure it was and what happened before. Pure."""
 
+from __future__ import annotations
+
 import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ class SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the job; `held`: nothing is wrong with it, the next start takes it up again."""
+    """End the job; `held`: it is the site's fault, and no other job would fare better."""
 
     reason: str
     held: bool = False
@@ -85,12 +87,9 @@ Verdict = Again | SetAside | Stop
 
 _SITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _PASSING = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EAGAIN EBUSY ECONNABORTED ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH EINTR EIO ENETDOWN "
-        "ENETRESET ENETUNREACH EPIPE EREMOTEIO ESTALE ETIMEDOUT"
-    ).split()
-    if hasattr(errno, name)
+    {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.EPIPE, errno.ESTALE, errno.ETIMEDOUT}
+    | {errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+    | {errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH}
 )
 
 
@@ -171,6 +170,5 @@ def alike(aside: Mapping[int, Failure], limits: Limits) -> Stop | None:
     for cause in set(Cause) - {Cause.BAD_DATA}:
         some = [failure for failure in aside.values() if failure.cause is cause]
         if len(some) >= limits.alike:
-            word = f"every leaf fails the same way ({len(some)} tried, none succeeded): {some[0].message}"
-            return Stop(word, held=cause in (Cause.PASSING, Cause.MISSING))
+            return Stop(f"every leaf fails the same way ({len(some)} tried, none succeeded): {some[0].message}")
     return None

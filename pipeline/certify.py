@@ -173,3 +173,22 @@ def good_runs(documents: Iterable[Mapping[str, Any]]) -> dict[str, list[list[int
     return dict(sorted(merged.items(), key=lambda item: int(item[0])))
 
 
+
+
+def cut_down(found: Mapping[str, Sequence[Sequence[int]]], mask: Ranges) -> dict[str, list[list[int]]]:
+    """What a good-run list and a mask have in common.
+
+    >>> cut_down({"5": [[1, 9]]}, {5: [[3, 4], [8, 0]]})
+    {'5': [[3, 4], [8, 9]]}
+    """
+    common: dict[str, list[list[int]]] = {}
+    for run, ranges in found.items():
+        both = [
+            [max(first, low), min(last, high or OPEN_END)]
+            for first, last in ranges
+            for low, high in mask.get(int(run), [])
+        ]
+        kept = [[first, last] for first, last in both if first <= last]
+        if kept:
+            common[run] = kept
+    return common

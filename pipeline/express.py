@@ -12,8 +12,9 @@ import numpy as np
 from calib.calibration import Calibration, Conclusion, conclude
 from calib.payload import open_store
 from calib.state import State, unpack_state
-from jobs.ledger import Job, Lane
+from jobs.job import Job, Lane
 from jobs.reduction import Node, Receipt
+from pipeline.booking import task_spec
 from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
 from pipeline.model import Step
@@ -21,6 +22,10 @@ from pipeline.processing import ChunkWork, Segment, nothing
 
 EVENTS = "events"
 """the product of express that is its output files and quality histograms"""
+
+
+INGREDIENTS = "express ingredients"
+"""the record of what the last express of a run was made of, to tell what has changed since"""
 
 
 def state_product(kind: str) -> str:
@@ -34,7 +39,9 @@ class RunContext:
 
     run: int
     inputs: str
-    """lineage of the run's chunks: files by checksum, entries, units"""
+    """lineage of the run's events: files by checksum, entries, units"""
+    layout: str
+    """name of the way it is cut into chunks"""
     leaves: int
     fan_in: int
     experiment: Experiment
@@ -46,23 +53,27 @@ class RunContext:
     area: str
 
 
+def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
+    """What each product of express depends on, by name; states depend on all that the events do as well."""
+    experiment = context.experiment
+    events = {
+        "step": Step.EXPRESS.value,
+        "experiment": experiment.name,
+        "version": experiment.versions[Step.EXPRESS],
+        "settings": experiment.settings.model_dump(mode="json"),
+        "fraction": str(context.fraction),
+        "conditions": [[segment.since, dict(segment.ids)] for segment in context.segments],
+        "inputs": context.inputs,
+    }
+    states = {state_product(c.kind): {"accumulate": c.accumulate_settings()} for c in context.calibrations}
+    return {EVENTS: events, **states}
+
+
 def express_products(context: RunContext) -> dict[str, str]:
     """Everything express makes of a run, by name, and the lineage each has."""
-    experiment = context.experiment
-    events = lineage(
-        step=Step.EXPRESS,
-        experiment=experiment.name,
-        version=experiment.versions[Step.EXPRESS],
-        settings=experiment.settings.model_dump(mode="json"),
-        fraction=str(context.fraction),
-        conditions=[[segment.since, dict(segment.ids)] for segment in context.segments],
-        inputs=context.inputs,
-    )
-    states = {
-        state_product(calibration.kind): lineage(events=events, accumulate=calibration.accumulate_settings())
-        for calibration in context.calibrations
-    }
-    return {EVENTS: events, **states}
+    ingredients = express_ingredients(context)
+    events = lineage(**ingredients.pop(EVENTS))
+    return {EVENTS: events, **{name: lineage(events=events, **parts) for name, parts in ingredients.items()}}
 
 
 def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[[str], None] = nothing) -> _JobAndWork:
@@ -95,7 +106,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         lane=Lane.EXPRESS,
         leaves=context.leaves,
         fan_in=context.fan_in,
-        spec="{}",
+        spec=task_spec(context.run, Step.EXPRESS, context.layout),
     )
     return job, work
 

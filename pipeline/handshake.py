@@ -52,6 +52,8 @@ class KindView:
     judged: tuple[Judged, ...] | None
     waits_for: str = ""
     """what an undecided kind is waiting for, in words"""
+    calibrated: bool = True
+    """whether this loop makes payloads of the kind; if not, the one in force is what the run needs"""
     relative: bool = False
     """whether a gate compares with the payload in force"""
     carried_before: int = 0
@@ -134,6 +136,8 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
 def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stretch, ...] | str:
     """The stretches of one kind, or what it waits for."""
     first, last = view.units
+    if not kind.calibrated:
+        return (Stretch(first, last, Condition.CARRIED, None, "not calibrated in this loop"),)
     if kind.judged is None:
         if late:
             return (Stretch(first, last, Condition.FALLBACK, None, f"no verdict at the deadline: {kind.waits_for}"),)

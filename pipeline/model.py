@@ -33,7 +33,9 @@ class Keys(NamedTuple):
 class EventSource(Protocol):
     """An open event file, as an experiment sees it."""
 
-    path: Path
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
 
     def branches(self, tree: str) -> frozenset[str]:
         """The columns a tree has."""
@@ -88,6 +90,8 @@ class BadEvent(NamedTuple):
     unit: int
     event: int
     reason: str
+    first_in: str = ""
+    """the file that has the first copy"""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class FileIndex:
     checksum: str
     pieces: tuple[Piece, ...]
     duplicates: tuple[BadEvent, ...] = ()
+    entries: int = 0
+    modified_ns: int = 0
+    """time stamp of the file when it was read, nanoseconds since 1970"""
+
+    @property
+    def events(self) -> int:
+        """How many distinct events it gives."""
+        return sum(piece.events for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)

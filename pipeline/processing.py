@@ -31,6 +31,10 @@ NOT_EXPRESS = "not express"
 States = dict[str, State]
 
 
+class Unaccounted(Exception):
+    """A step lost an event or made one twice."""
+
+
 def nothing(point: str) -> None:
     """The probe of production: passes every kill point."""
 
@@ -64,9 +68,10 @@ class ChunkWork:
         """Read, process, write and accumulate one chunk. Nothing it writes counts until its receipt is committed."""
         events, absent, bad = self._read(chunk)
         results = self._process(events) if events is not None and length(events) else []
+        counts = _tally(chunk, [result.counts for result in results], bad)
         records, tiers = self._write(chunk, results, absent, attempt)
         note = {
-            "counts": _tally(chunk, [result.counts for result in results], bad),
+            "counts": counts,
             "tiers": tiers,
             "absent": dict(absent),
             "setbacks": sorted({reason for _, reason in bad}),
@@ -246,4 +251,8 @@ def _tally(chunk: Chunk, found: Sequence[Mapping[int, Counts]], bad: Sequence[tu
             total[unit] = total[unit] + count
     for piece, _ in bad:
         total[piece.unit] = total[piece.unit] + Counts(read=piece.events, bad=piece.events)
+    promised = {unit: sum(piece.events for piece in chunk.pieces if piece.unit == unit) for unit in total}
+    for unit, count in total.items():
+        if not count.balanced or count.read != promised[unit]:
+            raise Unaccounted(f"{RunLumi.unpack(unit)}: {promised[unit]} events in the chunk, but {count}")
     return [[unit, c.read, c.out, dict(c.filtered), c.bad] for unit, c in total.items()]

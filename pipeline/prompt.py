@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jobs.ledger import Job, Lane
+from jobs.job import Job, Lane
+from pipeline.booking import task_spec
 from pipeline.express import RunContext
 from pipeline.handshake import Manifest
 from pipeline.lineage import lineage
@@ -58,6 +59,6 @@ def prompt_job(
         lane=Lane.PROMPT,
         leaves=context.leaves,
         fan_in=context.fan_in,
-        spec="{}",
+        spec=task_spec(context.run, Step.PROMPT, context.layout),
     )
     return job, work

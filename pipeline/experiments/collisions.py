@@ -22,7 +22,7 @@ MUON_MASS = 0.105658
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """The tracks (or vertices, muons) of n events: `counts` int64[n] an event, `flat` one value each, all events in line."""
+    """The tracks (or vertices, muons) of n events: `counts` int64[n], and `flat` the values of all events in line."""
 
     counts: NDArray[np.int64]
     flat: Mapping[str, NDArray[Any]]

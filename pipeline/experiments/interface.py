@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from calib.calibration import Calibration
 from calib.payload import Payload
+from jobs.retry import BadData
 from pipeline.model import Columns, EventSource, Keys, Step
 
 
-class MissingBranch(Exception):
+class MissingBranch(BadData):
     """A file lacks a column that a step cannot do without."""
 
 

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from calib.payload import Payload
 from pipeline.columns import IDENTITY, length, packed_units, take
+from pipeline.events import read_tier, write_tier
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed
 from pipeline.model import Columns, EventSource, Step
 
@@ -114,6 +115,10 @@ def _hold(truth: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
+def _no_kill_point(point: str) -> None:
+    """Nothing is killed here."""
+
+
 def _chosen(n: int) -> Iterator[Index]:
     """Ways to hand over some of n events: none, each alone, parts, every second, backwards."""
     every = np.arange(n)
@@ -129,10 +134,8 @@ def _picked(whole: Processed, columns: Columns, chosen: Index, events: int) -> d
     return take(columns, row[chosen[mask[chosen]]])
 
 
-class ExperimentLaws:
-    """What must hold of every experiment. Override the fixtures `experiment` and `source`, and `conditions` if
-    `initial_conditions` are too plain to tell anything.
-    """
+class DeclarationLaws:
+    """What an experiment says of itself and of its files."""
 
     @pytest.fixture
     def experiment(self) -> Experiment:
@@ -194,6 +197,12 @@ class ExperimentLaws:
         for kind, payload in experiment.initial_conditions().items():
             _hold(payload.kind == kind, f"the initial payload of {kind!r} says it is {payload.kind!r}")
 
+
+class ExperimentLaws(DeclarationLaws):
+    """What must hold of every experiment. Override the fixtures `experiment` and `source`, and `conditions` if
+    `initial_conditions` are too plain to tell anything.
+    """
+
     @pytest.mark.parametrize("step", Step)
     def test_an_event_does_not_depend_on_its_neighbours(
         self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload], step: Step
@@ -229,6 +238,25 @@ class ExperimentLaws:
                 _hold(len(values) == out, f"{tier} {name} has {len(values)} entries for {out} events kept")
 
     @pytest.mark.parametrize("step", Step)
+    def test_tiers_come_back_from_a_file(
+        self,
+        experiment: Experiment,
+        source: EventSource,
+        conditions: Mapping[str, Payload],
+        step: Step,
+        tmp_path: Path,
+    ) -> None:
+        events = read(experiment, source, step)
+        processed = experiment.process(step, events, conditions)
+        keys = take({name: events[name] for name in IDENTITY}, kept(processed, length(events)))
+        for tier, columns in processed.tiers.items():
+            taken = sorted(set(keys) & set(columns))
+            _hold(not taken, f"{tier} has {taken} of its own; the pipeline adds them")
+            write_tier(tmp_path / f"{tier}.root", {**keys, **columns}, {}, _no_kill_point)
+            wrong = differences(read_tier(tmp_path / f"{tier}.root"), {**keys, **columns})
+            _hold(not wrong, f"{tier} comes back from its file with other {wrong}")
+
+    @pytest.mark.parametrize("step", Step)
     def test_what_is_missing_is_absent(
         self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload], step: Step
     ) -> None:
@@ -258,10 +286,10 @@ class ExperimentLaws:
             _hold(test.histogram in filled, f"test {test.name}: prompt fills no histogram {test.histogram!r}")
             _hold(test.low < test.high, f"test {test.name}: nothing lies between {test.low} and {test.high}")
 
-    @pytest.mark.parametrize("step", Step)
     def test_calibrations_see_no_cut(
-        self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload], step: Step
+        self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload]
     ) -> None:
+        step = Step.EXPRESS
         events = read(experiment, source, step)
         columns = measured(experiment.process(step, events, conditions), events)
         for calibration in experiment.calibrations():

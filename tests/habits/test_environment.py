@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -20,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("calib", "jobs", "pipeline")
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
 
@@ -27,6 +29,12 @@ CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base"}
 """conda-forge's `dask` and `matplotlib` bring far more than the packages of those names here."""
 
 CONDA_ONLY = {"pip"}
+
+NEVER_IMPORTED = {
+    "bokeh": "the dashboard of distributed is drawn with it",
+    "cryptography": "distributed makes the certificates of a batch cluster with it",
+}
+"""Dependencies that none of our modules imports, and why they are there."""
 
 
 def pyproject_ranges(names: Mapping[str, str]) -> dict[str, SpecifierSet]:
@@ -72,6 +80,19 @@ def needed(roots: Iterable[str]) -> set[str]:
             if further.marker is None or any(map(further.marker.evaluate, extras)):
                 todo.append(further)
     return {name for name, _ in seen}
+
+
+def imported(source: str) -> set[str]:
+    """The distributions whose modules a module imports, the standard library and our packages left out."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(str(node.module))
+    foreign = {name.split(".")[0] for name in modules} - sys.stdlib_module_names - set(PACKAGES)
+    found = importlib.metadata.packages_distributions()
+    return {canonicalize_name(owner) for name in foreign for owner in found.get(name, [name])}
 
 
 LOCK = pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
@@ -127,22 +148,35 @@ def test_lock_holds_pins_only(line: str) -> None:
         pins(line)
 
 
+def test_dependencies_are_what_is_imported() -> None:
+    # The test classes for users' own parts are run by pytest, which those users have.
+    modules = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py") if path.name != "testing.py"]
+    sources = [path.read_text(encoding="utf-8") for path in modules]
+    used = set().union(*map(imported, sources))
+    assert used | set(NEVER_IMPORTED) == {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert not used & set(NEVER_IMPORTED)
+
+
+def test_imports_are_seen_wherever_they_stand() -> None:
+    source = "import os, calib.iov\nfrom . import x\nimport nowhere\ndef f():\n    from yaml.nodes import Node\n"
+    assert imported(source) == {"nowhere", "pyyaml"}
+
+
 def test_wheel_is_whole(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("calib", "jobs", "pipeline", "tests"):
+    for name in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    modules = {path.relative_to(source).as_posix() for name in PACKAGES for path in (source / name).rglob("*.py")}
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*build, "-w", tmp_path, source], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("dask_tier0-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entry_points,) = (archive.read(name).decode() for name in names if name.endswith("entry_points.txt"))
-    ours = {
-        path.relative_to(ROOT).as_posix() for name in ("calib", "jobs", "pipeline") for path in (ROOT / name).rglob("*")
-    }
-    assert {name for name in names if ".dist-info/" not in name} == {n for n in ours if n.endswith((".py", ".typed"))}
+    packed = {name for name in names if ".dist-info/" not in name}
+    assert packed == modules | {f"{name}/py.typed" for name in PACKAGES}
     assert any(name.endswith("/LICENSE") for name in names)
     assert "tier0 = pipeline.cli:main" in entry_points

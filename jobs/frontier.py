@@ -1,0 +1,158 @@
+"""What of one job may run next, given what is committed and what has failed. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from jobs.reduction import NOTHING, Aside, Join, Node, Partial, Tree
+from jobs.retry import Again, Failure, Limits, SetAside, Stop, alike, verdicts
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One submission: an upper node, or those leaves of a branch that are still to be done, and their merge."""
+
+    node: Node
+    attempt: int = 1
+    leaves: tuple[int, ...] = ()
+    absent: Mapping[int, Aside] = field(default_factory=dict)
+    """leaves of `leaves` that are set aside"""
+    prior: Partial = NOTHING
+    """what earlier attempts have done"""
+    alone: bool = False
+    """nothing else may be in flight"""
+
+    @property
+    def width(self) -> int:
+        """How many tasks it can keep busy."""
+        return max(1, len(self.leaves))
+
+    def alone_for(self, leaf: int | None) -> bool:
+        """Whether the loss of this leaf (None: of the merge) can only be its own fault."""
+        return self.alone and (leaf is None or self.leaves == (leaf,))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """A node that has failed: everything that follows is derived from what happened to it."""
+
+    history: tuple[Failure, ...] = ()
+    prior: Partial = NOTHING
+    attempts: int = 0
+
+
+class Frontier:
+    """The open edge of one job. Holds no more than what is in flight or in trouble, however many leaves there are.
+
+    `branches` gives the indexes of the branches not committed, in order; `tallies` the number of committed children
+    of every upper node that is not committed but has some; `history` the losses of earlier starts.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        tree: Tree,
+        limits: Limits,
+        branches: Iterator[int],
+        tallies: Mapping[Node, int] | None = None,
+        history: Mapping[Node, Sequence[Failure]] | None = None,
+    ) -> None:
+        self._job, self._tree, self._limits = job, tree, limits
+        self._branches = branches
+        self._ready: deque[Node] = deque()
+        self._delayed: list[tuple[float, Node]] = []
+        self._troubles = {node: _Trouble(tuple(past)) for node, past in (history or {}).items()}
+        self._tallies: dict[Node, int] = {}
+        self._aside: dict[int, Failure] = {}
+        self._good = bool(tallies)
+        self._head: Launch | None = None
+        for node, count in sorted((tallies or {}).items()):
+            self._tally(node, count)
+
+    def peek(self, now: float) -> Launch | None:
+        """Give what should run next, or None while there is nothing: ready merges, repeats, then new branches."""
+        if self._head is None:
+            node = self._pop(now)
+            self._head = None if node is None else self._launch(node)
+        return self._head
+
+    def take(self) -> None:
+        """Say that what `peek` gave is in flight."""
+        self._head = None
+
+    def wake_at(self) -> float | None:
+        """Give the moment at which a delayed repeat becomes due."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def commit(self, node: Node, *, good: bool = True) -> bool:
+        """Take in that a node is committed; True when it was the root. `good`: not all its leaves are set aside."""
+        self._good = self._good or good
+        self._troubles.pop(node, None)
+        if node == self._tree.root(self._job):
+            return True
+        self._tally(self._tree.parent(node), 1)
+        return False
+
+    def fail(self, launch: Launch, result: Partial, now: float) -> Stop | None:
+        """Take in that a launch ended without its node being complete; a Stop ends the job."""
+        old = self._troubles.get(launch.node, _Trouble())
+        prior = replace(result, failures=()) if result.done else launch.prior
+        trouble = _Trouble((*old.history, *result.failures), prior, launch.attempt)
+        self._troubles[launch.node] = trouble
+        self._good = self._good or len(prior.done) > len(prior.aside)
+        found = verdicts(trouble.history, self._limits)
+        pause = 0.0
+        for failure in result.failures:
+            verdict = found[failure.leaf]
+            if isinstance(verdict, Stop):
+                return verdict
+            if isinstance(verdict, Again):
+                pause = max(pause, verdict.after)
+            elif failure.leaf is None or failure.leaf in launch.absent:
+                what = "a merge" if failure.leaf is None else f"what should stand for leaf {failure.leaf}"
+                return Stop(f"{what} cannot be done: {verdict.reason}")
+            elif not self._good:
+                self._aside[failure.leaf] = failure
+        heapq.heappush(self._delayed, (now + pause, launch.node))
+        return None if self._good else alike(self._aside, self._limits)
+
+    def join(self, launch: Launch) -> Join:
+        """Give what the merge of a branch must know."""
+        return Join(launch.node, tuple(self._tree.children(launch.node)), tuple(launch.absent.values()), launch.prior)
+
+    def _tally(self, node: Node, more: int) -> None:
+        count = self._tallies.pop(node, 0) + more
+        if count == len(self._tree.children(node)):
+            self._ready.append(node)
+        else:
+            self._tallies[node] = count
+
+    def _pop(self, now: float) -> Node | None:
+        if self._ready:
+            return self._ready.popleft()
+        if self._delayed and self._delayed[0][0] <= now:
+            return heapq.heappop(self._delayed)[1]
+        index = next(self._branches, None)
+        return None if index is None else Node(self._job, 1, index)
+
+    def _launch(self, node: Node) -> Launch:
+        trouble = self._troubles.get(node)
+        leaves = tuple(self._tree.children(node)) if node.level == 1 else ()
+        if trouble is None:
+            return Launch(node, 1, leaves)
+        left = tuple(leaf for leaf in leaves if leaf not in trouble.prior.done)
+        found = verdicts(trouble.history, self._limits)
+        alone = {leaf for leaf, verdict in found.items() if isinstance(verdict, Again) and verdict.alone}
+        suspects = [leaf for leaf in left if leaf in alone]
+        run = (suspects[0],) if suspects else left
+        last = {failure.leaf: failure for failure in trouble.history}
+        absent = {
+            leaf: Aside(leaf, last[leaf].cause, verdict.reason, last[leaf].traceback)
+            for leaf in run
+            if isinstance(verdict := found.get(leaf), SetAside)
+        }
+        lonely = bool(suspects) or None in alone
+        return Launch(node, trouble.attempts + 1, run, absent, trouble.prior, lonely)

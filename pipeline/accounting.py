@@ -1,0 +1,169 @@
+"""The accounts: what became of every event, which files came of it, and which job made what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from calib.iov import RunLumi
+from pipeline import catalog
+from pipeline.model import Counts, Step
+from pipeline.schema import counts, filtered, outputs, products
+
+
+class Unbalanced(Exception):
+    """Events of a unit are unaccounted for: `read` is not `out + filtered + bad`, or not what the catalogue has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """On whose account something is booked: a job over the chunks of one layout of a run."""
+
+    job: str
+    run: int
+    step: Step
+    layout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a job wrote from one of its chunks."""
+
+    tier: str
+    leaf: int
+    path: str
+    size: int
+    checksum: str
+    events: int
+
+
+def book(
+    connection: Connection, task: Task, found: Mapping[int, Mapping[int, Counts]], written: Iterable[Output] = ()
+) -> None:
+    """Record what became of the events of some chunks: leaf to packed unit to counts; and the files written.
+
+    Raises Unbalanced, naming the unit, when an event of a chunk is missing or is there twice.
+    """
+    if not found:
+        return
+    _check(connection, task, found)
+    rows = [(leaf, unit, count) for leaf, by_unit in found.items() for unit, count in by_unit.items()]
+    keys = {"job": task.job, "run": task.run, "step": task.step}
+    booked = [
+        {**keys, "unit": unit, "leaf": leaf, "read": count.read, "out": count.out, "bad": count.bad}
+        for leaf, unit, count in rows
+    ]
+    reasons = [
+        {"job": task.job, "unit": unit, "leaf": leaf, "reason": reason, "events": events}
+        for leaf, unit, count in rows
+        for reason, events in count.filtered.items()
+        if events
+    ]
+    # An empty list would be read as a row of defaults.
+    for table, values in ((counts, booked), (filtered, reasons), (outputs, [_row(keys, file) for file in written])):
+        if values:
+            connection.execute(sa.insert(table), values)
+
+
+def check_complete(connection: Connection, run: int, job: str) -> None:
+    """Raise Unbalanced, naming the first unit, unless a job has accounted for every event of the run once."""
+    units, events = catalog.units(connection, run)
+    read = dict(_sums(connection, job, counts.c.read))
+    for unit, promised in zip(units.tolist(), events.tolist(), strict=True):
+        if (got := read.pop(unit, 0)) != promised:
+            raise Unbalanced(f"{_words(unit)}: {promised} events in its files, {got} accounted for")
+    if read:
+        unit, got = next(iter(read.items()))
+        raise Unbalanced(f"{_words(unit)}: {got} events accounted for, but no file has any")
+
+
+def counts_of(connection: Connection, job: str) -> dict[int, Counts]:
+    """What a job made of each packed unit, in order."""
+    columns = [sa.cast(sa.func.sum(counts.c[name]), sa.BigInteger) for name in ("read", "out", "bad")]
+    query = sa.select(counts.c.unit, *columns).where(counts.c.job == job).group_by(counts.c.unit)
+    reasons: dict[int, dict[str, int]] = {}
+    total = sa.cast(sa.func.sum(filtered.c.events), sa.BigInteger)
+    by_reason = sa.select(filtered.c.unit, filtered.c.reason, total).where(filtered.c.job == job)
+    for unit, reason, events in connection.execute(by_reason.group_by(filtered.c.unit, filtered.c.reason)):
+        reasons.setdefault(unit, {})[reason] = events
+    rows = connection.execute(query.order_by(counts.c.unit))
+    return {unit: Counts(read, out, reasons.get(unit, {}), bad) for unit, read, out, bad in rows}
+
+
+def total_of(connection: Connection, job: str) -> Counts:
+    """What a job made of all events of its run."""
+    columns = [sa.cast(sa.func.coalesce(sa.func.sum(counts.c[n]), 0), sa.BigInteger) for n in ("read", "out", "bad")]
+    row = connection.execute(sa.select(*columns).where(counts.c.job == job)).one()
+    read, out, bad = (int(value) for value in row)
+    events = sa.cast(sa.func.sum(filtered.c.events), sa.BigInteger)
+    query = sa.select(filtered.c.reason, events).where(filtered.c.job == job).group_by(filtered.c.reason)
+    reasons = {str(row.reason): int(row[1]) for row in connection.execute(query.order_by(filtered.c.reason))}
+    return Counts(read, out, reasons, bad)
+
+
+def bad_units(connection: Connection, job: str) -> dict[int, int]:
+    """The packed units in which a job set events aside as bad, and how many."""
+    return {unit: bad for unit, bad in _sums(connection, job, counts.c.bad) if bad}
+
+
+def outputs_of(connection: Connection, job: str, tier: str | None = None) -> Iterator[Output]:
+    """The files of a job in the order of its chunks; of one tier, or of all."""
+    columns = [outputs.c[name] for name in ("tier", "leaf", "path", "size", "checksum", "events")]
+    query = sa.select(*columns).where(outputs.c.job == job).order_by(outputs.c.tier, outputs.c.leaf)
+    if tier is not None:
+        query = query.where(outputs.c.tier == tier)
+    for row in connection.execute(query, execution_options={"yield_per": catalog.PAGE}):
+        yield Output(*row)
+
+
+def add_products(connection: Connection, names: Iterable[str], job: str) -> None:
+    """Say which job made the products of these lineages; one made again by another job belongs to the later one."""
+    for name in names:
+        connection.execute(sa.delete(products).where(products.c.name == name))
+        connection.execute(sa.insert(products), {"name": name, "job": job})
+
+
+def made_by(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """Of these lineages those that are made, and the job that made each."""
+    query = sa.select(products.c.name, products.c.job).where(products.c.name.in_(names))
+    return {row.name: row.job for row in connection.execute(query)}
+
+
+def _check(connection: Connection, task: Task, found: Mapping[int, Mapping[int, Counts]]) -> None:
+    wanted = catalog.promised(connection, task.run, task.layout, range(min(found), max(found) + 1))
+    for leaf, by_unit in found.items():
+        for unit, count in by_unit.items():
+            if not count.balanced:
+                raise Unbalanced(f"{_words(unit)}, chunk {leaf}, {task.step}: {_sum_words(count)}")
+            promised = wanted.pop((leaf, unit), 0)
+            if count.read != promised:
+                message = f"{promised} events in its files, {count.read} read"
+                raise Unbalanced(f"{_words(unit)}, chunk {leaf}, {task.step}: {message}")
+    for (leaf, unit), promised in wanted.items():
+        if leaf in found:
+            raise Unbalanced(f"{_words(unit)}, chunk {leaf}, {task.step}: {promised} events in its files, none read")
+
+
+def _sums(connection: Connection, job: str, column: sa.Column[int]) -> Iterator[tuple[int, int]]:
+    total = sa.cast(sa.func.sum(column), sa.BigInteger)
+    query = sa.select(counts.c.unit, total).where(counts.c.job == job).group_by(counts.c.unit)
+    for row in connection.execute(query.order_by(counts.c.unit)):
+        yield int(row[0]), int(row[1])
+
+
+def _row(keys: Mapping[str, object], file: Output) -> dict[str, object]:
+    row = {"tier": file.tier, "leaf": file.leaf, "path": file.path, "size": file.size}
+    return {**keys, **row, "checksum": file.checksum, "events": file.events}
+
+
+def _words(unit: int) -> str:
+    run, lumi = RunLumi.unpack(unit)
+    return f"run {run}, lumisection {lumi}"
+
+
+def _sum_words(count: Counts) -> str:
+    lost = sum(count.filtered.values())
+    return f"{count.read} events read, but {count.out} out + {lost} filtered + {count.bad} bad"

@@ -1,0 +1,50 @@
+"""What is entered in the same transaction that commits a branch: its events, its files, what it set aside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs.job import Job
+from jobs.reduction import Node, NodeReceipt, Receipt
+from pipeline import accounting, journal
+from pipeline.model import Counts, Step
+
+
+def task_spec(run: int, step: Step, layout: str) -> str:
+    """What a job over the chunks of a run keeps in the ledger."""
+    return json.dumps({"run": run, "step": step.value, "layout": layout})
+
+
+def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeReceipt, now: float) -> None:
+    """Enter a committed branch in the accounts. Raises Unbalanced when an event is missing or there twice."""
+    spec = json.loads(job.spec)
+    if node.level != 1 or "layout" not in spec:
+        return
+    task = accounting.Task(job.name, spec["run"], Step(spec["step"]), spec["layout"])
+    first = node.index * job.fan_in
+    leaves = {first + place: leaf for place, leaf in enumerate(receipt.leaves)}
+    found = {index: _counts(leaf.note) for index, leaf in leaves.items()}
+    written = [output for index, leaf in leaves.items() for output in _outputs(index, leaf)]
+    accounting.book(connection, task, found, written)
+    setbacks = [
+        journal.Setback("events", f"{job.group}, chunk {index}", reason, task.run)
+        for index, leaf in leaves.items()
+        for reason in leaf.note["setbacks"]
+    ]
+    journal.add_setbacks(connection, setbacks, now)
+
+
+def _counts(note: Mapping[str, Any]) -> dict[int, Counts]:
+    return {unit: Counts(read, out, filtered, bad) for unit, read, out, filtered, bad in note["counts"]}
+
+
+def _outputs(leaf: int, receipt: Receipt) -> list[accounting.Output]:
+    outputs = []
+    for tier, written in receipt.note["tiers"].items():
+        file = receipt.files[written["file"]]
+        outputs.append(accounting.Output(tier, leaf, file.path, file.size, file.checksum, written["events"]))
+    return outputs

@@ -1,0 +1,138 @@
+"""What has been made and decided for every run, by processing version: products, manifests, where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs.job import Job
+from jobs.ledger import Ledger
+from jobs.reduction import NodeReceipt
+from pipeline import accounting, journal
+from pipeline.database import Database
+from pipeline.handshake import Condition, Manifest
+
+NO_RUN = 0
+VERSIONS = "processing versions"
+READING = 0
+"""an epoch for those who only read the ledger"""
+
+
+@dataclass(frozen=True)
+class Books:
+    """The records of one processing version. Every call is one transaction unless it is given a connection."""
+
+    database: Database
+    version: int
+    now: Callable[[], float]
+
+    def made(self, lineages: Sequence[str]) -> dict[str, str]:
+        """Which of these products exist, and the job that holds each."""
+        with self.database.read() as connection:
+            return accounting.made_by(connection, lineages)
+
+    def add_products(self, lineages: Iterable[str], job: str) -> None:
+        """Enter what a completed job has made."""
+        with self.database.begin() as connection:
+            accounting.add_products(connection, lineages, job)
+
+    def result(self, job: str) -> NodeReceipt:
+        """The root of a completed job. Raises LookupError when it is not complete."""
+        with self.database.read() as connection:
+            ledger = Ledger(connection, READING)
+            found = ledger.job(job)
+            root = ledger.root(found) if found else None
+        if root is None:
+            raise LookupError(f"job {job} is not complete; run it again")
+        return root
+
+    def unbalanced(self, run: int, job: Job) -> str:
+        """What is wrong with the accounts of a completed job; empty if every event is accounted for once."""
+        with self.database.read() as connection:
+            try:
+                accounting.check_complete(connection, run, job.name)
+            except accounting.Unbalanced as problem:
+                return str(problem)
+        return ""
+
+    def manifest(self, run: int) -> Manifest | None:
+        """The manifest a run was released under, or None."""
+        found = self.document(run, "manifest")
+        return Manifest.from_document(found) if found else None
+
+    def add_manifest(self, connection: Connection, manifest: Manifest) -> None:
+        """Enter a run's manifest, in the transaction that publishes and settles."""
+        journal.set_document(connection, manifest.run, self.key("manifest"), manifest.to_document(), self.now())
+
+    def carried_before(self, kind: str, run: int) -> int:
+        """How many released runs right before this one, in a row, carried a kind for want of data."""
+        found = self.documents("manifest")
+        count = 0
+        for earlier in sorted((other for other in found if other < run), reverse=True):
+            if not _carried_for_want(found[earlier], kind):
+                break
+            count += 1
+        return count
+
+    def document(self, run: int, what: str) -> Any:
+        """One record of a run (`manifest`, `status`, `certification`, ...), or None."""
+        with self.database.read() as connection:
+            return journal.get_document(connection, run, self.key(what))
+
+    def documents(self, what: str) -> dict[int, Any]:
+        """That record of every run that has one."""
+        with self.database.read() as connection:
+            return journal.list_documents(connection, self.key(what))
+
+    def record(self, run: int, what: str, document: Mapping[str, Any]) -> None:
+        """Write one record of a run."""
+        with self.database.begin() as connection:
+            journal.set_document(connection, run, self.key(what), dict(document), self.now())
+
+    def record_for_ever(self, run: int, what: str, document: Mapping[str, Any]) -> None:
+        """Write a record of a run that holds over all processing versions."""
+        with self.database.begin() as connection:
+            journal.set_document(connection, run, what, dict(document), self.now())
+
+    def set_aside(self, setback: journal.Setback) -> None:
+        """Write down what was set aside, and why."""
+        with self.database.begin() as connection:
+            journal.add_setbacks(connection, [setback], self.now())
+
+    def key(self, what: str) -> str:
+        """The name a record has in this processing version."""
+        return f"{what}/v{self.version}"
+
+
+def _carried_for_want(manifest: Mapping[str, Any], kind: str) -> bool:
+    stretches: Sequence[Mapping[str, Any]] = manifest["kinds"].get(kind, [])
+    return bool(stretches) and all(
+        stretch["state"] == Condition.CARRIED and stretch["why"].startswith("too little data") for stretch in stretches
+    )
+
+
+def processing_version(connection: Connection, lineage: str, now: float) -> tuple[int, bool]:
+    """The number of the processing version with this lineage of settings, and whether it is new.
+
+    A change of anything that can change conditions or outputs opens a new version with tags of its own: what was
+    settled under the old one stays as it was.
+    """
+    known = known_versions(connection)
+    if lineage in known:
+        return known.index(lineage) + 1, False
+    journal.set_document(connection, NO_RUN, VERSIONS, {"lineages": [*known, lineage]}, now)
+    return len(known) + 1, True
+
+
+def version_of(connection: Connection, lineage: str) -> int:
+    """The processing version with this lineage, or, if there is none, the number it would get."""
+    known = known_versions(connection)
+    return known.index(lineage) + 1 if lineage in known else len(known) + 1
+
+
+def known_versions(connection: Connection) -> list[str]:
+    """The lineages of all processing versions, the first first."""
+    return list((journal.get_document(connection, NO_RUN, VERSIONS) or {}).get("lineages", []))

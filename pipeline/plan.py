@@ -1,0 +1,170 @@
+"""What a run would do, and why: worked out on a copy of the database, so that nothing is changed."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs.ledger import Ledger
+from pipeline import catalog, journal
+from pipeline.books import READING
+from pipeline.chain import Chain
+from pipeline.database import open_database
+from pipeline.express import INGREDIENTS, StateFile, express_ingredients, express_products, finalize_job, state_product
+from pipeline.ingest import ingest
+from pipeline.journal import list_setbacks
+from pipeline.preparation import prepare
+from pipeline.prompt import prompt_name
+from pipeline.service import Way
+from pipeline.world import World, set_up
+
+
+@dataclass(frozen=True)
+class Todo:
+    """One thing that would be done to a run."""
+
+    run: int
+    what: str
+    why: str
+    events: int = 0
+    """events it would read"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done, in order; and where."""
+
+    todos: tuple[Todo, ...]
+    runs: int
+    cluster: str
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"run {todo.run}: {todo.what}: {todo.why}{_events(todo)}" for todo in self.todos]
+        if not lines:
+            lines = [f"nothing to do: all {self.runs} runs are done under these settings"]
+        return "\n".join([*lines, *self.remarks, "", "on this cluster:", self.cluster])
+
+
+def _events(todo: Todo) -> str:
+    return f" (reads {todo.events} events)" if todo.events else ""
+
+
+def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
+    """Work out what `run` would do with these files."""
+    with tempfile.TemporaryDirectory() as folder:
+        copied = _copy(world, Path(folder))
+        ingest(copied.database.begin, copied.experiment, files, copied.now())
+        with copied.database.read() as connection:
+            runs = catalog.runs_in(connection, [str(path) for path in files])
+            setbacks = [f"{found.place}: {found.reason}" for found in list_setbacks(connection) if found.run is None]
+        ways, chains = prepare(copied, runs)
+        todos = [todo for way in ways for todo in _express(copied, way)]
+        todos += [todo for way in ways for todo in _rest(copied, way, chains)]
+        copied.database.close()
+    return Plan(tuple(sorted(todos, key=lambda todo: todo.run)), len(runs), cluster, tuple(setbacks))
+
+
+def _copy(world: World, folder: Path) -> World:
+    """The same world over a copy of its database."""
+    target = folder / "tier0.db"
+    if world.database.is_sqlite:
+        with sqlite3.connect(str(world.database.engine.url.database)) as source, sqlite3.connect(target) as copy:
+            source.backup(copy)
+        source.close()
+        copy.close()
+    database = open_database(target)
+    return set_up(replace(world, database=database, books=replace(world.books, database=database)))
+
+
+def _express(world: World, way: Way) -> list[Todo]:
+    wanted = express_products(way.context)
+    made = world.books.made(list(wanted.values()))
+    missing = [name for name, lineage in wanted.items() if lineage not in made]
+    if not missing:
+        return []
+    why = "; ".join(_differences(world, way, missing)) or "never made"
+    return [Todo(way.run, f"express ({', '.join(missing)})", why, _run_events(world, way.run))]
+
+
+def _run_events(world: World, run: int) -> int:
+    with world.database.read() as connection:
+        return int(catalog.units(connection, run)[1].sum())
+
+
+def _differences(world: World, way: Way, missing: Sequence[str]) -> list[str]:
+    """What differs from the last time, named down to the setting."""
+    with world.database.read() as connection:
+        before = journal.get_document(connection, way.run, INGREDIENTS)
+    if before is None:
+        return ["first sight of the run"]
+    now = express_ingredients(way.context)
+    return [words for name in missing for words in _compare(name, before.get(name), now[name])]
+
+
+def _compare(name: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = sorted({*before, *now})
+        return [words for key in keys for words in _compare(f"{name} {key}", before.get(key), now.get(key))]
+    return [] if before == now else [f"{name}: {_short(before)} -> {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 40 else f"{text[:37]}..."
+
+
+def _rest(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
+    """Finalize, handshake and prompt, as far as they can be foretold."""
+    todos = _finalize(world, way, chains)
+    manifest = world.books.manifest(way.run)
+    if manifest is None:
+        why = f"no manifest in processing version {world.books.version}"
+        return [*todos, Todo(way.run, "publish, release, then prompt where its conditions differ", why)]
+    with world.database.read() as connection:
+        ledger = Ledger(connection, READING)
+        job = ledger.job(prompt_name(way.context, manifest, world.tiers))
+        done = job is not None and ledger.root(job) is not None
+    if not done:
+        todos.append(Todo(way.run, "prompt", "not complete", _run_events(world, way.run)))
+    return todos
+
+
+def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
+    wanted = express_products(way.context)
+    made = world.books.made(list(wanted.values()))
+    todos = []
+    for chain in chains:
+        kind = chain.calibration.kind
+        product = wanted.get(state_product(kind))
+        if way.run not in chain.runs or product is None:
+            continue
+        if product not in made:
+            todos.append(Todo(way.run, f"finalize {kind}", "its state is to be made"))
+            continue
+        state = world.books.result(made[product]).state.files[0].path
+        chain.ready(way.run, StateFile(state, product))
+        todos += [Todo(ask.run, f"finalize {kind}", why) for ask, why in _open_asks(world, chain)]
+    return todos
+
+
+def _open_asks(world: World, chain: Chain) -> list[tuple[Any, str]]:
+    """Finalizations that would run; those done before are taken from the ledger, so that the next can be asked."""
+    todo = []
+    while asks := chain.asks():
+        for ask in asks:
+            with world.database.read() as connection:
+                ledger = Ledger(connection, READING)
+                job = ledger.job(finalize_job(ask.run, ask.work, ask.states).name)
+                root = ledger.root(job) if job else None
+            if root is None:
+                todo.append((ask, "its settings, its states or what went before have changed"))
+            else:
+                chain.concluded(ask.run, root.leaves[0].note["conclusions"], world.store)
+    return todo
+
+

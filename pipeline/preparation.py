@@ -1,0 +1,136 @@
+"""From registered files to runs that can be taken through the house."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from calib.calibration import Calibration
+from calib.gates import Gate, gate_from_settings
+from calib.iov import RunLumi
+from calib.tags import Sync
+from pipeline import catalog, journal
+from pipeline.chain import Chain
+from pipeline.express import RunContext
+from pipeline.handshake import Rules
+from pipeline.model import Step
+from pipeline.processing import Segment
+from pipeline.service import Way
+from pipeline.settings import Settings, apply_calibration_settings
+from pipeline.splitting import Limits, split
+from pipeline.world import World
+
+
+def prepare(world: World, runs: Sequence[int]) -> tuple[list[Way], list[Chain]]:
+    """Every run's way, in order, and the chains of their calibrations. Cuts a run only on first sight of its events."""
+    ways = [_way(world, run) for run in sorted(runs)]
+    return ways, _chains(world, ways)
+
+
+def calibrations_of(world: World, settings: Settings) -> tuple[Calibration, ...]:
+    """The experiment's calibrations under the settings of a run."""
+    return apply_calibration_settings(world.experiment.calibrations(), settings.calibration)
+
+
+def gates_of(settings: Settings, kind: str) -> list[Gate]:
+    """The gates of a kind under the settings of a run."""
+    return [gate_from_settings(table) for table in settings.gates.get(kind, ())]
+
+
+def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
+    """Kinds that a run's manifest must have: those set, else all that are calibrated or that prompt needs."""
+    if settings.handshake.required is not None:
+        return tuple(settings.handshake.required)
+    made = [calibration.kind for calibration in world.experiment.calibrations()]
+    return tuple(sorted({*made, *world.experiment.needs(Step.PROMPT)}))
+
+
+def _way(world: World, run: int) -> Way:
+    settings = world.settings.for_run(run)
+    with world.database.begin() as connection:
+        units, _ = catalog.units(connection, run)
+        inputs = catalog.inputs(connection, run)
+        layout = catalog.find_layout(connection, run, inputs)
+        if layout is None:
+            cut = settings.splitting
+            pieces = catalog.pieces_of(connection, run)
+            chunks = split(pieces, Limits(cut.events, cut.bytes, cut.block_events))
+            layout = catalog.save_layout(connection, run, inputs, chunks)
+        first_seen = _first_seen(world, connection, run)
+        segments = _express_conditions(world, connection, run, units.tolist())
+    handshake = settings.handshake
+    context = RunContext(
+        run=run,
+        inputs=inputs,
+        layout=layout.name,
+        leaves=layout.chunks,
+        fan_in=settings.splitting.fan_in,
+        experiment=world.experiment,
+        calibrations=calibrations_of(world, settings),
+        fraction=settings.express.fraction,
+        segments=segments,
+        conditions_root=str(world.store.root),
+        area=str(world.area),
+    )
+    rules = Rules(handshake.max_carried_runs, handshake.failed)
+    return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)
+
+
+def _first_seen(world: World, connection: Connection, run: int) -> float:
+    """When the run was first seen in this processing version: its deadline counts from there, over restarts."""
+    key = world.books.key("first seen")
+    found = journal.get_document(connection, run, key)
+    if found is None:
+        found = {"at": world.now()}
+        journal.set_document(connection, run, key, found, found["at"])
+    return float(found["at"])
+
+
+def _express_conditions(
+    world: World, connection: Connection, run: int, units: Sequence[int]
+) -> tuple[Segment, ...]:
+    """What express of a run uses: taken once, on first sight, and the same ever after."""
+    key = world.books.key("express conditions")
+    found = journal.get_document(connection, run, key)
+    if found is None:
+        db = world.conditions(connection)
+        kinds = sorted({*world.experiment.needs(Step.EXPRESS), *_used(world)})
+        snapshot = db.snapshot(world.global_tag(Sync.EXPRESS))
+        resolved = db.resolve_run(snapshot, units, kinds) if kinds else []
+        found = [[segment.since.packed, dict(segment.ids)] for segment in resolved]
+        journal.set_document(connection, run, key, found, world.now())
+    return tuple(Segment(since, ids) for since, ids in found) or (Segment(RunLumi(run).packed, {}),)
+
+
+def _used(world: World) -> list[str]:
+    return [kind for calibration in world.experiment.calibrations() for kind in calibration.uses]
+
+
+def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
+    """One chain for each calibration; runs under other settings of it are a chain of their own."""
+    groups: dict[tuple[Calibration, tuple[Gate, ...]], list[int]] = {}
+    for way in ways:
+        settings = world.settings.for_run(way.run)
+        for calibration in way.context.calibrations:
+            gates = tuple(gates_of(settings, calibration.kind))
+            groups.setdefault((calibration, gates), []).append(way.run)
+    with world.database.read() as connection:
+        return [
+            Chain(
+                calibration=calibration,
+                gates=gates,
+                runs=tuple(runs),
+                in_force=_in_force_before(world, connection, calibration.kind, runs[0]),
+                conditions_root=str(world.store.root),
+            )
+            for (calibration, gates), runs in groups.items()
+        ]
+
+
+def _in_force_before(world: World, connection: Connection, kind: str, run: int) -> str | None:
+    """The payload in force at the end of all earlier runs; what a restart has published since does not count."""
+    db = world.conditions(connection)
+    snapshot = db.snapshot(world.global_tag(Sync.PROMPT))
+    last_before = RunLumi.unpack(RunLumi(run).packed - 1)
+    return db.resolve(snapshot, last_before, [kind]).ids.get(kind)

@@ -1,0 +1,43 @@
+"""Errors that carry a clear word for the user, and need no traceback."""
+
+from __future__ import annotations
+
+from calib.calibration import NotEnoughData
+from calib.payload import PayloadDamaged, PayloadMissing
+from calib.tags import ConditionsError
+from jobs.cluster_settings import ClusterRefused
+from jobs.ledger import SecondDriver, StaleEpoch
+from jobs.runner import SchedulerLost
+from pipeline.certify import BadMask
+from pipeline.conditions_view import Refused
+from pipeline.database import DatabaseRefused
+from pipeline.experiments.registry import UnknownExperiment
+from pipeline.plots import NothingToPlot
+from pipeline.service import SiteStopped
+from pipeline.settings import SettingsError
+from pipeline.tier0 import NoFiles
+
+SITE = (SiteStopped, SecondDriver, StaleEpoch, SchedulerLost)
+"""the site is at fault: the same command goes on once it is mended"""
+
+_ASKED_WRONGLY = (
+    BadMask,
+    ClusterRefused,
+    ConditionsError,
+    DatabaseRefused,
+    LookupError,
+    NoFiles,
+    NotEnoughData,
+    NothingToPlot,
+    PayloadDamaged,
+    PayloadMissing,
+    Refused,
+    SettingsError,
+    UnknownExperiment,
+)
+
+
+def refused(problem: Exception) -> bool:
+    """Whether the message alone tells the user what to do."""
+    # A KeyError or IndexError out of the depths is a fault of the program, and its traceback is wanted.
+    return isinstance(problem, _ASKED_WRONGLY) and not isinstance(problem, KeyError | IndexError)

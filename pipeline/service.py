@@ -1,0 +1,347 @@
+"""The thin loop: it asks the rules what may happen next, has it done, and writes down where every run stands."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.state import State, unpack_states
+from jobs.job import Job
+from jobs.ledger import Ledger
+from jobs.reduction import NodeReceipt, Work
+from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
+from pipeline import accounting
+from pipeline.certify import certify
+from pipeline.chain import Ask, Chain
+from pipeline.express import EVENTS, INGREDIENTS, RunContext, StateFile, express_ingredients, express_job, express_products, finalize_job, state_product
+from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, decide
+from pipeline.journal import Setback
+from pipeline.model import Chunk
+from pipeline.processing import QUALITY
+from pipeline.prompt import prompt_job
+from pipeline.release import NoConditions, release
+from pipeline.world import World
+
+
+class Stage(StrEnum):
+    """Where a run is."""
+
+    EXPRESS = "express"
+    CONDITIONS = "conditions"
+    """its calibrations are finalized, judged, or waited for"""
+    PROMPT = "prompt"
+    CERTIFIED = "certified"
+    """all done"""
+    STOPPED = "stopped"
+    """a step could not be completed; the reason says what to do"""
+
+
+class SiteStopped(Exception):
+    """Nothing that runs here can succeed until somebody mends the site; nothing is lost, the next start goes on."""
+
+
+@dataclass
+class Way:
+    """One run's way through the house."""
+
+    context: RunContext
+    units: NDArray[np.int64]
+    """packed, sorted"""
+    rules: Rules
+    required: tuple[str, ...]
+    deadline_at: float
+    stage: Stage = Stage.EXPRESS
+    manifest: Manifest | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    wake_at: float | None = None
+    began_at: float = 0.0
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    """wall time spent in each stage"""
+
+    @property
+    def run(self) -> int:
+        """Its run number."""
+        return self.context.run
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.stage in (Stage.CERTIFIED, Stage.STOPPED)
+
+
+@dataclass(frozen=True)
+class News:
+    """Something happened to a run, for whoever shows progress. `done` of `total` leaves of the stage."""
+
+    run: int
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    text: str = ""
+
+
+class Service:
+    """Takes runs from express to certification. Everything it knows can be read back from the database."""
+
+    def __init__(
+        self,
+        world: World,
+        runner: Runner,
+        epoch: int,
+        ways: Sequence[Way],
+        chains: Sequence[Chain],
+        listen: Callable[[News], None],
+    ) -> None:
+        self._world = world
+        self._runner = runner
+        self._epoch = epoch
+        self._ways = {way.run: way for way in ways}
+        self._chains = list(chains)
+        self._chain_of = {(chain.calibration.kind, run): chain for chain in chains for run in chain.runs}
+        self._listen = listen
+        self._next: dict[str, tuple[Callable[[NodeReceipt], None], Callable[[str], None]]] = {}
+        self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
+
+    def work_off(self, wait: bool = False) -> None:
+        """Go on until every run has ended or waits for a time still to come; with `wait`, for that time too.
+
+        Raises SiteStopped when nothing can run.
+        """
+        for way in list(self._ways.values()):
+            self._begin(way)
+        while self._next or (wait and self._wakes()):
+            if self._next:
+                events = self._runner.step(self._patience())
+            else:
+                events = []
+                time.sleep(min(self._patience() or 0.0, 1.0))
+            for event in events:
+                self._take(event)
+            self._look_again()
+
+    def _wakes(self) -> list[float]:
+        return [way.wake_at for way in self._ways.values() if way.wake_at is not None and not way.ended]
+
+    def _patience(self) -> float | None:
+        """Seconds until a deadline passes; None when only events matter."""
+        wakes = self._wakes()
+        return max(0.0, min(wakes) - self._world.now()) if wakes else None
+
+    def _take(self, event: JobDone | JobFailed | NodeCommitted) -> None:
+        if isinstance(event, NodeCommitted):
+            self._count(event)
+            return
+        then, otherwise = self._next.pop(event.job.name)
+        if isinstance(event, JobDone):
+            then(event.root)
+        elif event.stop:
+            raise SiteStopped(event.reason)
+        else:
+            otherwise(event.reason)
+
+    def _start(
+        self, job: Job, work: Work, items: Callable[[range], Sequence[Any]], then: Callable[[NodeReceipt], None], way: Way
+    ) -> None:
+        self._next[job.name] = (then, partial(self._stop, way, job.group))
+        self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
+        self._runner.start(job, work, items)
+
+    def _count(self, event: NodeCommitted) -> None:
+        if event.node.level == 1 and event.node.job in self._leaves:
+            run, stage, done, total = self._leaves[event.node.job]
+            done += len(event.receipt.leaves)
+            self._leaves[event.node.job] = (run, stage, done, total)
+            self._listen(News(run, stage, done, total))
+
+    # express ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, way: Way) -> None:
+        way.began_at = self._world.now()
+        wanted = express_products(way.context)
+        made = self._world.books.made(list(wanted.values()))
+        missing = {name: value for name, value in wanted.items() if value not in made}
+        if not missing:
+            self._express_done(way, wanted)
+            return
+        job, work = express_job(way.context, missing, self._world.probe)
+        self._start(job, work, self._chunks(way), partial(self._express_ran, way, wanted, missing, job), way)
+        self._enter(way, Stage.EXPRESS)
+
+    def _chunks(self, way: Way) -> Callable[[range], Sequence[Chunk]]:
+        return partial(self._world.chunks, way.run, way.context.layout)
+
+    def _express_ran(
+        self, way: Way, wanted: Mapping[str, str], missing: Mapping[str, str], job: Job, root: NodeReceipt
+    ) -> None:
+        problem = self._world.books.unbalanced(way.run, job)
+        if problem:
+            self._stop(way, job.group, problem)
+            return
+        self._world.books.add_products(missing.values(), job.name)
+        self._world.books.record_for_ever(way.run, INGREDIENTS, express_ingredients(way.context))
+        self._express_done(way, wanted)
+
+    def _express_done(self, way: Way, wanted: Mapping[str, str]) -> None:
+        self._enter(way, Stage.CONDITIONS)
+        made = self._world.books.made(list(wanted.values()))
+        for calibration in way.context.calibrations:
+            product = wanted[state_product(calibration.kind)]
+            root = self._world.books.result(made[product])
+            chain = self._chain_of[calibration.kind, way.run]
+            chain.ready(way.run, StateFile(root.state.files[0].path, product))
+        self._ask()
+        self._try_release(way)
+
+    # conditions -------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        for chain in self._chains:
+            for ask in chain.asks():
+                self._finalize(chain, ask)
+
+    def _finalize(self, chain: Chain, ask: Ask) -> None:
+        job = finalize_job(ask.run, ask.work, ask.states)
+        way = self._ways[ask.run]
+        self._next[job.name] = (partial(self._concluded, chain, ask.run), partial(self._failed, chain, ask.run))
+        self._leaves[job.name] = (way.run, Stage.CONDITIONS, 0, 1)
+        self._runner.start(job, ask.work, lambda leaves: [ask.states])
+
+    def _concluded(self, chain: Chain, run: int, root: NodeReceipt) -> None:
+        note = root.leaves[0].note
+        if note.get("failed"):
+            self._failed(chain, run, str(note["failed"]))
+            return
+        chain.concluded(run, note["conclusions"], self._world.store)
+        self._after_verdict()
+
+    def _failed(self, chain: Chain, run: int, reason: str) -> None:
+        chain.broken(run, f"finalize failed: {reason}")
+        self._set_aside(run, "conditions", chain.calibration.kind, reason)
+        self._after_verdict()
+
+    def _after_verdict(self) -> None:
+        # Releases first: a run whose manifest is complete must not wait for the bookkeeping of others.
+        for way in self._ways.values():
+            self._try_release(way)
+        self._ask()
+
+    def _look_again(self) -> None:
+        for way in self._ways.values():
+            if way.wake_at is not None and way.wake_at <= self._world.now():
+                self._try_release(way)
+
+    def _try_release(self, way: Way) -> None:
+        if way.stage is not Stage.CONDITIONS:
+            return
+        settled = self._world.books.manifest(way.run)
+        if settled is not None:
+            self._prompt(way, settled)
+            return
+        found = decide(self._view(way), way.rules, self._world.now())
+        if isinstance(found, Release):
+            self._release(way, found)
+        else:
+            self._wait(way, found)
+
+    def _view(self, way: Way) -> RunView:
+        first, last = int(way.units[0]), int(way.units[-1])
+        kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
+        return RunView(way.run, (first, last), kinds, way.deadline_at, self._held(way.run))
+
+    def _kind_view(self, kind: str, run: int) -> KindView:
+        chain = self._chain_of.get((kind, run))
+        if chain is None:
+            return KindView(kind, judged=None, calibrated=False)
+        judged = chain.judged(run)
+        earlier = [r for r in chain.runs if r < run and self._ways[r].manifest is None]
+        undecided = next((r for r in earlier if not self._ways[r].ended and chain.publishes(r)), None)
+        before = self._world.books.carried_before(kind, run) if judged is not None else 0
+        return KindView(kind, judged, chain.waits_for(run), True, chain.relative, before, undecided)
+
+    def _held(self, run: int) -> str:
+        hold = self._world.books.document(run, "hold")
+        return str(hold["reason"]) if hold else ""
+
+    def _wait(self, way: Way, found: Wait | Hold) -> None:
+        way.wake_at = found.wake_at if isinstance(found, Wait) else None
+        if dict(found.reasons) != dict(way.reasons):
+            way.reasons = found.reasons
+            self._tell(way)
+
+    def _release(self, way: Way, found: Release) -> None:
+        world = self._world
+        try:
+            with world.database.begin() as connection:
+                db = world.conditions(connection)
+                manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
+                job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
+                world.books.add_manifest(connection, manifest)
+                Ledger(connection, self._epoch).add(job)
+        except NoConditions as lack:
+            self._wait(way, Hold({"conditions": str(lack)}))
+            return
+        self._prompt(way, manifest)
+
+    # prompt and certification -----------------------------------------------------------------------------------
+
+    def _prompt(self, way: Way, manifest: Manifest) -> None:
+        way.manifest, way.reasons, way.wake_at = manifest, {}, None
+        job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
+        self._world.probe("submit")
+        self._enter(way, Stage.PROMPT, write=False)
+        self._start(job, work, self._chunks(way), partial(self._prompt_done, way, job, manifest), way)
+        self._tell(way)
+
+    def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:
+        problem = self._world.books.unbalanced(way.run, job)
+        if problem:
+            self._stop(way, job.group, problem)
+            return
+        quality = unpack_states(root.state.files[0].path).get(QUALITY)
+        tests = self._world.experiment.quality_tests() if quality is not None else ()
+        with self._world.database.read() as connection:
+            bad = accounting.bad_units(connection, job.name)
+        set_aside = {unit: f"{events} events could not be read" for unit, events in bad.items()}
+        mask = self._world.mask()
+        found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, mask)
+        document = found.to_document(manifest.id) | {"prompt": job.name}
+        self._world.books.record(way.run, "certification", document)
+        self._enter(way, Stage.CERTIFIED)
+
+    # where every run stands -------------------------------------------------------------------------------------
+
+    def _stop(self, way: Way, group: str, reason: str) -> None:
+        self._set_aside(way.run, "step", group, reason)
+        for chain in {id(c): c for (_, run), c in self._chain_of.items() if run == way.run}.values():
+            chain.broken(way.run, f"{group} stopped: {reason}")
+        way.reasons = {group: reason}
+        self._enter(way, Stage.STOPPED)
+        self._after_verdict()
+
+    def _set_aside(self, run: int, kind: str, place: str, reason: str) -> None:
+        self._world.books.set_aside(Setback(kind, place, reason, run))
+
+    def _enter(self, way: Way, stage: Stage, *, write: bool = True) -> None:
+        now = self._world.now()
+        way.seconds[way.stage] = way.seconds.get(way.stage, 0.0) + now - way.began_at
+        way.stage, way.began_at = stage, now
+        if write:
+            self._tell(way)
+
+    def _tell(self, way: Way) -> None:
+        status = {
+            "stage": way.stage.value,
+            "reasons": dict(way.reasons),
+            "wake_at": way.wake_at,
+            "seconds": {stage.value: spent for stage, spent in way.seconds.items()},
+            "express": express_products(way.context)[EVENTS],
+        }
+        self._world.books.record(way.run, "status", status)
+        self._listen(News(way.run, way.stage, text="; ".join(way.reasons.values())))

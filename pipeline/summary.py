@@ -1,0 +1,219 @@
+"""Where every run stands, as a table: events in and out, conditions, quality, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from calib.iov import RunLumi
+from pipeline import accounting, catalog
+from pipeline.handshake import Manifest
+from pipeline.journal import Setback, get_document, list_documents, list_setbacks
+from pipeline.model import Counts
+from pipeline.service import Stage
+from pipeline.tables import as_text
+from pipeline.world import World
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run. Counts are of distinct events; times in seconds."""
+
+    run: int
+    stage: Stage
+    units: int
+    express: Counts
+    prompt: Counts
+    conditions: Mapping[str, Mapping[str, int]]
+    """kind to state to number of stretches"""
+    good: int
+    tests: Mapping[str, Mapping[str, int]]
+    seconds: Mapping[str, float]
+    reasons: Mapping[str, str]
+    wake_at: float | None = None
+    duplicates: int = 0
+    setbacks: tuple[Setback, ...] = ()
+
+    @property
+    def certified(self) -> bool:
+        """Whether it has gone all the way."""
+        return self.stage is Stage.CERTIFIED
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Runs in order, and what concerns none of them in particular."""
+
+    rows: tuple[RunRow, ...]
+    unit_name: str
+    version: int
+    setbacks: tuple[Setback, ...] = ()
+    wall_s: float = 0.0
+
+    def __getitem__(self, run: int) -> RunRow:
+        """The row of a run. Raises KeyError."""
+        return {row.run: row for row in self.rows}[run]
+
+    @property
+    def states(self) -> dict[str, dict[str, int]]:
+        """Kind to state to number of runs' stretches, over all runs."""
+        total: dict[str, dict[str, int]] = {}
+        for row in self.rows:
+            for kind, states in row.conditions.items():
+                for state, number in states.items():
+                    found = total.setdefault(kind, {})
+                    found[state] = found.get(state, 0) + number
+        return total
+
+    @property
+    def exit_code(self) -> int:
+        """0 all well, 3 something was set aside or is not good, 4 a run waits or is held."""
+        if any(row.stage in (Stage.EXPRESS, Stage.CONDITIONS, Stage.PROMPT) for row in self.rows):
+            return 4
+        wrong = any(not row.certified or row.good < row.units or row.setbacks or row.duplicates for row in self.rows)
+        return 3 if wrong or self.setbacks else 0
+
+    def text(self, width: int = 160) -> str:
+        """The table, for a terminal."""
+        rows = [_cells(row) for row in self.rows]
+        table = as_text(_heads(self.unit_name), rows, f"processing version {self.version}", width)
+        return "\n".join([table, *_afterwords(self)])
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def summarize(world: World, runs: Sequence[int] | None = None, wall_s: float = 0.0) -> Summary:
+    """Read where runs stand from the database; all runs of the processing version by default."""
+    with world.database.read() as connection:
+        known = list_documents(connection, world.books.key("status"))
+        wanted = sorted(known if runs is None else runs)
+        rows = tuple(_row(world, connection, run, known.get(run)) for run in wanted)
+        loose = tuple(setback for setback in list_setbacks(connection) if setback.run is None)
+    return Summary(rows, world.experiment.unit_name, world.books.version, loose, wall_s)
+
+
+def _row(world: World, connection: Connection, run: int, status: Mapping[str, Any] | None) -> RunRow:
+    found = status or {"stage": Stage.EXPRESS, "reasons": {}, "wake_at": None, "seconds": {}, "express": ""}
+    manifest = get_document(connection, run, world.books.key("manifest"))
+    certification = get_document(connection, run, world.books.key("certification")) or {}
+    express = accounting.made_by(connection, [found["express"]]).get(found["express"], "")
+    units, _ = catalog.units(connection, run)
+    good = sum(last - first + 1 for ranges in certification.get("good", {}).values() for first, last in ranges)
+    return RunRow(
+        run=run,
+        stage=Stage(found["stage"]),
+        units=len(units),
+        express=accounting.total_of(connection, express),
+        prompt=accounting.total_of(connection, certification.get("prompt", "")),
+        conditions=Manifest.from_document(manifest).states() if manifest else {},
+        good=good,
+        tests=certification.get("tests", {}),
+        seconds=found["seconds"],
+        reasons=found["reasons"],
+        wake_at=found["wake_at"],
+        duplicates=sum(1 for _ in catalog.duplicates_of(connection, run)),
+        setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
+    )
+
+
+def _heads(unit_name: str) -> list[str]:
+    events = [f"{step}: in = out + filtered + bad" for step in ("express", "prompt")]
+    return ["run", f"{unit_name}s", *events, "conditions", "quality", "good", "express, conditions, prompt [s]", "stage"]
+
+
+def _cells(row: RunRow) -> list[str]:
+    states = [
+        f"{kind}: " + ", ".join(f"{number} {state}" for state, number in found.items())
+        for kind, found in row.conditions.items()
+    ]
+    times = ", ".join(f"{row.seconds.get(stage, 0.0):.1f}" for stage in ("express", "conditions", "prompt"))
+    return [
+        str(row.run),
+        str(row.units),
+        _counts(row.express),
+        _counts(row.prompt),
+        "\n".join(states) or "-",
+        "\n".join(f"{name}: {_verdicts(found)}" for name, found in row.tests.items()) or "-",
+        f"{row.good} of {row.units}",
+        times,
+        row.stage.value,
+    ]
+
+
+def _verdicts(found: Mapping[str, int]) -> str:
+    judged = found.get("good", 0) + found.get("bad", 0)
+    return f"{found.get('good', 0)} of {judged} good" if judged else "not judged"
+
+
+def _counts(counts: Counts) -> str:
+    if not counts.read:
+        return "-"
+    return f"{counts.read} = {counts.out} + {sum(counts.filtered.values())} + {counts.bad}"
+
+
+def _afterwords(summary: Summary) -> list[str]:
+    lines = []
+    for kind, states in summary.states.items():
+        lines.append(f"{kind}: " + ", ".join(f"{states.get(s, 0)} {s}" for s in ("fresh", "carried", "fallback")))
+    for reason, events in _filtered(summary).items():
+        lines.append(f"filtered: {events} {reason}")
+    for row in summary.rows:
+        waits = f" (until {_time(row.wake_at)})" if row.wake_at else ""
+        lines += [f"run {row.run}: {reason}{waits}" for reason in row.reasons.values()]
+        lines += [f"run {row.run}: {setback.place}: {setback.reason}" for setback in row.setbacks]
+        if row.duplicates:
+            lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")
+    lines += [f"set aside: {setback.place}: {setback.reason}" for setback in summary.setbacks]
+    if summary.wall_s:
+        lines.append(f"{summary.wall_s:.1f} s in all")
+    return lines
+
+
+def _filtered(summary: Summary) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for row in summary.rows:
+        for step, counts in (("express", row.express), ("prompt", row.prompt)):
+            for reason, events in counts.filtered.items():
+                total[f"{reason} ({step})"] = total.get(f"{reason} ({step})", 0) + events
+    return total
+
+
+def _time(seconds: float | None) -> str:
+    return datetime.fromtimestamp(seconds or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def explain(world: World, run: int) -> str:
+    """Why a run stands where it stands. Raises LookupError for a run that was never seen."""
+    with world.database.read() as connection:
+        status = get_document(connection, run, world.books.key("status"))
+        manifest = get_document(connection, run, world.books.key("manifest"))
+        known = catalog.runs(connection)
+    if status is None and run not in known:
+        raise LookupError(f"run {run} was never seen; the runs are {', '.join(map(str, known[:20])) or 'none yet'}")
+    row = summarize(world, [run]).rows[0]
+    lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
+    lines += _afterwords(Summary((row,), world.experiment.unit_name, world.books.version))
+    for kind, stretches in (manifest or {"kinds": {}})["kinds"].items():
+        for stretch in stretches:
+            payload = (stretch["payload"] or "none")[:12]
+            lines.append(f"{kind} {stretch['first']} to {stretch['last']}: {stretch['state']}, {payload}: {stretch['why']}")
+    certification = world.books.document(run, "certification") or {"bad": {}}
+    lines += [f"{unit} is not good: {'; '.join(why)}" for unit, why in certification["bad"].items()]
+    missing = holes(world, run)
+    if missing:
+        lines.append(f"no data for {world.experiment.unit_name}s {', '.join(missing)} between the first and the last")
+    return "\n".join(lines)
+
+
+def holes(world: World, run: int) -> list[str]:
+    """Ranges of units missing between the first and the last of a run, as text."""
+    with world.database.read() as connection:
+        units, _ = catalog.units(connection, run)
+    lumis = [RunLumi.unpack(unit).lumi for unit in units.tolist()]
+    gaps = [(left + 1, right - 1) for left, right in zip(lumis, lumis[1:], strict=False) if right > left + 1]
+    return [str(first) if first == last else f"{first}-{last}" for first, last in gaps]

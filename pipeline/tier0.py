@@ -1,0 +1,175 @@
+"""`Tier0`: what a notebook or a script holds. Small; it delegates."""
+
+from __future__ import annotations
+
+import glob
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from jobs.cluster import describe, open_cluster
+from jobs.inspection import verify
+from jobs.ledger import drop_lease, take_lease
+from jobs.runner import Runner
+from pipeline import catalog, certify
+from pipeline.booking import book_branch
+from pipeline.conditions_view import ConditionsView
+from pipeline.experiments.interface import Experiment
+from pipeline.ingest import ingest
+from pipeline.plan import Plan, plan
+from pipeline.preparation import prepare
+from pipeline.processing import nothing
+from pipeline.progress import show
+from pipeline.service import News, Service
+from pipeline.settings import Settings, load_settings, settings_from
+from pipeline.summary import Summary, explain, summarize
+from pipeline.world import World, open_world, set_up
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+class NoFiles(ValueError):
+    """A name given matches no file."""
+
+
+class Tier0:
+    """A Tier-0 under some settings: a TOML file, or the same as a mapping.
+
+    Cheap to make: the cluster starts with the first run, and ends with `close` or at the end of a `with` block.
+
+    An `experiment` of your own can be given as an object instead of by name. The clock and the probe (called at
+    every point where a kill is worth a test) are there for tests.
+    """
+
+    def __init__(
+        self,
+        settings: Path | str | Mapping[str, Any],
+        experiment: Experiment | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        probe: Callable[[str], None] = nothing,
+    ) -> None:
+        self.settings: Settings = _settings(settings)
+        self._world: World = open_world(self.settings, experiment, clock, probe)
+        self._stack = ExitStack()
+        self.mismatches: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the cluster go."""
+        self._stack.close()
+        self.__dict__.pop("client", None)
+
+    @cached_property
+    def client(self) -> Client:
+        """The Dask client; the cluster starts when it is first asked for."""
+        client = self._stack.enter_context(open_cluster(self.settings.cluster))
+        self.mismatches = tuple(map(str, verify(client, self.settings.cluster)))
+        return client
+
+    @property
+    def dashboard(self) -> str:
+        """The address of the Dask dashboard."""
+        return str(self.client.dashboard_link)
+
+    @property
+    def conditions(self) -> ConditionsView:
+        """Look at the conditions, bring payloads in, take copies out."""
+        return ConditionsView(self._world)
+
+    def run(self, *files: Path | str, wait: bool = False, progress: bool = True) -> Summary:
+        """Take the runs in these files (names or patterns) as far as they can go; what is done is not done again.
+
+        With `wait`, stay until the deadlines of waiting runs have passed. Raises SecondDriver while another one works
+        on the same database, and SiteStopped when nothing can run (a full disk); nothing is lost then.
+        """
+        began = time.monotonic()
+        world = self._world = set_up(self._world)
+        with world.database.begin() as connection:
+            epoch = take_lease(connection)
+        try:
+            runs = self._take_in(files)
+            with show(progress, world.experiment.unit_name) as listen:
+                self._work_off(runs, epoch, listen, wait)
+        finally:
+            with world.database.begin() as connection:
+                drop_lease(connection, epoch)
+        return summarize(world, runs, time.monotonic() - began)
+
+    def plan(self, *files: Path | str) -> Plan:
+        """What `run` would do with these files, and why. Does nothing."""
+        return plan(self._world, _found(files), describe(self.settings.cluster))
+
+    def status(self) -> Summary:
+        """Where every run stands."""
+        return summarize(self._world)
+
+    def why(self, run: int) -> str:
+        """Why a run stands where it stands. Raises LookupError for a run that was never seen."""
+        return explain(self._world, run)
+
+    def good_runs(self, mask: Path | None = None) -> dict[str, list[list[int]]]:
+        """The good-run list of all certified runs in CMS's form, cut down to a mask where one is given."""
+        found = certify.good_runs(self._world.books.documents("certification").values())
+        return certify.cut_down(found, certify.read_mask(mask)) if mask else found
+
+    def check(self) -> str:
+        """The settings in force as text, with the kinds of conditions that have no payload to start from."""
+        lacking = self.conditions.lacking()
+        words = [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
+        return "\n".join([self.settings.as_text(), *words])
+
+    def hold(self, run: int, reason: str) -> None:
+        """Keep a run's prompt from being released, whatever its conditions say."""
+        self._world.books.record(run, "hold", {"reason": f"{self._world.author}: {reason}"})
+
+    def _take_in(self, files: Sequence[Path | str]) -> list[int]:
+        world, paths = self._world, _found(files)
+        ingest(world.database.begin, world.experiment, paths, world.now())
+        with world.database.read() as connection:
+            return catalog.runs_in(connection, [str(path) for path in paths])
+
+    def _work_off(self, runs: Sequence[int], epoch: int, listen: Callable[[News], None], wait: bool) -> None:
+        world = self._world
+        ways, chains = prepare(world, runs)
+        runner = Runner(
+            self.client,
+            world.database.begin,
+            epoch,
+            lambda connection, job, node, receipt: book_branch(connection, job, node, receipt, world.now()),
+            probe=world.probe,
+        )
+        try:
+            Service(world, runner, epoch, ways, chains, listen).work_off(wait)
+        finally:
+            runner.close()
+
+
+def _settings(given: Path | str | Mapping[str, Any]) -> Settings:
+    return settings_from(given) if isinstance(given, Mapping) else load_settings(Path(given))
+
+
+def _found(files: Sequence[Path | str]) -> list[Path]:
+    """The files that names and patterns stand for, each once. Raises NoFiles for a pattern that matches nothing.
+
+    A plain name is taken as it is: whether it can be read is said where it is registered.
+    """
+    paths: dict[Path, None] = {}
+    for name in map(str, files):
+        matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        if not matches:
+            raise NoFiles(f"no file matches {name!r}")
+        paths.update((Path(match).absolute(), None) for match in matches)
+    return list(paths)

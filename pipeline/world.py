@@ -1,0 +1,167 @@
+"""Where one Tier-0 lives: its folder, its database, its experiment, and the tags of its processing version."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from calib.conditions import ConditionsDB
+from calib.iov import Clock, RunLumi
+from calib.payload import PayloadStore, open_store
+from calib.schema import conditions_metadata
+from calib.tags import Stamp, Sync
+from jobs.tables import ledger_metadata
+from pipeline import catalog
+from pipeline.books import Books, processing_version, version_of
+from pipeline.certify import Ranges, read_mask
+from pipeline.database import Database, open_database
+from pipeline.experiments.interface import Experiment
+from pipeline.experiments.registry import find_experiment
+from pipeline.lineage import lineage
+from pipeline.model import Chunk, Step
+from pipeline.processing import nothing
+from pipeline.release import Publication
+from pipeline.schema import catalog_metadata
+from pipeline.settings import Settings
+
+LOOP = "tier0"
+"""author of what the loop itself publishes, beside the user's name"""
+
+
+@dataclass(frozen=True)
+class World:
+    """What everything else is given. Holds no state of its own."""
+
+    settings: Settings
+    experiment: Experiment
+    area: Path
+    database: Database
+    store: PayloadStore
+    books: Books
+    author: str
+    now: Callable[[], float]
+    probe: Callable[[str], None] = nothing
+
+    def conditions(self, connection: Connection) -> ConditionsDB:
+        """The conditions database in an open transaction."""
+        return ConditionsDB(connection, self.store)
+
+    def stamp(self, reason: str = "") -> Stamp:
+        """Who does something now."""
+        return Stamp(self.author, datetime.fromtimestamp(self.now(), UTC), reason)
+
+    def tag_of(self, kind: str, serves: Sync) -> str:
+        """The tag of a kind for prompt or express in this processing version."""
+        return f"{kind}_{serves}_v{self.books.version}"
+
+    def global_tag(self, serves: Sync) -> str:
+        """The global tag for prompt or express of this processing version."""
+        return f"{serves}_v{self.books.version}"
+
+    @property
+    def tiers(self) -> tuple[str, ...] | None:
+        """The tiers that prompt writes; None for all."""
+        return self.settings.prompt.tiers
+
+    def chunks(self, run: int, layout: str, wanted: range) -> list[Chunk]:
+        """Some chunks of a run."""
+        with self.database.read() as connection:
+            return catalog.chunks(connection, run, layout, wanted)
+
+    def mask(self) -> Ranges | None:
+        """The certification file that the settings name. Raises BadMask."""
+        path = self.settings.certify.mask
+        return read_mask(Path(path)) if path else None
+
+    def publication(self) -> Publication:
+        """Where prompt conditions are published, and by whom."""
+        tags = {kind: self.tag_of(kind, Sync.PROMPT) for kind in kinds_of(self.experiment)}
+        return Publication(self.books.version, self.global_tag(Sync.PROMPT), tags, self.stamp())
+
+
+def kinds_of(experiment: Experiment) -> list[str]:
+    """Every kind of conditions that an experiment makes, needs or starts from."""
+    made = [calibration.kind for calibration in experiment.calibrations()]
+    needed = [kind for step in Step for kind in experiment.needs(step)]
+    return sorted({*made, *needed, *experiment.initial_conditions()})
+
+
+def open_world(
+    settings: Settings,
+    experiment: Experiment | None = None,
+    clock: Callable[[], float] = time.time,
+    probe: Callable[[str], None] = nothing,
+) -> World:
+    """Open the Tier-0 of these settings; its folder and database are made on first sight.
+
+    The processing version is the one of these settings, or, until something is run under them, the next.
+    """
+    chosen = experiment or find_experiment(settings.experiment.name)(settings.experiment.settings)
+    area = Path(settings.storage.area).absolute()
+    area.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings.storage.database or area / "tier0.db")
+    database.create(catalog_metadata, conditions_metadata, ledger_metadata)
+    with database.read() as connection:
+        version = version_of(connection, settings_lineage(settings, chosen))
+    books = Books(database, version, clock)
+    return World(settings, chosen, area, database, open_store(area / "conditions"), books, _user(), clock, probe)
+
+
+def set_up(world: World) -> World:
+    """Make the processing version of these settings real: its number, its tags, what they start from. Idempotent."""
+    with world.database.begin() as connection:
+        wanted = settings_lineage(world.settings, world.experiment)
+        version, new = processing_version(connection, wanted, world.now())
+        ready = replace(world, books=replace(world.books, version=version))
+        if new:
+            _fill(ready, connection)
+    return ready
+
+
+def settings_lineage(settings: Settings, experiment: Experiment) -> str:
+    """The lineage of all settings that can change a result: not where it runs, nor where it lies."""
+    relevant: dict[str, Any] = settings.model_dump(mode="json", exclude={"storage", "cluster", "splitting", "certify"})
+    versions = {step.value: experiment.versions[step] for step in Step}
+    made = {c.kind: c.version for c in experiment.calibrations()}
+    return lineage(settings=relevant, versions=versions, calibrations=made)
+
+
+def _fill(world: World, connection: Connection) -> None:
+    """Tags and global tags of a new processing version, filled with what the version before it started from."""
+    db = world.conditions(connection)
+    for serves in (Sync.PROMPT, Sync.EXPRESS):
+        tags = {kind: world.tag_of(kind, serves) for kind in kinds_of(world.experiment)}
+        for kind, tag in tags.items():
+            db.create_tag(tag, kind, Clock.LUMI, serves)
+        db.define_global_tag(world.global_tag(serves), tags)
+    for kind in kinds_of(world.experiment):
+        _start_tags(world, db, kind)
+
+
+def _start_tags(world: World, db: ConditionsDB, kind: str) -> None:
+    for serves in (Sync.PROMPT, Sync.EXPRESS):
+        tag = world.tag_of(kind, serves)
+        earlier = f"{kind}_{serves}_v{world.books.version - 1}"
+        known = {found.name for found in db.tags()}
+        given = [e for e in db.history(earlier) if not e.info.get("loop")] if earlier in known else []
+        for entry in given:
+            if entry.payload_id is not None:
+                reason = f"copied from {earlier}"
+                db.append(tag, entry.since, entry.payload_id, world.stamp(reason), entry.info)
+        initial = world.experiment.initial_conditions().get(kind)
+        if not given and initial is not None and world.settings.conditions.initial:
+            db.append(tag, RunLumi(0), initial, world.stamp("design values of the experiment"), {"initial": True})
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,274 @@
+"""Every node exactly once, in whatever order tasks end and whatever happens to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.frontier import Frontier, Launch
+from jobs.job import Lane
+from jobs.reduction import Node, NodeReceipt, Partial, Receipt, Tree
+from jobs.retry import Cause, Failure, Limits, Stop
+from jobs.window import Window
+
+LIMITS = Limits(passing=(1.0, 4.0), missing=0.5)
+
+
+def make(leaves: int, fan_in: int = 4, **more: object) -> Frontier:
+    tree = Tree(leaves, fan_in)
+    return Frontier("j", tree, LIMITS, iter(range(tree.width(1))), **more)  # type: ignore[arg-type]
+
+
+def take(frontier: Frontier, now: float = 0.0) -> Launch:
+    launch = frontier.peek(now)
+    assert launch is not None
+    frontier.take()
+    return launch
+
+
+def lost(leaf: int | None, **more: bool) -> Failure:
+    return Failure(Cause.LOST, "died", leaf, **more)
+
+
+def bug(leaf: int | None) -> Failure:
+    return Failure(Cause.BUG, "oops", leaf)
+
+
+def done(*leaves: int, failures: tuple[Failure, ...] = ()) -> Partial:
+    return Partial({leaf: Receipt() for leaf in leaves}, Receipt(), (), failures)
+
+
+def test_peek_gives_the_same_until_taken() -> None:
+    frontier = make(9)
+    assert frontier.peek(0) == frontier.peek(0) == Launch(Node("j", 1, 0), 1, (0, 1, 2, 3))
+    frontier.take()
+    assert take(frontier).leaves == (4, 5, 6, 7)
+    assert take(frontier).leaves == (8,)
+    assert frontier.peek(0) is None
+
+
+def test_upper_nodes_follow_their_children() -> None:
+    frontier = make(9, 2)
+    branches = [take(frontier) for _ in range(5)]
+    assert not frontier.commit(branches[0].node)
+    assert frontier.peek(0) is None
+    assert not frontier.commit(branches[1].node)
+    assert take(frontier).node == Node("j", 2, 0)
+    assert not frontier.commit(branches[4].node)
+    assert take(frontier).node == Node("j", 2, 2)
+
+
+def test_single_leaf_is_its_own_root() -> None:
+    frontier = make(1)
+    assert frontier.commit(take(frontier).node)
+
+
+def test_recovery_goes_on_where_it_was() -> None:
+    tree = Tree(16, 2)
+    tallies = {Node("j", 2, 0): 2, Node("j", 2, 1): 1, Node("j", 3, 1): 1}
+    frontier = Frontier("j", tree, LIMITS, iter([3, 4, 5]), tallies)
+    first = take(frontier)
+    assert first.node == Node("j", 2, 0)
+    assert [take(frontier).node.index for _ in range(3)] == [3, 4, 5]
+    frontier.commit(Node("j", 1, 3))
+    assert take(frontier).node == Node("j", 2, 1)
+
+
+def test_pause_before_a_repeat() -> None:
+    frontier = make(4)
+    launch = take(frontier)
+    failure = Failure(Cause.PASSING, "net", 1)
+    assert frontier.fail(launch, done(0, 2, 3, failures=(failure,)), now=10.0) is None
+    assert frontier.peek(10.9) is None
+    assert frontier.wake_at() == 11.0
+    again = take(frontier, 11.0)
+    assert (again.leaves, again.attempt, again.alone) == ((1,), 2, False)
+    assert sorted(again.prior.done) == [0, 2, 3]
+    assert again.prior.failures == ()
+    assert frontier.wake_at() is None
+
+
+def test_loss_in_company_is_run_again_in_company_then_alone() -> None:
+    frontier = make(8)
+    first, second = take(frontier), take(frontier)
+    frontier.fail(first, Partial(failures=(lost(2),)), 0)
+    again = take(frontier)
+    assert (again.leaves, again.alone) == ((0, 1, 2, 3), False)
+    frontier.fail(again, Partial(failures=(lost(2),)), 0)
+    suspect = take(frontier)
+    assert (suspect.leaves, suspect.alone) == ((2,), True)
+    assert suspect.alone_for(2)
+    frontier.fail(suspect, done(2), 0)
+    rest = take(frontier)
+    assert (rest.leaves, rest.alone, sorted(rest.prior.done)) == ((0, 1, 3), False, [2])
+    assert not frontier.commit(rest.node)
+    frontier.commit(second.node)
+
+
+def test_three_losses_alone_set_a_leaf_aside() -> None:
+    frontier = make(4)
+    launch = take(frontier)
+    frontier.fail(launch, Partial(failures=(lost(2, seen=True),)), 0)
+    for _ in range(3):
+        launch = take(frontier)
+        assert launch.alone
+        frontier.fail(launch, Partial(failures=(lost(2, alone=True),)), 0)
+    launch = take(frontier)
+    assert (launch.leaves, launch.alone) == ((0, 1, 2, 3), False)
+    assert launch.absent[2].cause is Cause.LOST
+    assert "died 3 times" in launch.absent[2].reason
+
+
+def test_losses_survive_a_restart() -> None:
+    node = Node("j", 1, 0)
+    frontier = make(8, history={node: [lost(1, seen=True), lost(1, alone=True), lost(1, alone=True)]})
+    launch = take(frontier)
+    assert (launch.leaves, launch.alone) == ((1,), True)
+    frontier.fail(launch, Partial(failures=(lost(1, alone=True),)), 0)
+    assert list(take(frontier).absent) == [1]
+
+
+def test_lost_merge_is_run_alone_and_ends_the_job_at_the_limit() -> None:
+    frontier = make(4)
+    launch = take(frontier)
+    frontier.fail(launch, Partial(failures=(lost(None, seen=True),)), 0)
+    stop = None
+    for _ in range(3):
+        assert stop is None
+        launch = take(frontier)
+        assert (launch.leaves, launch.alone) == ((0, 1, 2, 3), True)
+        assert launch.alone_for(None)
+        assert not launch.alone_for(2)
+        stop = frontier.fail(launch, Partial(failures=(lost(None, alone=True),)), 0)
+    assert isinstance(stop, Stop)
+    assert "a merge cannot be done" in stop.reason
+    assert not stop.held
+
+
+def test_site_failure_stops_and_is_held() -> None:
+    frontier = make(4)
+    stop = frontier.fail(take(frontier), done(0, failures=(Failure(Cause.SITE, "disk full", 1),)), 0)
+    assert stop == Stop("disk full", held=True)
+
+
+def test_absent_that_fails_ends_the_job() -> None:
+    frontier = make(4)
+    frontier.fail(take(frontier), done(0, 1, 2, failures=(bug(3),)), 0)
+    frontier.fail(take(frontier), Partial(failures=(bug(3),)), 0)
+    launch = take(frontier)
+    assert list(launch.absent) == [3]
+    stop = frontier.fail(launch, Partial(failures=(bug(3),)), 0)
+    assert isinstance(stop, Stop)
+    assert "stand for leaf 3" in stop.reason
+
+
+def test_first_leaves_all_failing_end_the_job_but_not_after_a_success() -> None:
+    failures = tuple(bug(leaf) for leaf in range(3))
+    hopeless = make(3)
+    assert hopeless.fail(take(hopeless), Partial(failures=failures), 0) is None
+    stop = hopeless.fail(take(hopeless), Partial(failures=failures), 0)
+    assert isinstance(stop, Stop)
+    assert "every leaf fails the same way" in stop.reason
+    hopeful = make(8)
+    first, second = take(hopeful), take(hopeful)
+    hopeful.commit(second.node)
+    hopeful.fail(first, Partial(failures=failures), 0)
+    assert hopeful.fail(take(hopeful), Partial(failures=failures), 0) is None
+    assert sorted(take(hopeful).absent) == [0, 1, 2]
+
+
+def test_a_branch_of_leaves_set_aside_is_no_success() -> None:
+    frontier = make(6, fan_in=2)
+    branches = [take(frontier) for _ in range(3)]
+    frontier.fail(branches[0], Partial(failures=(bug(0), bug(1))), 0)
+    frontier.fail(take(frontier), Partial(failures=(bug(0), bug(1))), 0)
+    frontier.commit(branches[0].node, good=False)
+    frontier.fail(branches[1], Partial(failures=(bug(2),)), 0)
+    take(frontier)
+    again = take(frontier)
+    assert isinstance(frontier.fail(replace(again, absent={}), Partial(failures=(bug(2),)), 0), Stop)
+
+
+# all of it at once
+
+fates = st.lists(st.sampled_from([Cause.PASSING, Cause.MISSING, Cause.LOST, Cause.TIMEOUT, Cause.BUG]), max_size=4)
+
+
+@given(
+    leaves=st.integers(1, 40),
+    fan_in=st.integers(2, 5),
+    threads=st.integers(1, 6),
+    troubles=st.dictionaries(st.integers(0, 39), fates, max_size=6),
+    data=st.data(),
+)
+def test_any_order_any_trouble_every_node_once(
+    leaves: int, fan_in: int, threads: int, troubles: dict[int, list[Cause]], data: st.DataObject
+) -> None:
+    tree = Tree(leaves, fan_in)
+    # One good leaf, so that the job is not given up as hopeless.
+    frontier = Frontier("j", tree, replace(LIMITS, alike=99), iter(range(tree.width(1))))
+    window = Window(threads)
+    left = {leaf: list(fate) for leaf, fate in troubles.items() if leaf < leaves}
+    flying: list[Launch] = []
+    committed: Counter[Node] = Counter()
+    accounted: Counter[int] = Counter()
+    now, finished = 0.0, False
+    for _ in range(10_000):
+        while (launch := frontier.peek(now)) and window.admits(launch, Lane.PROMPT, fan_in):
+            frontier.take()
+            window.add(launch, Lane.PROMPT)
+            flying.append(launch)
+            assert launch.node not in committed
+            assert [other.node for other in flying].count(launch.node) == 1
+        assert sum(launch.width for launch in flying) <= 2 * max(threads, fan_in)
+        assert len(flying) == 1 or not any(launch.alone for launch in flying)
+        if not flying:
+            wake = frontier.wake_at()
+            if wake is None:
+                break
+            now = max(now, wake)
+            continue
+        launch = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+        window.remove(launch, Lane.PROMPT)
+        outcome = simulate(tree, launch, left)
+        if isinstance(outcome, NodeReceipt):
+            committed[launch.node] += 1
+            if launch.node.level == 1:
+                accounted.update(tree.children(launch.node))
+            finished = frontier.commit(launch.node) or finished
+        else:
+            assert frontier.fail(launch, outcome, now) is None
+    assert finished
+    assert accounted == Counter(range(leaves))
+    expected = [Node("j", level, i) for level in range(1, tree.depth + 1) for i in range(tree.width(level))]
+    assert committed == Counter(expected)
+
+
+def simulate(tree: Tree, launch: Launch, left: dict[int, list[Cause]]) -> NodeReceipt | Partial:
+    """What a launch gives when each leaf still has these mishaps before it; a loss takes the branch with it."""
+    if launch.node.level > 1:
+        return NodeReceipt((), Receipt())
+    failures = []
+    for leaf in launch.leaves:
+        if leaf not in launch.absent and left.get(leaf):
+            cause = left[leaf].pop(0)
+            alone = cause is Cause.LOST and launch.alone_for(leaf)
+            failures.append(Failure(cause, "trouble", leaf, alone=alone))
+    gone = [failure for failure in failures if failure.cause in (Cause.LOST, Cause.TIMEOUT)]
+    if gone:
+        return Partial(failures=(gone[0],))
+    failed = {failure.leaf for failure in failures}
+    receipts = {**launch.prior.done, **{leaf: Receipt() for leaf in launch.leaves if leaf not in failed}}
+    whole = tree.children(launch.node)
+    if len(receipts) == len(whole):
+        return NodeReceipt(tuple(receipts[leaf] for leaf in whole), Receipt())
+    return Partial(receipts, Receipt(), (), tuple(failures))
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_width_is_what_can_run(level: int) -> None:
+    assert Launch(Node("j", level, 0), leaves=(1, 2) if level == 1 else ()).width == (2 if level == 1 else 1)

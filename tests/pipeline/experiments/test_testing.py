@@ -1,0 +1,278 @@
+"""The laws of an experiment hold for a good one, and each finds the fault it is there for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from calib.accumulators import UnitSums
+from calib.calibration import Calibration
+from calib.payload import Payload
+from calib.state import State
+from pipeline.columns import packed_units
+from pipeline.experiments.interface import (
+    Experiment,
+    ExperimentSettings,
+    MissingBranch,
+    Processed,
+    QualityHistogram,
+    QualityTest,
+    Wanted,
+)
+from pipeline.experiments.testing import ExperimentLaws, MemorySource, differences, kept, measured, read
+from pipeline.model import Columns, EventSource, Keys, Step
+
+
+class HitCounter(Calibration):
+    kind = "hits"
+    version = 1
+    reads = ("hits",)
+
+    def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
+        return State({"hits": UnitSums.of_rows(packed_units(columns), columns["hits"])})
+
+    def empty(self) -> State:
+        return State({"hits": UnitSums.empty()})
+
+    def finalize(self, state: State, previous: Payload | None) -> Payload:
+        return Payload("hits", {"sum": state["hits"].values.sum()})
+
+
+class GreedyCounter(HitCounter):
+    """Breaks the law of calibrations: it counts calls."""
+
+    def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
+        units = np.unique(packed_units(columns))
+        return State({"hits": UnitSums.of_rows(units[:1], np.ones(len(units[:1]), np.int64))})
+
+
+class WireSettings(ExperimentSettings):
+    threshold: int = 2
+
+
+class Wires(Experiment):
+    """A test beam: hits on wires, with a pedestal taken off."""
+
+    name = "wires"
+    tree = "Events"
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    settings_model = WireSettings
+
+    def identify(self, source: EventSource, start: int, stop: int) -> Keys:
+        event = np.asarray(source.arrays(self.tree, ("event",), start, stop)["event"]).astype(np.int64)
+        return Keys(np.full_like(event, 7), event // 5, event)
+
+    def wanted(self, step: Step, branches: frozenset[str]) -> Wanted:
+        if "Hit_adc" not in branches:
+            raise MissingBranch("the file has no Hit_adc")
+        return Wanted(("Hit_adc",), {"Hit_time": "the chambers have no clock"})
+
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        adc = ak.values_astype(events["Hit_adc"], np.float64)
+        noisy = np.asarray(ak.num(adc)) > 3
+        good = adc[~noisy]
+        good = good[good > self.settings.threshold] - float(conditions["pedestal"]["mean"])
+        hits = np.asarray(ak.num(good), np.int64)
+        return Processed({"HITS": {"Hit_adc": good}}, {"hits": hits}, {"noise": noisy})
+
+    def calibrations(self) -> tuple[Calibration, ...]:
+        return (HitCounter(),)
+
+    def needs(self, step: Step) -> tuple[str, ...]:
+        return ("pedestal",)
+
+    def initial_conditions(self) -> Mapping[str, Payload]:
+        return {"pedestal": Payload("pedestal", {"mean": np.array(0.5)})}
+
+    def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
+        return (QualityHistogram("hits", "hits", (0.0, 1.0, 2.0), ""),)
+
+    def quality_tests(self) -> tuple[QualityTest, ...]:
+        return (QualityTest("hits", "hits", 0.0, 2.0),)
+
+
+def source() -> MemorySource:
+    adc = ak.Array([[1, 5], [3], [], [9, 9, 9, 9], [4, 4, 2]] * 4)
+    return MemorySource(Path("run_7.root"), {"Events": {"event": np.arange(20), "Hit_adc": adc}})
+
+
+class TestWires(ExperimentLaws):
+    @pytest.fixture
+    def experiment(self) -> Experiment:
+        return Wires({"threshold": 2})
+
+    @pytest.fixture
+    def source(self) -> MemorySource:
+        return source()
+
+
+def altered(**columns: Any) -> type[Wires]:
+    """Wires that change what process gives by functions `measured`, `tiers`, `filtered` of it and the events."""
+
+    class Altered(Wires):
+        def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+            found = super().process(step, events, conditions)
+            return dataclasses.replace(found, **{part: change(found, events) for part, change in columns.items()})
+
+    return Altered
+
+
+def declaring(**attributes: Any) -> type[Wires]:
+    return type("Declaring", (Wires,), attributes)
+
+
+class Unpicklable(Wires):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Wires, ({"threshold": 3},)
+
+
+class Forgiving(Wires):
+    class Settings(ExperimentSettings, extra="ignore"):
+        threshold: int = 2
+
+    settings_model = Settings
+
+
+class Relative(Wires):
+    """Numbers events from where the reading begins."""
+
+    def identify(self, source: EventSource, start: int, stop: int) -> Keys:
+        event = np.arange(stop - start)
+        return Keys(event * 0 + 7, event, event)
+
+
+def hits_with(first: Any) -> Any:
+    def change(found: Processed, events: Columns) -> dict[str, Any]:
+        values = found.measured["hits"].astype(np.float64)
+        if len(values):
+            values[0] = first
+        return {"hits": values}
+
+    return change
+
+
+PROCESS_FAULTS = {
+    "test_an_event_does_not_depend_on_its_neighbours": [
+        altered(measured=lambda found, events: {"hits": found.measured["hits"] - found.measured["hits"].sum()}),
+        altered(tiers=lambda found, events: {"HITS": {"share": found.measured["hits"] / len(events["event"])}}),
+        altered(tiers=lambda found, events: found.tiers if len(events["event"]) > 1 else {}),
+        altered(filtered=lambda found, events: {"noise": np.arange(len(events["event"])) == 0}),
+    ],
+    "test_every_event_is_accounted_for": [
+        altered(measured=lambda found, events: {"hits": found.measured["hits"][1:]}),
+        altered(filtered=lambda found, events: {"noise": found.filtered["noise"][1:]}),
+        altered(filtered=lambda found, events: {"noise": found.filtered["noise"].astype(int)}),
+        altered(tiers=lambda found, events: {}),
+    ],
+    "test_tiers_come_back_from_a_file": [
+        altered(tiers=lambda found, events: {"HITS": {"Hit_adc": ak.Array([[True, True]] * 16)[:, :, None]}}),
+        altered(
+            tiers=lambda found, events: {"HITS": {"T_a": found.tiers["HITS"]["Hit_adc"], "T_b": ak.Array([[1]] * 16)}}
+        ),
+        altered(tiers=lambda found, events: {"HITS": {"run": found.measured["hits"]}}),
+        altered(tiers=lambda found, events: {"HITS": {"big_endian": found.measured["hits"].astype(">i8")}}),
+    ],
+    "test_what_is_missing_is_absent": [
+        altered(measured=hits_with(np.nan)),
+        altered(measured=hits_with(np.inf)),
+        altered(tiers=lambda found, events: {"HITS": {"Hit_time": found.measured["hits"]}}),
+        altered(tiers=lambda found, events: {"HITS": {"x": ak.Array([[np.nan]] * 16)}}),
+    ],
+    "test_quality_is_judged_on_what_is_filled": [
+        altered(measured=lambda found, events: {}),
+        declaring(histograms=lambda self, step: (QualityHistogram("hits", "hits", (1.0, 1.0), ""),)),
+        declaring(quality_tests=lambda self: (QualityTest("t", "no such histogram", 0.0, 1.0),)),
+        declaring(quality_tests=lambda self: (QualityTest("t", "hits", 1.0, 1.0),)),
+    ],
+    "test_calibrations_see_no_cut": [declaring(calibrations=lambda self: (GreedyCounter(),))],
+}
+
+DECLARATION_FAULTS = {
+    "test_it_says_what_it_is": [declaring(name=""), declaring(versions={Step.EXPRESS: 1})],
+    "test_it_travels": [Unpicklable],
+    "test_unknown_setting_is_refused": [Forgiving],
+    "test_an_empty_file_is_refused": [declaring(wanted=lambda self, step, branches: Wanted(()))],
+    "test_needed_conditions_can_come": [
+        declaring(needs=lambda self, step: ("gain",)),
+        declaring(initial_conditions=lambda self: {"pedestal": Payload("gain", {"mean": np.array(1.0)})}),
+    ],
+    "test_identify_does_not_depend_on_the_cut": [Relative],
+    "test_it_wants_what_is_there": [
+        declaring(wanted=lambda self, step, branches: Wanted(("Hit_adc", "Hit_adc"))),
+        declaring(wanted=lambda self, step, branches: Wanted(("Hit_time",))),
+        declaring(wanted=lambda self, step, branches: Wanted((), {"Hit_time": " "})),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("law", "faulty"),
+    [(law, faulty) for law, found in {**PROCESS_FAULTS, **DECLARATION_FAULTS}.items() for faulty in found],
+)
+def test_every_law_finds_its_fault(law: str, faulty: type[Wires], tmp_path: Path) -> None:
+    experiment = faulty()
+    offered = {
+        "experiment": experiment,
+        "source": source(),
+        "conditions": Wires().initial_conditions(),
+        "step": Step.PROMPT,
+        "tmp_path": tmp_path,
+    }
+    method = getattr(ExperimentLaws(), law)
+    taken = method.__code__.co_varnames[1 : method.__code__.co_argcount]
+    # pytest.raises inside a law fails with pytest's own outcome, which is no AssertionError; what cannot be written
+    # is said by the writer.
+    with pytest.raises((AssertionError, pytest.fail.Exception, TypeError, ValueError)):
+        method(**{name: offered[name] for name in taken})
+
+
+def test_every_law_is_tried() -> None:
+    laws = {name for name in dir(ExperimentLaws) if name.startswith("test_")}
+    assert laws == {*PROCESS_FAULTS, *DECLARATION_FAULTS}
+
+
+def test_fixtures_must_be_given() -> None:
+    class Lazy(ExperimentLaws):
+        pass
+
+    for name in ("experiment", "source"):
+        with pytest.raises(NotImplementedError, match=name):
+            getattr(Lazy, name).__wrapped__(Lazy())
+
+
+def test_what_a_step_reads_and_keeps() -> None:
+    experiment = Wires()
+    events = read(experiment, source(), Step.EXPRESS)
+    assert set(events) == {"run", "lumi", "event", "Hit_adc"}
+    processed = experiment.process(Step.EXPRESS, events, experiment.initial_conditions())
+    assert kept(processed, 20).tolist() == [True, True, True, False, True] * 4
+    assert measured(processed, events)["event"].tolist() == [e for e in range(20) if e % 5 != 3]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (np.array([1, 2]), np.array([1, 3])),
+        (np.array([1, 2]), np.array([1.0, 2.0])),
+        (np.array([1, 2]), np.array([1, 2, 3])),
+        (np.array([0.0]), np.array([-0.0])),
+        (ak.Array([[1], [2]]), ak.Array([[1, 2], []])),
+        (ak.Array([[1], [2]]), np.array([1, 2])),
+    ],
+)
+def test_columns_that_differ_are_named(left: Any, right: Any) -> None:
+    assert differences({"a": left, "b": left}, {"a": right, "b": left}) == ["a"]
+    assert differences({"a": left}, {"b": left}) == ["a", "b"]
+    assert differences({"a": left}, {"a": left}) == []
+
+
+def test_a_source_can_lose_a_column() -> None:
+    less = source().without("Events", "Hit_adc")
+    assert less.branches("Events") == {"event"}
+    assert less.entries("Events") == 20
