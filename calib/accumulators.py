@@ -81,9 +81,11 @@ def _rows_of(sorted_units: Int, units: Int) -> slice | Int:
 
 def _rising(keys: Int) -> bool:
     """Whether keys, compared column by column, never fall."""
-    step = np.diff(keys, axis=0)
-    unit, event, row = step.T
-    return bool(np.all((unit > 0) | (unit == 0) & ((event > 0) | (event == 0) & (row >= 0))))
+    before, after = keys[:-1].T, keys[1:].T
+    rising = after[2] >= before[2]
+    for column in (1, 0):
+        rising = (after[column] > before[column]) | (after[column] == before[column]) & rising
+    return bool(rising.all())
 
 
 @dataclass(frozen=True, eq=False)

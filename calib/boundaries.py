@@ -124,6 +124,10 @@ class _Walk:
         self._weights = np.where(usable, 1 / np.where(usable, trend.errors, 1.0) ** 2, 0.0)
         self._values = np.where(usable, trend.values, 0.0)
         self._closed: list[Interval] = []
+        self._first = 0
+        self._weight = self._moment = np.zeros(trend.values.shape[1])
+        self._vetoed: Block = ()
+        self._unconfirmed = False
         self._pending: int | None = None
         if trend.blocks:
             self._open(0)
@@ -179,8 +183,7 @@ class _Walk:
     def _open(self, i: int, unconfirmed: bool = False) -> None:
         self._first, self._unconfirmed = i, unconfirmed
         self._weight = self._moment = np.zeros(self._values.shape[1])
-        self._vetoed: Block = ()
-        self._pending = None
+        self._vetoed, self._pending = (), None
         self._include(i)
 
     def _reopen(self, i: int, unconfirmed: bool = False) -> None:

@@ -82,6 +82,8 @@ class Calibration(ABC):
     """raised by hand when the same input would give another result"""
     reads: ClassVar[tuple[str, ...]]
     """columns it needs beside run, lumi, event"""
+    reads_if_there: ClassVar[tuple[str, ...]] = ()
+    """columns it makes use of where a file has them"""
     uses: ClassVar[tuple[str, ...]] = ()
     """kinds of conditions that accumulate looks at"""
     after: ClassVar[tuple[str, ...]] = ()
@@ -157,6 +159,20 @@ def packed_units(columns: Columns) -> NDArray[np.int64]:
     run, lumi = (np.asarray(columns[name]).astype(np.int64) for name in ("run", "lumi"))
     units: NDArray[np.int64] = run << LUMI_BITS | lumi
     return units
+
+
+def row_keys(columns: Columns, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keys of the entries of a jagged column, `counts` entries an event: packed unit, event, place in the event.
+
+    >>> columns = {"run": np.array([1, 1]), "lumi": np.array([0, 0]), "event": np.array([7, 8])}
+    >>> row_keys(columns, np.array([2, 1]))[:, 1:].tolist()
+    [[7, 0], [7, 1], [8, 0]]
+    """
+    keys = np.empty((int(counts.sum()), 3), np.int64)
+    keys[:, 0] = np.repeat(packed_units(columns), counts)
+    keys[:, 1] = np.repeat(np.asarray(columns["event"]).astype(np.int64), counts)
+    keys[:, 2] = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return keys
 
 
 def conclude(calibration: Calibration, state: State, previous: Payload | None, flush: bool) -> list[Conclusion]:

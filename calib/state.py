@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class State(Mapping[str, Any]):
-    """Named mergeable parts. Merging is associative and commutative; the empty state of a calibration is its identity."""
+    """Named mergeable parts. Merging is associative and commutative, with a calibration's empty state as identity."""
 
     __slots__ = ("_parts",)
 

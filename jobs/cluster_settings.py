@@ -151,7 +151,7 @@ def dask_config(settings: ClusterSettings) -> dict[str, Any]:
 
     if settings.kind is Kind.ADDRESS:
         return {}
-    return {
+    config = {
         # The ledger alone decides what runs again: a lost worker is an attempt, not a reason for a silent second one.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-ttl": f"{2 * parse_timedelta(settings.longest_task):.0f}s",
@@ -173,6 +173,11 @@ def dask_config(settings: ClusterSettings) -> dict[str, Any]:
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.nanny.pre-spawn-environ": worker_environment(settings),
     }
+    if settings.kind is Kind.LOCAL:
+        # So long after a loss Dask looks whether the worker is back, and gives it up for good if at that moment it is
+        # being started again after a second loss. On this host a nanny always brings it back.
+        config["distributed.deploy.lost-worker-timeout"] = "1000 days"
+    return config
 
 
 def dashboard_address(settings: ClusterSettings) -> str:

@@ -37,14 +37,14 @@ def build_graph(
     end = (f"merge-{job.group}", job.name, epoch, f"{node.level}.{node.index}", launch.attempt)
     joined = to_bytes(join)
     if node.level > 1:
-        return {end: (merge_node, work, joined, attempt)}, end
+        return {end: (merge_node, work, joined, attempt, job.limit_s)}, end
     graph: Graph = {}
     for leaf in launch.leaves:
         absent = launch.absent[leaf].reason if leaf in launch.absent else None
         key = (job.group, job.name, epoch, leaf, launch.attempt)
-        graph[key] = (run_leaf, work, to_bytes(items[leaf]), leaf, attempt, absent)
+        graph[key] = (run_leaf, work, to_bytes(items[leaf]), leaf, attempt, absent, job.limit_s)
     leaves = list(graph)
-    graph[end] = (merge_branch, work, joined, attempt, leaves)
+    graph[end] = (merge_branch, work, joined, attempt, leaves, job.limit_s)
     return graph, end
 
 
@@ -78,13 +78,18 @@ def executing(dask_scheduler: Any = None) -> list[tuple[Key, str, float]]:
     ]
 
 
-def overdue(tasks: Sequence[tuple[Key, str, float]], job: Job, launch: Launch, end: Key) -> dict[str, Failure]:
-    """Give the workers that run something of this launch for longer than its job allows, and what."""
-    limit = job.limit_s
-    found = {}
-    for key, worker, seconds in tasks:
-        mine = key == end or (key[-1] == launch.attempt and leaf_of(key, job, launch) is not None)
-        if limit is not None and mine and seconds > limit:
-            message = f"it ran for {seconds:.0f} s; the limit is {limit:g} s"
-            found[worker] = Failure(Cause.TIMEOUT, message, leaf_of(key, job, launch))
-    return found
+def overdue(
+    tasks: Sequence[tuple[Key, str, float]], job: Job, launch: Launch, end: Key
+) -> tuple[list[Failure], set[str]]:
+    """Give what of this launch has run for longer than its job allows, and, if anything has, all workers it is on."""
+    mine = [task for task in tasks if task[0] == end or _is_leaf_of(task[0], job, launch)]
+    late = [(key, seconds) for key, _, seconds in mine if job.limit_s is not None and seconds > job.limit_s]
+    message = "it ran for {:.0f} s; the limit is {:g} s"
+    failures = [
+        Failure(Cause.TIMEOUT, message.format(seconds, job.limit_s), leaf_of(key, job, launch)) for key, seconds in late
+    ]
+    return failures, {worker for _, worker, _ in mine} if late else set()
+
+
+def _is_leaf_of(key: Key, job: Job, launch: Launch) -> bool:
+    return leaf_of(key, job, launch) is not None and key[-1] == launch.attempt

@@ -6,12 +6,16 @@ leaves and their merge, whose values flow between workers; only its receipt come
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import multiprocessing
 import os
 import pickle
+import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -212,8 +216,33 @@ def _failure(error: BaseException, leaf: int | None) -> Failure:
     return Failure(classify(error), message, leaf, traceback="".join(traceback.format_exception(error)))
 
 
-def run_leaf(work: bytes, item: bytes, leaf: int, attempt: str, absent: str | None) -> LeafDone | Failure:
+@contextmanager
+def _backstop(limit_s: float | None) -> Iterator[None]:
+    """End this worker process if what runs in here takes twice its limit.
+
+    The driver stops what it sees running for too long. It does not see what Dask has given up but cannot stop, nor
+    what holds the interpreter's lock from its first moment; this watch needs neither Dask nor that lock.
+    """
+    # Only a process of its own may end itself: a worker can also be a thread in the driver.
+    if limit_s is None or multiprocessing.parent_process() is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(2 * limit_s, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def run_leaf(
+    work: bytes, item: bytes, leaf: int, attempt: str, absent: str | None, limit_s: float | None = None
+) -> LeafDone | Failure:
     """Run on a worker: do one leaf, or, where `absent` gives a reason, what stands for it. Never raises."""
+    with _backstop(limit_s):
+        return _run_leaf(work, item, leaf, attempt, absent)
+
+
+def _run_leaf(work: bytes, item: bytes, leaf: int, attempt: str, absent: str | None) -> LeafDone | Failure:
     started = time.perf_counter()
     try:
         doing, unpickled = _work(work), pickle.loads(item)
@@ -235,14 +264,20 @@ def run_leaf(work: bytes, item: bytes, leaf: int, attempt: str, absent: str | No
 
 
 def merge_branch(
-    work: bytes, join: bytes, attempt: str, results: Sequence[LeafDone | Failure]
+    work: bytes, join: bytes, attempt: str, results: Sequence[LeafDone | Failure], limit_s: float | None = None
 ) -> NodeReceipt | Partial:
     """Run on a worker: join the leaves of a branch and store the state. Never raises.
 
     Where a leaf failed or was not among `results`, what succeeded is stored all the same and given as `Partial`.
     """
+    with _backstop(limit_s):
+        return _merge_branch(work, pickle.loads(join), attempt, results)
+
+
+def _merge_branch(
+    work: bytes, plan: Join, attempt: str, results: Sequence[LeafDone | Failure]
+) -> NodeReceipt | Partial:
     started = time.perf_counter()
-    plan: Join = pickle.loads(join)
     prior = plan.prior
     done = {result.leaf: result for result in results if isinstance(result, LeafDone)}
     failures = tuple(result for result in results if isinstance(result, Failure))
@@ -267,12 +302,16 @@ def _store_merged(work: Work, values: list[Value], plan: Join, attempt: str) -> 
     return work.store(work.merge(values), plan.node, _execution(attempt))
 
 
-def merge_node(work: bytes, join: bytes, attempt: str) -> NodeReceipt | Partial:
+def merge_node(work: bytes, join: bytes, attempt: str, limit_s: float | None = None) -> NodeReceipt | Partial:
     """Run on a worker: load the states of the children of an upper node, join and store them. Never raises."""
+    with _backstop(limit_s):
+        return _merge_node(work, pickle.loads(join), attempt)
+
+
+def _merge_node(work: bytes, plan: Join, attempt: str) -> NodeReceipt | Partial:
     started = time.perf_counter()
     try:
         doing = _work(work)
-        plan: Join = pickle.loads(join)
         merged = doing.merge([doing.load(receipt) for receipt in plan.states])
         state = doing.store(merged, plan.node, _execution(attempt))
     except _ANYTHING as error:

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distributed import KilledWorker
 from sqlalchemy import Connection
 
 from jobs.events import Event, JobDone, JobFailed, NodeCommitted
@@ -127,6 +128,7 @@ class Runner:
         self._token = 0
         self._arrived: queue.SimpleQueue[tuple[int, Any, float]] = queue.SimpleQueue()
         self._events: list[Event] = []
+        self._ended_workers: set[str] = set()
         self._full = False
         self._capacity_at = self._clock()
         self._renew_at = self._clock() + self._options.renew_s
@@ -219,7 +221,7 @@ class Runner:
         for token, value, arrived_at in arrivals:
             flight = self._drop(token)
             if flight is not None:
-                self._take_in(turn, flight, _outcome(flight, value), arrived_at)
+                self._take_in(turn, flight, self._outcome(flight, value), arrived_at)
         self._look_for_overdue(turn)
         self._jobs = [active for active in self._jobs if active.job.name not in turn.ended]
         for token in [t for t, flight in self._flights.items() if flight.active.job.name in turn.ended]:
@@ -233,6 +235,15 @@ class Runner:
         elif self._clock() >= self._renew_at:
             with self._begin() as connection:
                 self._renew(connection)
+
+    def _outcome(self, flight: _Flight, value: Any) -> NodeReceipt | Partial:
+        if isinstance(value, NodeReceipt | Partial):
+            return value
+        if isinstance(value, _CANCELLED):
+            raise SchedulerLost(f"the Dask scheduler is gone ({value}); start again: nothing committed is done twice")
+        if isinstance(value, KilledWorker) and value.last_worker.address in self._ended_workers:
+            return Partial()  # it was this driver that ended the worker: nobody's fault
+        return Partial(failures=(failure_of(value, flight.active.job, flight.launch),))
 
     def _take_in(self, turn: _Turn, flight: _Flight, outcome: NodeReceipt | Partial, arrived_at: float) -> None:
         active, launch = flight.active, flight.launch
@@ -321,12 +332,13 @@ class Runner:
         tasks = self._client.run_on_scheduler(executing)
         for token, flight in late.items():
             job = flight.active.job
-            found = overdue(tasks, job, flight.launch, flight.key)
+            failures, workers = overdue(tasks, job, flight.launch, flight.key)
             flight.check_at = self._clock() + (job.limit_s or 0.0) / 4
-            if found:
+            if failures:
                 self._drop(token)
-                self._take_in(turn, flight, Partial(failures=tuple(found.values())), self._options.wall())
-                self._client.loop.add_callback(self._restart, list(found))
+                self._take_in(turn, flight, Partial(failures=tuple(failures)), self._options.wall())
+                self._ended_workers |= workers
+                self._client.loop.add_callback(self._restart, list(workers))
 
     async def _restart(self, workers: list[str]) -> None:
         # Dask cannot stop a running task: its worker must go.
@@ -342,14 +354,6 @@ class Runner:
                 found = Ledger(connection, self._epoch).open_branches(job, after, page)
             yield from found
             after += page
-
-
-def _outcome(flight: _Flight, value: Any) -> NodeReceipt | Partial:
-    if isinstance(value, NodeReceipt | Partial):
-        return value
-    if isinstance(value, _CANCELLED):
-        raise SchedulerLost(f"the Dask scheduler is gone ({value}): start again; what is committed is not done again")
-    return Partial(failures=(failure_of(value, flight.active.job, flight.launch),))
 
 
 def _items(active: _Active, launch: Launch) -> dict[int, Any]:

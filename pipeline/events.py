@@ -6,7 +6,6 @@ Handles are kept open, a bounded number in each process; a process reads with on
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 from collections import OrderedDict
@@ -24,7 +23,6 @@ from uproot.source.file import MultithreadedFileSource
 from uproot.source.futures import TrivialExecutor
 
 from jobs.retry import BadData
-from pipeline.columns import IDENTITY
 from pipeline.experiments.interface import MissingBranch
 from pipeline.model import Columns
 from pipeline.whole import checksum_of, whole
@@ -128,7 +126,7 @@ class SourceFile:
             if stamp_of(self.path) != self.stamp:
                 raise VanishedFile(f"{self.path} was replaced by another file; register it again")
             with _sound(self.path):
-                _HANDLES[key] = _Handle(uproot.open(self.path, **_OPTIONS))
+                _HANDLES[key] = _Handle(_opened(self.path, self.stamp))
             while len(_HANDLES) > HANDLES:
                 _, oldest = _HANDLES.popitem(last=False)
                 oldest.file.close()
@@ -163,10 +161,23 @@ class SourceFile:
             hint = f"; it has {near[0]!r}" if near else ""
             raise MissingBranch(f"{self.path}: tree {tree!r} has no column {name!r}{hint}")
         with _sound(self.path):
-            values = _read(self._handle(), (tree, name), branch, start, stop)
-        if len(values) != stop - start:
-            raise BadFile(f"{self.path}: column {name!r} ends early; fetch the file again from its source")
-        return values
+            return _whole(_read(self._handle(), (tree, name), branch, start, stop), stop - start)
+
+
+def _opened(path: Path, stamp: Stamp) -> Any:
+    file = uproot.open(path, **_OPTIONS)
+    end = int(file.file.fEND)
+    # The last bytes may be needed for nothing that is read; a file without them is cut short all the same.
+    if not 0 < end <= stamp.size:
+        file.close()
+        raise ValueError(f"{stamp.size} bytes of {end}")
+    return file
+
+
+def _whole(values: Any, entries: int) -> Any:
+    if len(values) != entries:
+        raise ValueError(f"a column ends early: {len(values)} entries of {entries}")
+    return values
 
 
 def _by_name(tree: Any) -> dict[str, Any]:
@@ -187,19 +198,14 @@ def _read(handle: _Handle, key: tuple[str, str], branch: Any, start: int, stop: 
     if kept is None or not first <= start < first + len(kept):
         first, kept = start, None
     held = first + (0 if kept is None else len(kept))
-    end = int(ends[min(int(np.searchsorted(ends, stop)), len(ends) - 1)]) if stop > start else start
-    if end > held:
+    if kept is None or stop > held:
+        end = int(ends[min(int(np.searchsorted(ends, stop)), len(ends) - 1)]) if stop > start else start
         more = _plain(branch.array(entry_start=held, entry_stop=end, library="ak"))
         kept = more if kept is None else _concatenate([kept, more])
-    if kept is None:
-        kept = _plain(branch.array(entry_start=start, entry_stop=start, library="ak"))
-    cut = stop - first
-    if cut < len(kept):
-        last = max(start, int(ends[np.searchsorted(ends, stop, side="right") - 1]))
-        handle.rest[key] = (last, _part(kept, last - first, len(kept)))
-    else:
-        handle.rest.pop(key, None)
-    return _part(kept, start - first, cut)
+        last = int(ends[max(0, int(np.searchsorted(ends, end)) - 1)])
+        since = max(first, last)
+        handle.rest[key] = (since, kept if since == first else _copied(_part(kept, since - first, len(kept))))
+    return _part(kept, start - first, stop - first)
 
 
 def _plain(values: Any) -> Any:
@@ -216,13 +222,24 @@ def _concatenate(parts: Sequence[Any]) -> Any:
 
 
 def _part(values: Any, start: int, stop: int) -> Any:
-    """Entries of a column that hold on to nothing but themselves."""
+    """Some entries of a column, read-only and, where jagged, with a content that holds just them."""
     if isinstance(values, np.ndarray):
-        whole_of_it = start == 0 and stop == len(values)
-        part = values if whole_of_it else values[start:stop].copy()
+        part = values[start:stop]
         part.flags.writeable = False
         return part
-    return ak.to_packed(values[start:stop])
+    layout = values.layout
+    if not (layout.is_list and not layout.is_regular and hasattr(layout, "offsets")):
+        return ak.to_packed(values[start:stop])
+    # What to_packed does in general, without its cost: chunks may be small.
+    offsets = layout.offsets.data[start : stop + 1]
+    content = layout.content[int(offsets[0]) : int(offsets[-1])]
+    packed = ak.contents.ListOffsetArray(ak.index.Index64(offsets - offsets[0]), content, parameters=layout.parameters)
+    return ak.Array(packed)
+
+
+def _copied(values: Any) -> Any:
+    """The same in memory of its own, so that what it was cut from can go."""
+    return values.copy() if isinstance(values, np.ndarray) else ak.Array(ak.copy(values.layout))
 
 
 @contextmanager
@@ -269,7 +286,7 @@ def write_tier(
 def read_tier(path: Path | str) -> dict[str, Any]:
     """All columns of a file that `write_tier` wrote."""
     source = SourceFile.open(path)
-    names = _tier_columns(source)
+    names = tier_columns(source)
     return dict(source.arrays(TREE, names, 0, source.entries(TREE)))
 
 
@@ -285,36 +302,8 @@ def read_header(path: Path | str) -> dict[str, Any]:
     return found
 
 
-def content_hash(paths: Sequence[Path | str]) -> str:
-    """SHA-256 over the columns, types and values of tier files taken together, events in the order of run, lumisection
-    and number: the same however the events are cut into files. Raises ValueError where files differ in columns."""
-    sources = [source for source in map(SourceFile.open, sorted(map(str, paths))) if source.entries(TREE)]
-    digest = hashlib.sha256()
-    if not sources:
-        return digest.hexdigest()
-    names = sorted(_tier_columns(sources[0]))
-    for source in sources:
-        if sorted(_tier_columns(source)) != names:
-            raise ValueError(f"{source.path} and {sources[0].path} have different columns; hash one tier at a time")
-    order: NDArray[np.intp] = np.lexsort([_whole_column(sources, name) for name in reversed(IDENTITY)])
-    for name in names:
-        values = _whole_column(sources, name)[order]
-        flat, counts = (values, None) if isinstance(values, np.ndarray) else (ak.flatten(values), ak.num(values))
-        content = np.ascontiguousarray(ak.to_numpy(flat))
-        digest.update(json.dumps([name, content.dtype.str, content.shape]).encode())
-        digest.update(content.tobytes() if counts is None else ak.to_numpy(counts).tobytes() + content.tobytes())
-    return digest.hexdigest()
-
-
-def _whole_column(sources: Sequence[SourceFile], name: str) -> Any:
-    parts = [source.arrays(TREE, (name,), 0, source.entries(TREE))[name] for source in sources]
-    types = {str(part.dtype if isinstance(part, np.ndarray) else part.type.content) for part in parts}
-    if len(types) > 1:
-        raise ValueError(f"column {name!r} has different types in different files: {', '.join(sorted(types))}")
-    return parts[0] if len(parts) == 1 else _concatenate(parts)
-
-
-def _tier_columns(source: SourceFile) -> tuple[str, ...]:
+def tier_columns(source: SourceFile) -> tuple[str, ...]:
+    """The columns of a file that `write_tier` wrote, without the counters of the jagged ones."""
     branches = source._branches(TREE)
     counters = {branch.count_branch.name for branch in branches.values() if branch.count_branch is not None}
     return tuple(name for name in branches if name not in counters)
@@ -325,10 +314,11 @@ def _writable(name: str, values: Any) -> Any:
     array = values if isinstance(values, np.ndarray) else ak.to_packed(ak.Array(values))
     if not isinstance(array, np.ndarray):
         layout = array.layout
-        if layout.is_list and not layout.is_regular and layout.content.is_numpy and layout.content.purelist_depth == 1:
+        text = layout.purelist_parameter("__array__") is not None
+        if layout.is_list and not (layout.is_regular or text) and layout.content.is_numpy and array.ndim == 2:
             _check_dtype(name, layout.content.dtype)
             return array
-        if not (layout.is_numpy or layout.is_regular):
+        if text or not (layout.is_numpy or layout.is_regular):
             raise TypeError(f"column {name!r} is {array.type}: a tier holds numbers, or one list of numbers an event")
         array = ak.to_numpy(array)
     _check_dtype(name, array.dtype)

@@ -86,6 +86,8 @@ class Summary:
     def __str__(self) -> str:
         return self.text()
 
+    __repr__ = __str__
+
 
 def summarize(world: World, runs: Sequence[int] | None = None, wall_s: float = 0.0) -> Summary:
     """Read where runs stand from the database; all runs of the processing version by default."""

@@ -6,12 +6,13 @@ import glob
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from jobs.cluster import describe, open_cluster
+from jobs.cluster import ClusterSettings, describe, open_cluster
 from jobs.inspection import verify
 from jobs.ledger import drop_lease, take_lease
 from jobs.runner import Runner
@@ -27,6 +28,7 @@ from pipeline.progress import show
 from pipeline.service import News, Service
 from pipeline.settings import Settings, load_settings, settings_from
 from pipeline.summary import Summary, explain, summarize
+from pipeline.warm import WarmWorkers, warm_up
 from pipeline.world import World, open_world, set_up
 
 if TYPE_CHECKING:
@@ -75,8 +77,10 @@ class Tier0:
     @cached_property
     def client(self) -> Client:
         """The Dask client; the cluster starts when it is first asked for."""
-        client = self._stack.enter_context(open_cluster(self.settings.cluster))
-        self.mismatches = tuple(map(str, verify(client, self.settings.cluster)))
+        client = self._stack.enter_context(open_cluster(self._cluster()))
+        client.register_plugin(WarmWorkers())
+        warm_up()
+        self.mismatches = tuple(map(str, verify(client, self._cluster())))
         return client
 
     @property
@@ -110,7 +114,7 @@ class Tier0:
 
     def plan(self, *files: Path | str) -> Plan:
         """What `run` would do with these files, and why. Does nothing."""
-        return plan(self._world, _found(files), describe(self.settings.cluster))
+        return plan(self._world, _found(files), describe(self._cluster()))
 
     def status(self) -> Summary:
         """Where every run stands."""
@@ -134,6 +138,12 @@ class Tier0:
     def hold(self, run: int, reason: str) -> None:
         """Keep a run's prompt from being released, whatever its conditions say."""
         self._world.books.record(run, "hold", {"reason": f"{self._world.author}: {reason}"})
+
+    def _cluster(self) -> ClusterSettings:
+        """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""
+        cluster = self.settings.cluster
+        folder = cluster.shared_directory or str(self._world.area / "cluster")
+        return replace(cluster, shared_directory=folder) if cluster.batch else cluster
 
     def _take_in(self, files: Sequence[Path | str]) -> list[int]:
         world, paths = self._world, _found(files)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 
 from calib.conditions import ConditionsDB
 from calib.payload import PayloadStore
@@ -48,6 +49,24 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         made = open_sqlite(tmp_path_factory.mktemp("conditions") / "conditions.sqlite")
     else:
         made = create_engine(request.getfixturevalue("postgres_url"))
+    conditions_metadata.create_all(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database of its own, for tests that commit from several connections."""
+    if request.param == "sqlite":
+        made = open_sqlite(tmp_path / "conditions.sqlite")
+    else:
+        url = make_url(request.getfixturevalue("postgres_url"))
+        name = f"writers_{uuid.uuid4().hex}"
+        server = create_engine(url, isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        server.dispose()
+        made = create_engine(url.set(database=name))
     conditions_metadata.create_all(made)
     yield made
     made.dispose()

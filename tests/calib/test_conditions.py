@@ -466,6 +466,17 @@ def test_withdrawn_payload_does_not_outlive_the_next_entry(db: ConditionsDB) -> 
     assert by_run(db, name, 11, 12, 13, 14) == [1, 2, 2, 1]
 
 
+def test_withdrawn_payload_that_was_hidden_leaves_the_settled_run_alone(db: ConditionsDB) -> None:
+    name = tag(db)
+    begin(db, name, r10=1, r12=2)
+    begin(db, name, r12=3)
+    settle(db, name, 12)
+    db.withdraw(name, RunLumi(12), ANN)
+    assert by_run(db, name, 11, 12, 13) == [1, 3, 2]
+    db.withdraw(name, RunLumi(13), ANN)
+    assert by_run(db, name, 11, 12, 13) == [1, 3, 1]
+
+
 # --- resolving a run
 
 

@@ -137,7 +137,9 @@ def test_only_own_tasks_over_the_limit_are_overdue() -> None:
         (("sum-1", "sum", 1, 3, 2), "d", 99.0),
         (end, "e", 12.0),
     ]
-    found = overdue(tasks, JOB, LAUNCH, end)
-    assert {worker: failure.leaf for worker, failure in found.items()} == {"a": 4, "e": None}
-    assert {failure.cause for failure in found.values()} == {Cause.TIMEOUT}
-    assert overdue(tasks, replace(JOB, limit_s=None), LAUNCH, end) == {}
+    failures, workers = overdue(tasks, JOB, LAUNCH, end)
+    assert [(failure.leaf, failure.cause) for failure in failures] == [(4, Cause.TIMEOUT), (None, Cause.TIMEOUT)]
+    assert failures[0].message == "it ran for 11 s; the limit is 10 s"
+    assert workers == {"a", "b", "e"}
+    assert overdue(tasks[1:-1], JOB, LAUNCH, end) == ([], set())
+    assert overdue(tasks, replace(JOB, limit_s=None), LAUNCH, end) == ([], set())

@@ -17,7 +17,7 @@ from distributed import Client, LocalCluster
 
 from jobs.batch_jobs import CLASS_SETTING
 from jobs.cluster import open_cluster
-from jobs.cluster_settings import ALLOCATOR, ONE_THREAD, ClusterRefused, ClusterSettings, Kind
+from jobs.cluster_settings import ALLOCATOR, ONE_THREAD, ClusterRefused, ClusterSettings, Kind, dask_config
 from jobs.inspection import (
     Mismatch,
     gathered,
@@ -229,15 +229,28 @@ def test_mismatch_reads_as_a_sentence() -> None:
     assert str(fault) == "threads is 2 on tcp://a:1, but should be 1: start it with --nthreads 1"
 
 
+def dask_defaults() -> dict[str, Any]:
+    """What Dask itself says to all that `dask_config` sets, whatever other clusters of this process have set."""
+    defaults = dask.config.merge(*dask.config.defaults)
+    return {name: dask.config.get(name, config=defaults) for name in dask_config(SETTINGS)}
+
+
 def test_default_cluster_is_joined_and_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Dask's nanny writes its variables into this process: say them here, so that they go away again.
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
     for name in ONE_THREAD:
         monkeypatch.setenv(name, "1")
-    with LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=1, threads_per_worker=2, memory_limit="1GB", dashboard_address="0.0.0.0:0", local_directory=tmp_path
-    ) as cluster:
+    with (
+        dask.config.set(dask_defaults()),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=1,
+            threads_per_worker=2,
+            memory_limit="1GB",
+            dashboard_address="0.0.0.0:0",
+            local_directory=tmp_path,
+        ) as cluster,
+    ):
         settings = ClusterSettings(kind=Kind.ADDRESS, address=cluster.scheduler_address)
         with open_cluster(settings) as client:
             found = {fault.what: fault for fault in verify(client, settings)}

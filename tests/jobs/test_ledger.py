@@ -120,9 +120,7 @@ def test_root_and_branches_of_a_job(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("places", "leaves"), [((), 0), ((0,), 4), ((2,), 1), ((0, 1, 2), 9)])
-def test_standing_counts_leaves_of_a_short_last_branch(
-    engine: Engine, places: tuple[int, ...], leaves: int
-) -> None:
+def test_standing_counts_leaves_of_a_short_last_branch(engine: Engine, places: tuple[int, ...], leaves: int) -> None:
     job = make_job(9, fan_in=4)
     with opened(engine) as ledger:
         ledger.add(job)

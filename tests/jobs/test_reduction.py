@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,16 @@ def test_leaf_time_is_measured(tmp_path: Path) -> None:
     done = leaf(Sum(str(tmp_path), seconds=0.02), 0)
     assert isinstance(done, LeafDone)
     assert done.seconds >= 0.02
+
+
+def test_process_that_hangs_ends_itself(tmp_path: Path) -> None:
+    work = pickle.dumps(Sum(str(tmp_path), seconds=600))
+    worker = get_context("spawn").Process(target=run_leaf, args=(work, pickle.dumps(1), 1, "e1-1", None, 0.2))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 1
+
+
+def test_a_thread_of_the_driver_is_not_ended(tmp_path: Path) -> None:
+    work = pickle.dumps(Sum(str(tmp_path), seconds=0.3))
+    assert isinstance(run_leaf(work, pickle.dumps(1), 1, "e1-1", None, 0.1), LeafDone)

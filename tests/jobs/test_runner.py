@@ -68,7 +68,9 @@ def finish(runner: Runner, timeout: float = 60.0) -> list[Event]:
     return events + runner.step(0)
 
 
-def run(house: House, leaves: int, work: Any = None, *, runner: Runner | None = None, **more: Any) -> JobDone | JobFailed:
+def run(
+    house: House, leaves: int, work: Any = None, *, runner: Runner | None = None, **more: Any
+) -> JobDone | JobFailed:
     runner = runner or house.runner()
     runner.start(make_job(leaves, **more), work or house.work(), numbers)
     [end] = [event for event in finish(runner) if not isinstance(event, NodeCommitted)]

@@ -142,6 +142,14 @@ def write_file(path: Path, run: int, lumis: int = 4, events: int = 5, mean: floa
     return path
 
 
+def write_units(path: Path, run: int, units, events: int = 5, first_event: int = 1) -> Path:
+    """A file of one run with just these lumisections, `events` in each."""
+    n = len(units) * events
+    numbers = np.arange(first_event, first_event + n, dtype=np.uint64)
+    lumi = np.repeat(np.asarray(units), events).astype(np.uint32)
+    return write_file(path, run, len(units), events, lumi=lumi, event=numbers)
+
+
 def _type(values):
     return values.dtype if isinstance(values, np.ndarray) else ak.type(values).content
 

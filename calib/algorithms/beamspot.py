@@ -1,0 +1,225 @@
+"""Beam spot: position and slopes from tracks, widths and length from primary vertices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.accumulators import UnitRows, UnitSums
+from calib.algorithms import beamspot_payload
+from calib.algorithms.beamspot_payload import Measured, combine
+from calib.algorithms.beamspot_tracks import Lines, Tracks, fit_lines
+from calib.algorithms.beamspot_vertices import Vertices, fit_region
+from calib.boundaries import Block, Interval, Trend, merge_until_enough, running_mean
+from calib.calibration import (
+    Calibration,
+    Columns,
+    NotConverged,
+    NotEnoughData,
+    at_finalize,
+    packed_units,
+    row_keys,
+)
+from calib.payload import Payload
+from calib.state import State
+
+Floats = NDArray[np.float64]
+
+TRACK_ROWS = dict.fromkeys(("d0", "phi", "z0", "d0_error", "inverse_pt"), np.float32)
+VERTEX_ROWS = dict.fromkeys(("x", "y", "z", "x_error", "y_error", "z_error", "xy_covariance"), np.float32) | {
+    "determinant": np.float64
+}
+
+MOST_TRACKS, MOST_VERTICES = 1_000_000, 10_000
+"""a payload is made from so many at most, the best of them: its errors are then 0.05 um, and 0.3 um on the widths"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSpot(Calibration):
+    """The luminous region by interval of validity.
+
+    Columns, jagged: `track_d0` [cm] about the origin, with the sign of d0 = x sin(phi) - y cos(phi); `track_phi` [rad];
+    `track_pt` [GeV]; where a file has them `track_z0`, `track_d0_error` [cm]; `vertex_x`, `vertex_y`, `vertex_z`,
+    `vertex_x_error` and so on [cm], `vertex_xy_covariance` [cm^2]. Select tracks and vertices before. Without z0 there
+    are no slopes: those of the payload before are carried, and `slopes_measured` is False. Without d0 errors the
+    resolution is fitted from the data.
+
+    Intervals: units are merged until there are `min_tracks`, and end where x, y or z leave the mean of the open
+    interval (`calib.boundaries.running_mean`).
+    """
+
+    kind: ClassVar[str] = beamspot_payload.KIND
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("track_d0", "track_phi", "track_pt")
+    reads_if_there: ClassVar[tuple[str, ...]] = (
+        "track_z0",
+        "track_d0_error",
+        *(f"vertex_{axis}{part}" for axis in "xyz" for part in ("", "_error")),
+        "vertex_xy_covariance",
+    )
+    looks_at_previous: ClassVar[bool] = True
+
+    max_d0: float = 1.0
+    """cm; a track further off is not looked at"""
+    keep_tracks: int = 5000
+    """so many of a unit are kept, those of largest pT"""
+    keep_vertices: int = 1000
+    """so many of a unit are kept, those best measured in x and y"""
+    min_tracks: int = at_finalize(50)
+    """fewer make no payload; and the units of one point of the trend have at least so many"""
+    min_vertices: int = at_finalize(100)
+    """with fewer, widths and length are carried: their fit would be biased, and mostly fail"""
+    significance: float = at_finalize(4.0)
+    """a move counts from so many errors"""
+    least_move: float = at_finalize(10e-4)
+    """cm; a smaller move in x or y never counts, nor one of less than half the width"""
+
+    def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
+        """Rows of tracks and vertices, and the number of events, by unit."""
+        units = packed_units(columns)
+        return State(
+            {
+                "events": UnitSums.of_rows(units, np.ones(len(units), np.int64)),
+                "tracks": self._tracks(columns),
+                "vertices": self._vertices(columns),
+            }
+        )
+
+    def empty(self) -> State:
+        """No event."""
+        return State({"events": UnitSums.empty(), "tracks": self._no_tracks(), "vertices": self._no_vertices()})
+
+    def finalize(self, state: State, previous: Payload | None) -> Payload:
+        """Fit the interval. Raises NotEnoughData below `min_tracks`, NotConverged when the line of the beam has no fit.
+
+        Vertices whose fit fails leave widths and length to be carried.
+        """
+        rows: UnitRows = state["tracks"]
+        given = len(rows.keys)
+        if given < self.min_tracks:
+            raise NotEnoughData(f"{given} tracks; a beam spot needs {self.min_tracks}")
+        if given > MOST_TRACKS:
+            rows = rows.best(max(1, MOST_TRACKS // len(rows.units())))
+        tracks = Tracks.of(rows)
+        lines = fit_lines(tracks, np.zeros(1, np.intp))
+        if not lines.settled[0]:
+            raise NotConverged(f"no line of the beam through {given} tracks of {lines.vertices[0]} vertices was found")
+        vertices, used = self._region(state["vertices"])
+        extra = {
+            "events": int(state["events"].total()),
+            "tracks": given,
+            "tracks_used": int(lines.used[0]),
+            "vertices": len(state["vertices"].keys),
+            "vertices_used": used,
+            **_resolution(tracks, lines, vertices),
+        }
+        return combine(Measured.from_lines(lines), vertices, extra, previous)
+
+    def cut(self, state: State, flush: bool) -> list[Interval]:
+        """Points of the trend with enough tracks each, cut by the running-mean rule."""
+        blocks, rest = self._blocks(state, flush)
+        return running_mean(self._follow(state, blocks), self.significance, flush, rest)
+
+    def trend(self, state: State) -> Trend:
+        """x, y, z [cm] along the units of a state, merged until there is enough. z is NaN where no track has any."""
+        return self._follow(state, self._blocks(state, flush=True)[0])
+
+    def _blocks(self, state: State, flush: bool) -> tuple[list[Block], Block]:
+        units = state["events"].units()
+        edges = np.searchsorted(state["tracks"].keys[:, 0], np.append(units, np.iinfo(np.int64).max))
+        return merge_until_enough(units, np.diff(edges), self.min_tracks, flush)
+
+    def _follow(self, state: State, blocks: Sequence[Block]) -> Trend:
+        rows: UnitRows = state["tracks"]
+        values, errors = np.full((2, len(blocks), 3), np.nan)
+        floors = np.full((len(blocks), 3), self.least_move)
+        starts = np.searchsorted(rows.keys[:, 0], [block[0] for block in blocks])
+        stop = np.searchsorted(rows.keys[:, 0], blocks[-1][-1], side="right") if blocks else 0
+        counts = np.diff(starts, append=stop)
+        # Only the last block can have too few; it then has no say.
+        full = int(np.count_nonzero(counts >= self.min_tracks))
+        if full:
+            tracks = Tracks.of(rows)[: starts[full - 1] + counts[full - 1]]
+            lines = fit_lines(tracks, starts[:full])
+            place = np.einsum("mii->mi", lines.covariance)[:, :2]
+            values[:full] = np.column_stack([lines.line[:, :2], lines.z])
+            errors[:full] = np.column_stack([np.sqrt(place), lines.z_error])
+            unknown = np.add.reduceat(np.isnan(tracks.d0_error), starts[:full])
+            width = np.where(unknown, 0.0, lines.scatter[:, 0])
+            floors[:full, :2] = np.maximum(self.least_move, width / 2)[:, None]
+            floors[:full, 2] = lines.z_spread / 2
+        return Trend(blocks, values, errors, floors)
+
+    def _region(self, rows: UnitRows) -> tuple[Measured, int]:
+        if len(rows.keys) < self.min_vertices:
+            return Measured.nothing(), 0
+        try:
+            region = fit_region(Vertices.of(rows, MOST_VERTICES))
+        except NotConverged:
+            return Measured.nothing(), 0
+        return Measured.from_region(region), region.used
+
+    def _no_tracks(self) -> UnitRows:
+        return UnitRows.empty(TRACK_ROWS, self.keep_tracks, "inverse_pt")
+
+    def _no_vertices(self) -> UnitRows:
+        return UnitRows.empty(VERTEX_ROWS, self.keep_vertices, "determinant")
+
+    def _tracks(self, columns: Columns) -> UnitRows:
+        pt, counts = _flat(columns["track_pt"])
+        rows: dict[str, NDArray[Any]] = {"d0": _flat(columns["track_d0"])[0], "phi": _flat(columns["track_phi"])[0]}
+        for name in ("z0", "d0_error"):
+            given = columns.get(f"track_{name}")
+            rows[name] = np.full(len(pt), np.nan, np.float32) if given is None else _flat(given)[0]
+        good = (np.abs(rows["d0"]) < self.max_d0) & np.isfinite(rows["phi"]) & (pt > 0)
+        rows["inverse_pt"] = 1 / np.where(good, pt, np.float32(1))
+        return _select(columns, counts, rows, good, self._no_tracks())
+
+    def _vertices(self, columns: Columns) -> UnitRows:
+        if "vertex_x" not in columns:
+            return self._no_vertices()
+        names = [f"{axis}{part}" for part in ("", "_error") for axis in "xyz"]
+        counts = _flat(columns["vertex_x"])[1]
+        rows: dict[str, NDArray[Any]] = {name: _flat(columns[f"vertex_{name}"])[0] for name in names}
+        shared = columns.get("vertex_xy_covariance")
+        rows["xy_covariance"] = np.zeros_like(rows["x"]) if shared is None else _flat(shared)[0]
+        x, y, xy = (rows[name].astype(np.float64) for name in ("x_error", "y_error", "xy_covariance"))
+        rows["determinant"] = (x * y) ** 2 - xy**2
+        good = (rows["determinant"] > 0) & (rows["z_error"] > 0)
+        for values in rows.values():
+            good &= np.isfinite(values)
+        return _select(columns, counts, rows, good, self._no_vertices())
+
+
+def _flat(jagged: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The entries of a jagged column in line, and how many each event has."""
+    return np.asarray(ak.flatten(jagged), np.float32), np.asarray(ak.num(jagged), np.int64)
+
+
+def _select(
+    columns: Columns, counts: NDArray[np.int64], rows: Mapping[str, Any], good: NDArray[np.bool_], none: UnitRows
+) -> UnitRows:
+    chosen = {name: values[good] for name, values in rows.items()}
+    return UnitRows.of(row_keys(columns, counts)[good], chosen, none.keep, none.rank)
+
+
+def _resolution(tracks: Tracks, lines: Lines, vertices: Measured) -> dict[str, float | bool]:
+    """How far tracks scatter about the line, beside their given errors [cm, cm GeV]; and their resolution where none is
+    given: the scatter with the width of the beam taken off, where that is known.
+    """
+    constant, over_pt = lines.scatter[0].tolist()
+    found = {"scatter_constant": constant, "scatter_over_pt": over_pt}
+    widths = vertices.values[beamspot_payload.WIDTHS]
+    beam = float(np.mean(widths**2))
+    if np.isfinite(tracks.d0_error).any():
+        return found
+    return found | {
+        "resolution_constant": np.sqrt(max(constant**2 - beam, 0.0)) if np.isfinite(beam) else constant,
+        "resolution_over_pt": over_pt,
+        "resolution_has_width": not np.isfinite(beam),
+    }

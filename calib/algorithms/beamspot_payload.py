@@ -1,0 +1,157 @@
+"""The payload `beamspot`: which numbers it has, and how what tracks and vertices say goes together.
+
+Position and slopes come from tracks, z and the widths from vertices where there are enough (physics note 1.5). x and y,
+and their covariance, are quoted at the z of the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.algorithms.beamspot_tracks import Lines
+from calib.algorithms.beamspot_vertices import DX, DY, VX, VY, VZ, Region, X, Y, Z
+from calib.payload import Payload
+
+Floats = NDArray[np.float64]
+
+KIND = "beamspot"
+
+PARAMETERS = ("x", "y", "z", "sigma_z", "dxdz", "dydz", "width_x", "width_y")
+"""the order of `covariance`, `vertex_values` and `vertex_covariance`"""
+
+UNITS = {name: "rad" if name in ("dxdz", "dydz") else "cm" for name in PARAMETERS}
+
+_X, _Y, _Z, _SIGMA_Z, _DXDZ, _DYDZ, _WIDTH_X, _WIDTH_Y = range(8)
+SLOPES, PLACE_IN_Z, WIDTHS = [_DXDZ, _DYDZ], [_Z, _SIGMA_Z], [_WIDTH_X, _WIDTH_Y]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Values float64[8] and covariance float64[8, 8] in the order of PARAMETERS; NaN where not measured."""
+
+    values: Floats
+    covariance: Floats
+
+    @classmethod
+    def nothing(cls) -> Self:
+        """All of it unknown."""
+        return cls(np.full(8, np.nan), np.full((8, 8), np.nan))
+
+    @classmethod
+    def from_lines(cls, lines: Lines) -> Measured:
+        """What the tracks of one group say, at the mean z of their own."""
+        found = cls.nothing()
+        place = [_X, _Y, *SLOPES] if np.isfinite(lines.z[0]) else [_X, _Y]
+        found.values[place] = lines.line[0, : len(place)]
+        found.covariance[np.ix_(place, place)] = lines.covariance[0, : len(place), : len(place)]
+        if np.isfinite(lines.z[0]):
+            found.values[PLACE_IN_Z] = lines.z[0], lines.z_spread[0]
+            error = lines.z_error[0]
+            found.covariance[np.ix_(PLACE_IN_Z, PLACE_IN_Z)] = np.diag([error**2, error**2 / 2])
+        return found
+
+    @classmethod
+    def from_region(cls, region: Region) -> Measured:
+        """What vertices say, at their own z."""
+        order = [X, Y, Z, VZ, DX, DY, VX, VY]
+        values = region.values[order]
+        slope = np.ones(8)
+        # From variances to widths.
+        spreads = [_SIGMA_Z, *WIDTHS]
+        values[spreads] = np.sqrt(values[spreads])
+        slope[spreads] = 0.5 / values[spreads]
+        return cls(values, region.covariance[np.ix_(order, order)] * slope * slope[:, None])
+
+    def at(self, z: float) -> Measured:
+        """With x and y moved along the slopes to another z."""
+        move = np.eye(8)
+        move[_X, _DXDZ] = move[_Y, _DYDZ] = z - self.values[_Z]
+        known = np.isfinite(self.values)
+        place = np.ix_(known, known)
+        values, covariance = self.values.copy(), self.covariance.copy()
+        values[known] = move[place] @ self.values[known]
+        covariance[place] = move[place] @ self.covariance[place] @ move[place].T
+        # z is chosen, no longer measured here.
+        values[_Z] = z
+        return Measured(values, covariance)
+
+    def taking(self, parameters: list[int], other: Measured) -> Measured:
+        """With these parameters and their covariance from the other; what the two share is not correlated further."""
+        values, covariance = self.values.copy(), self.covariance.copy()
+        values[parameters] = other.values[parameters]
+        covariance[parameters, :] = covariance[:, parameters] = 0.0
+        covariance[np.ix_(parameters, parameters)] = other.covariance[np.ix_(parameters, parameters)]
+        return Measured(values, covariance)
+
+
+def nominal(**values: float) -> Payload:
+    """A payload from design values, by PARAMETERS [cm, rad]; what is not given is 0. Nothing of it is measured.
+
+    Raises ValueError for a name it does not know.
+
+    >>> float(nominal(x=0.07, sigma_z=5.0)["x"])
+    0.07
+    """
+    unknown = sorted(set(values) - set(PARAMETERS))
+    if unknown:
+        raise ValueError(f"a beam spot has no {', '.join(unknown)}; it has {', '.join(PARAMETERS)}")
+    given = np.array([values.get(name, 0.0) for name in PARAMETERS])
+    return build(Measured(given, np.full((8, 8), np.nan)), Measured.nothing(), {}, dict.fromkeys(_FLAGS, False))
+
+
+_FLAGS = {"slopes_measured": SLOPES, "z_measured": PLACE_IN_Z, "widths_measured": WIDTHS}
+
+
+def combine(
+    tracks: Measured, vertices: Measured, extra: Mapping[str, float | int], previous: Payload | None
+) -> Payload:
+    """The payload of an interval. What neither measured is carried from `previous`; without one, z and slopes are 0."""
+    best = tracks
+    if np.isfinite(vertices.values[_Z]):
+        if np.isfinite(tracks.values[_Z]):
+            best = tracks.at(float(vertices.values[_Z]))
+        best = best.taking([*PLACE_IN_Z, *WIDTHS], vertices)
+    flags = {name: bool(np.isfinite(best.values[place]).all()) for name, place in _FLAGS.items()}
+    return build(_carry(best, previous), vertices, extra, flags)
+
+
+def _carry(best: Measured, previous: Payload | None) -> Measured:
+    values, covariance = best.values.copy(), best.covariance.copy()
+    for i in np.flatnonzero(np.isnan(values)):
+        name = PARAMETERS[i]
+        covariance[i, :] = covariance[:, i] = np.nan
+        if previous is None:
+            values[i] = 0.0 if i in (_Z, *SLOPES) else np.nan
+        else:
+            values[i] = float(previous[name])
+            covariance[i, i] = float(previous[f"{name}_error"]) ** 2
+    return Measured(values, covariance)
+
+
+def build(best: Measured, vertices: Measured, extra: Mapping[str, float | int], flags: Mapping[str, bool]) -> Payload:
+    """The arrays: each parameter and its error, their covariance, what vertices alone say, flags and the rest."""
+    errors = np.sqrt(np.diag(best.covariance))
+    arrays: dict[str, NDArray[np.generic]] = {
+        **{name: np.asarray(best.values[i]) for i, name in enumerate(PARAMETERS)},
+        **{f"{name}_error": np.asarray(errors[i]) for i, name in enumerate(PARAMETERS)},
+        "covariance": best.covariance,
+        "vertex_values": vertices.values,
+        "vertex_covariance": vertices.covariance,
+        **{name: np.asarray(value) for name, value in {**extra, **flags}.items()},
+    }
+    units = UNITS | {f"{name}_error": unit for name, unit in UNITS.items()}
+    units |= {name: unit for name, unit in EXTRA_UNITS.items() if name in arrays}
+    return Payload(KIND, arrays, units)
+
+
+EXTRA_UNITS = {
+    "scatter_constant": "cm",
+    "scatter_over_pt": "cm GeV",
+    "resolution_constant": "cm",
+    "resolution_over_pt": "cm GeV",
+}

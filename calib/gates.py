@@ -1,0 +1,392 @@
+"""Is a payload fit to be published? Gates look at it, and at the one in force, and give a verdict with reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.payload import Payload
+
+Floats = NDArray[np.float64]
+
+
+class Decision(StrEnum):
+    """What is to become of a payload."""
+
+    PUBLISH = "publish"
+    """it goes into its tag"""
+    NO_CHANGE = "no change"
+    """nothing it watches has moved; the payload in force goes on"""
+    REJECT = "reject"
+    """something is wrong with it; a person should look"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A number a gate looked at, and its limit, in the unit of the payload."""
+
+    gate: str
+    what: str
+    value: float
+    limit: float
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one gate says: PUBLISH means nothing against it, NO_CHANGE that what the gate watches stood still."""
+
+    decision: Decision
+    reason: str = ""
+    measures: tuple[Measure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision over a payload of a kind, why, and all numbers it rests on."""
+
+    kind: str
+    decision: Decision
+    reasons: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate(ABC):
+    """A check with its parameters. Gates are values: equal parameters, equal gates."""
+
+    name: ClassVar[str]
+    """how settings call it"""
+    relative: ClassVar[bool] = False
+    """whether it compares with the payload in force"""
+    watches: ClassVar[bool] = False
+    """whether it can say that nothing has moved"""
+
+    @abstractmethod
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """What this gate says of a payload. Raises nothing: what cannot be checked is rejected with a reason."""
+
+    def settings(self) -> dict[str, Any]:
+        """Name and parameters, as `gate_from_settings` takes them."""
+        return {"gate": self.name, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Finite(Gate):
+    """No NaN or infinity in these arrays; with none named, in any."""
+
+    name: ClassVar[str] = "finite"
+    arrays: tuple[str, ...] = ()
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects when a value is not finite."""
+        measures = []
+        for name in self.arrays or payload.arrays:
+            if name not in payload.arrays:
+                return _lacks(payload, name)
+            wrong = int(np.count_nonzero(~np.isfinite(payload[name])))
+            measures.append(Measure(self.name, f"values of {name} that are not finite", wrong, 0))
+        found = [f"{measure.value:.0f} {measure.what}" for measure in measures if measure.value]
+        decision = Decision.REJECT if found else Decision.PUBLISH
+        return Finding(decision, ", ".join(found), tuple(measures))
+
+
+@dataclass(frozen=True)
+class MinEntries(Gate):
+    """At least so many entries, summed over the array."""
+
+    name: ClassVar[str] = "min_entries"
+    array: str
+    minimum: float
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects when there are fewer."""
+        if self.array not in payload.arrays:
+            return _lacks(payload, self.array)
+        total, unit = float(payload[self.array].sum()), payload.units.get(self.array, "")
+        measure = Measure(self.name, f"sum of {self.array}", total, self.minimum, unit)
+        if total >= self.minimum:
+            return Finding(Decision.PUBLISH, measures=(measure,))
+        reason = f"the sum of {self.array} is {_in(total, unit)}, at least {_in(self.minimum, unit)} are needed"
+        return Finding(Decision.REJECT, reason, (measure,))
+
+
+@dataclass(frozen=True)
+class GoodShare(Gate):
+    """At least this share, 0 to 1, of the array has the value `code`."""
+
+    name: ClassVar[str] = "good_share"
+    array: str
+    code: int
+    minimum: float
+
+    def __post_init__(self) -> None:
+        _demand(0.0 <= self.minimum <= 1.0, f"minimum is a share from 0 to 1, not {self.minimum}")
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects when the share is less, or the array is empty."""
+        if self.array not in payload.arrays:
+            return _lacks(payload, self.array)
+        values = payload[self.array]
+        good = int(np.count_nonzero(values == self.code))
+        share = good / values.size if values.size else 0.0
+        measure = Measure(self.name, f"share of {self.array} = {self.code}", share, self.minimum)
+        if values.size and share >= self.minimum:
+            return Finding(Decision.PUBLISH, measures=(measure,))
+        # A share that rounds to the minimum must not read as if it had passed.
+        reason = f"{self.array} is {self.code} for {good} of {values.size}, a share of {self.minimum:.6g} is needed"
+        return Finding(Decision.REJECT, reason, (measure,))
+
+
+@dataclass(frozen=True)
+class Within(Gate):
+    """Every value lies in `[low, high]`. `unit` is that of the limits and must be the payload's."""
+
+    name: ClassVar[str] = "within"
+    array: str
+    low: float
+    high: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        _demand(self.low <= self.high, f"low = {self.low} is above high = {self.high}")
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects when a value lies outside, or is no number."""
+        if wrong := _unfit(payload, self.array, self.unit):
+            return wrong
+        values = payload[self.array].astype(np.float64)
+        outside = ~((values >= self.low) & (values <= self.high))
+        measures = tuple(
+            Measure(self.name, f"{edge} of {self.array}", float(value), limit, self.unit)
+            for edge, value, limit in [
+                ("smallest", values.min(initial=math.inf), self.low),
+                ("largest", values.max(initial=-math.inf), self.high),
+            ]
+        )
+        if not outside.any():
+            return Finding(Decision.PUBLISH, measures=measures)
+        first = int(np.flatnonzero(outside)[0])
+        value, allowed = float(values.flat[first]), f"{self.low:.6g} to {_in(self.high, self.unit)}"
+        reason = f"{_element(self.array, values, first)} is {_in(value, self.unit)}, {allowed} is allowed"
+        return Finding(Decision.REJECT, reason, measures)
+
+
+@dataclass(frozen=True)
+class MaxMove(Gate):
+    """No value is further than `limit` from the payload in force. `unit` is the limit's and must be the payload's."""
+
+    name: ClassVar[str] = "max_move"
+    relative: ClassVar[bool] = True
+    array: str
+    limit: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        _demand(self.limit > 0, f"limit is a distance above 0, not {self.limit}")
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects a move too far, to what is no number, or to another shape or unit. A first value may be any."""
+        if wrong := _unfit(payload, self.array, self.unit):
+            return wrong
+        if in_force is None or self.array not in in_force.arrays:
+            return Finding(Decision.PUBLISH)
+        if wrong := _incomparable(payload, in_force, self.array):
+            return wrong
+        old, new = _doubles(in_force, self.array), _doubles(payload, self.array)
+        moves = np.where(np.isnan(old), 0.0, np.abs(new - old))
+        far = ~(moves <= self.limit)
+        worst = int(np.argmax(np.where(np.isnan(moves), math.inf, moves))) if moves.size else -1
+        move = float(moves.flat[worst]) if moves.size else 0.0
+        measure = Measure(self.name, f"largest move of {self.array}", move, self.limit, self.unit)
+        if not far.any():
+            return Finding(Decision.PUBLISH, measures=(measure,))
+        path = f"from {old.flat[worst]:.6g} to {_in(float(new.flat[worst]), self.unit)}"
+        reason = f"{_element(self.array, new, worst)} moved {path}, at most {_in(self.limit, self.unit)} are allowed"
+        return Finding(Decision.REJECT, reason, (measure,))
+
+
+@dataclass(frozen=True)
+class Significance(Gate):
+    """A change counts when it exceeds both `n_sigma` errors (new and old in quadrature) and `floor`.
+
+    `error` names the array of errors, by default `<array>_error`. A floor above 0 needs its unit, the payload's.
+    """
+
+    name: ClassVar[str] = "significance"
+    relative: ClassVar[bool] = True
+    watches: ClassVar[bool] = True
+    array: str
+    n_sigma: float
+    error: str = ""
+    floor: float = 0.0
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        _demand(self.n_sigma >= 0, f"n_sigma is 0 or more, not {self.n_sigma}")
+        _demand(self.floor >= 0, f"floor is 0 or more, not {self.floor}")
+        _demand(not self.floor or bool(self.unit), "a floor needs its unit, such as unit = 'cm'")
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Says NO_CHANGE when no value has changed; never rejects but for what cannot be compared."""
+        errors = self.error or f"{self.array}_error"
+        for name in (self.array, errors):
+            if name not in payload.arrays:
+                return _lacks(payload, name)
+        if self.floor and (wrong := _unfit(payload, self.array, self.unit)):
+            return wrong
+        if in_force is None or self.array not in in_force.arrays:
+            return Finding(Decision.PUBLISH)
+        if wrong := _incomparable(payload, in_force, self.array):
+            return wrong
+        return self._compare(payload, in_force, errors)
+
+    def _compare(self, payload: Payload, in_force: Payload, errors: str) -> Finding:
+        old, new = _doubles(in_force, self.array), _doubles(payload, self.array)
+        before = _doubles(in_force, errors) if errors in in_force.arrays else np.zeros_like(old)
+        # An unknown error of the old value (a nominal one) leaves that of the new; an unknown one of the new is none.
+        sigma = np.hypot(np.nan_to_num(_doubles(payload, errors), nan=0.0), np.nan_to_num(before, nan=0.0))
+        moves = np.where(np.isnan(old) & np.isnan(new), 0.0, np.abs(new - old))
+        moved = ~((moves <= self.n_sigma * sigma) | (moves <= self.floor))
+        unit = payload.units.get(self.array, "")
+        if not moves.size:
+            return Finding(Decision.NO_CHANGE, f"{self.array} is empty, as before")
+        most = _most_significant(moves, sigma)
+        move, one = float(moves.flat[most]), float(sigma.flat[most])
+        limit = max(self.n_sigma * one, self.floor)
+        measure = Measure(self.name, f"most significant move of {self.array}", move, limit, unit)
+        if moved.any():
+            return Finding(Decision.PUBLISH, measures=(measure,))
+        reason = f"{_element(self.array, new, most)} moved by {_in(move, unit)}, up to {_in(limit, unit)} is no change"
+        return Finding(Decision.NO_CHANGE, reason, (measure,))
+
+
+GATES: Mapping[str, type[Gate]] = {
+    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Significance)
+}
+"""every gate by the name settings use"""
+
+
+def judge(payload: Payload, in_force: Payload | None, gates: Sequence[Gate]) -> Verdict:
+    """The verdict over a payload. One gate that rejects is enough; NO_CHANGE needs every gate that watches to say so.
+
+    Without a payload in force, and without a gate that watches, there is no NO_CHANGE. Raises ValueError when the
+    payload in force is of another kind.
+    """
+    if in_force is not None and in_force.kind != payload.kind:
+        raise ValueError(f"a payload of kind {payload.kind!r} cannot be held to one of kind {in_force.kind!r}")
+    findings = [(gate, gate.look(payload, in_force)) for gate in gates]
+    measures = tuple(measure for _, finding in findings for measure in finding.measures)
+    decision = Decision.PUBLISH
+    watched = [finding for gate, finding in findings if gate.watches]
+    if any(finding.decision is Decision.REJECT for _, finding in findings):
+        decision = Decision.REJECT
+    elif watched and all(finding.decision is Decision.NO_CHANGE for finding in watched):
+        decision = Decision.NO_CHANGE
+    reasons = (finding.reason for _, finding in findings if finding.decision is decision and finding.reason)
+    return Verdict(payload.kind, decision, tuple(reasons), measures)
+
+
+def gate_from_settings(table: Mapping[str, Any]) -> Gate:
+    """The gate of a table such as `{gate = "max_move", array = "x", limit = 0.01, unit = "cm"}`.
+
+    Raises ValueError naming the key that is unknown (with what may be meant), missing, or of the wrong type.
+
+    >>> gate_from_settings({"gate": "min_entries", "array": "entries", "minimum": 1000})
+    MinEntries(array='entries', minimum=1000)
+    """
+    if "gate" not in table:
+        raise ValueError(f"`gate` is missing; it names one of {', '.join(GATES)}")
+    made = GATES.get(str(table["gate"]))
+    if made is None:
+        raise ValueError(f"there is no gate {table['gate']!r}{_meant(str(table['gate']), GATES)}")
+    fields = {field.name: field for field in dataclasses.fields(made)}
+    given = {key: value for key, value in table.items() if key != "gate"}
+    for key in given:
+        if key not in fields:
+            raise ValueError(f"gate {made.name} has no setting `{key}`{_meant(key, fields)}")
+    needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in given]:
+        raise ValueError(f"gate {made.name} needs {', '.join(f'`{name}`' for name in missing)}")
+    hints = get_type_hints(made)
+    return made(**{key: _typed(made.name, key, value, hints[key]) for key, value in given.items()})
+
+
+def _typed(gate: str, key: str, value: Any, hint: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+    fits, expected = {
+        str: (isinstance(value, str), "a text"),
+        int: (isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+        float: (number, "a number"),
+    }.get(hint, (texts, "a list of texts"))
+    if not fits:
+        raise ValueError(f"`{key}` of gate {gate} is {expected}, not {value!r}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(names)}"
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _lacks(payload: Payload, name: str) -> Finding:
+    return Finding(
+        Decision.REJECT, f"a payload of kind {payload.kind} has no array {name!r}{_meant(name, payload.arrays)}"
+    )
+
+
+def _unfit(payload: Payload, name: str, unit: str) -> Finding | None:
+    if name not in payload.arrays:
+        return _lacks(payload, name)
+    has = payload.units.get(name, "")
+    if has == unit:
+        return None
+    return Finding(Decision.REJECT, f"the gate has {name} in {unit or 'no unit'}, the payload in {has or 'no unit'}")
+
+
+def _incomparable(payload: Payload, in_force: Payload, name: str) -> Finding | None:
+    old, new = in_force.units.get(name, ""), payload.units.get(name, "")
+    if old != new:
+        return Finding(
+            Decision.REJECT, f"{name} is in {new or 'no unit'}, in the payload in force in {old or 'no unit'}"
+        )
+    old_shape, new_shape = in_force[name].shape, payload[name].shape
+    if old_shape != new_shape:
+        return Finding(Decision.REJECT, f"{name} has shape {new_shape}, in the payload in force {old_shape}")
+    return None
+
+
+def _doubles(payload: Payload, name: str) -> Floats:
+    return payload[name].astype(np.float64)
+
+
+def _most_significant(moves: Floats, sigma: Floats) -> int:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pulls = np.where(moves > 0, moves / sigma, 0.0)
+    return int(np.argmax(np.where(np.isnan(moves), math.inf, pulls)))
+
+
+def _element(name: str, values: Floats, flat: int) -> str:
+    if values.ndim == 0:
+        return name
+    return f"{name}[{', '.join(str(int(i)) for i in np.unravel_index(flat, values.shape))}]"
+
+
+def _in(value: float, unit: str) -> str:
+    return f"{value:.6g} {unit}".rstrip()

@@ -1,0 +1,64 @@
+"""What the tests of the pipeline share: a catalogue in every database, and one cluster for all whole chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from distributed import Client
+
+from jobs.cluster import open_cluster
+from jobs.cluster_settings import ClusterSettings
+from pipeline.database import Database, open_database
+from pipeline.schema import catalog_metadata
+from tests import postgres
+from tests.pipeline.tiny import settings
+
+STORES = ["sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL server of these tests."""
+    if postgres.installed() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture(params=STORES)
+def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty catalogue."""
+    if request.param == "sqlite":
+        store = open_database(tmp_path / "t.db")
+    else:
+        store = open_database(request.getfixturevalue("postgres_url"))
+        with store.begin() as connection:
+            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+            connection.execute(sa.text("CREATE SCHEMA public"))
+    store.create(catalog_metadata)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def crew() -> Iterator[Client]:
+    """A cluster of two workers, started once; tests may kill them, and their nannies bring them back."""
+    with open_cluster(ClusterSettings(workers=2, memory="1 GB", tls=False, dashboard_port=0)) as client:
+        yield client
+
+
+@pytest.fixture
+def house(crew: Client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Makes settings of a small Tier-0 on that cluster; sections are merged in."""
+    crew.wait_for_workers(2, timeout=60)
+    address = crew.scheduler.address  # type: ignore[union-attr]
+
+    def make(area: str = "area", **sections: Any) -> dict[str, Any]:
+        cluster = {"kind": "address", "address": address, "workers": None, "tls": False}
+        return settings(tmp_path / area, **({"cluster": cluster} | sections))
+
+    return make

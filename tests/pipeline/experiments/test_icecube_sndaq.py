@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+
+from calib.calibration import conclude
+from calib.iov import RunLumi
+from calib.payload import Payload
+from pipeline.columns import join
+from pipeline.events import SourceFile
+from pipeline.experiments.icecube_sndaq import HIGH_EFFICIENCY, IceCubeSndaq, status_payload
+from pipeline.experiments.interface import Experiment, MissingBranch
+from pipeline.experiments.testing import ExperimentLaws, MemorySource, measured, read
+from pipeline.model import Step
+from tests.pipeline.experiments.sndaq_files import two_faults, write_copy
+
+DEAD_BY_CONFIGURATION = {45, *range(396, 402), 403, 404, 1308, 1925, 2278, 3594, 4061, 4734, 4735}
+"""`BadChannelIDSet` of the file, as places in `ChannelID`"""
+
+
+@pytest.fixture
+def recorded(data_dir: Path) -> SourceFile:
+    return SourceFile.open(data_dir / "icecube_sndaq_131738.root")
+
+
+class TestIceCube(ExperimentLaws):
+    @pytest.fixture
+    def experiment(self) -> Experiment:
+        return IceCubeSndaq()
+
+    @pytest.fixture
+    def source(self, data_dir: Path) -> MemorySource:
+        """Ten bins and one of a wrong length."""
+        file = SourceFile.open(data_dir / "icecube_sndaq_131738.root")
+        columns = dict(file.arrays("sn_all", ("data", "buf_pos", "buf_loop"), 0, 11))
+        columns["data"] = ak.concatenate([columns["data"][:10], columns["data"][10:, :5000]])
+        return MemorySource(file.path, {"sn_all": columns})
+
+    @pytest.fixture
+    def conditions(self) -> dict[str, Payload]:
+        return {"channel_status": status_payload(dead=[0, 45, 4800], noisy=[7])}
+
+
+def test_run_and_bins(recorded: SourceFile) -> None:
+    keys = IceCubeSndaq().identify(recorded, 0, 371)
+    assert set(keys.run.tolist()) == {131738}
+    assert keys.lumi.tolist() == keys.event.tolist() == list(range(371))
+
+
+def test_a_second_turn_of_the_buffer_is_another_bin() -> None:
+    columns = {"buf_pos": np.array([5, 5], np.uint64), "buf_loop": np.array([0, 1], np.uint64)}
+    keys = IceCubeSndaq({"run": 1}).identify(MemorySource(Path("x.root"), {"sn_all": columns}), 0, 2)
+    assert keys.lumi[0] == 5
+    assert keys.lumi[1] > 5
+
+
+@pytest.mark.parametrize(("name", "run"), [("sndata_131738_000.root", 131738), ("icecube_sndaq_120001.root", 120001)])
+def test_run_is_in_the_name(name: str, run: int) -> None:
+    columns = {"buf_pos": np.zeros(1, np.uint64), "buf_loop": np.zeros(1, np.uint64)}
+    source = MemorySource(Path(name), {"sn_all": columns})
+    assert IceCubeSndaq().identify(source, 0, 1).run.tolist() == [run]
+    assert IceCubeSndaq({"run": 3}).identify(source, 0, 1).run.tolist() == [3]
+
+
+def test_a_name_without_run_is_said() -> None:
+    columns = {"buf_pos": np.zeros(1, np.uint64), "buf_loop": np.zeros(1, np.uint64)}
+    with pytest.raises(MissingBranch, match=r"set `run` in \[experiment.settings\]"):
+        IceCubeSndaq().identify(MemorySource(Path("data_1.root"), {"sn_all": columns}), 0, 1)
+
+
+def test_groups_are_those_of_the_configuration() -> None:
+    group = IceCubeSndaq().groups()
+    assert len(group) == 5160
+    assert (group == HIGH_EFFICIENCY).sum() == 401
+
+
+def test_rates_of_good_modules(recorded: SourceFile) -> None:
+    experiment = IceCubeSndaq()
+    events = read(experiment, recorded, Step.PROMPT)
+    counts = ak.to_numpy(events["data"]).astype(np.int64)
+    dead = np.flatnonzero(counts.sum(axis=0) == 0)
+    rates = experiment.process(Step.PROMPT, events, {"channel_status": status_payload(dead=dead)}).tiers["RATES"]
+    assert set(rates["good_modules"].tolist()) == {5077}
+    assert not np.isin(dead, ak.to_numpy(rates["Module_id"][0])).any()
+    np.testing.assert_allclose(rates["total_rate"], 2.0 * counts.sum(axis=1))
+    standard, high = ak.to_numpy(rates["Group_rate"]).mean(axis=0)
+    assert standard == pytest.approx(287.3, abs=0.1)
+    assert high == pytest.approx(373.8, abs=0.1)
+
+
+def test_a_group_with_nobody_good_is_left_out(recorded: SourceFile) -> None:
+    experiment = IceCubeSndaq()
+    events = read(experiment, recorded, Step.PROMPT)
+    standard = np.flatnonzero(experiment.groups() != HIGH_EFFICIENCY)
+    for dead, groups in [(standard, [HIGH_EFFICIENCY]), (np.arange(5160), [])]:
+        rates = experiment.process(Step.PROMPT, events, {"channel_status": status_payload(dead=dead)}).tiers["RATES"]
+        assert rates["Group_id"][0].tolist() == groups
+
+
+def calibrate(source: SourceFile) -> list[tuple[RunLumi, RunLumi, Payload]]:
+    """First and last unit and the payload of every interval."""
+    experiment = IceCubeSndaq()
+    events = read(experiment, source, Step.EXPRESS)
+    columns = measured(experiment.process(Step.EXPRESS, events, {}), events)
+    (calibration,) = experiment.calibrations()
+    found = conclude(calibration, calibration.accumulate(columns, {}), None, True)
+    assert all(conclusion.payload is not None for conclusion in found)
+    return [
+        (RunLumi.unpack(c.interval.units[0]), RunLumi.unpack(c.interval.units[-1]), c.payload)
+        for c in found
+        if c.payload is not None
+    ]

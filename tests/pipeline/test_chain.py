@@ -1,0 +1,230 @@
+"""The whole chain over a tiny experiment: what comes out, what is said of it, and that nothing is done twice."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jobs.lease import Holder
+from jobs.ledger import SecondDriver, drop_lease, take_lease
+from pipeline import accounting
+from pipeline.cli import main
+from pipeline.content import content_hash
+from pipeline.events import read_tier
+from pipeline.model import Counts
+from pipeline.service import Stage
+from pipeline.settings import settings_from
+from pipeline.tier0 import NoFiles, Tier0
+from pipeline.toml_text import toml_text
+from pipeline.world import open_world
+from tests.pipeline.tiny import write_file
+from tests.pipeline.traces import done_again, headers, results, starts_and_commits, work
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [write_file(tmp_path / "a.root", 7), write_file(tmp_path / "b.root", 8, lumis=3, mean=1.6)]
+
+
+def run(plain, *files, **more):
+    with Tier0(plain, **more) as tier0:
+        return tier0.run(*files, progress=False)
+
+
+def test_every_run_goes_all_the_way(house, files):
+    summary = run(house(), *files)
+    assert [(row.run, row.stage, row.units) for row in summary.rows] == [
+        (7, Stage.CERTIFIED, 4),
+        (8, Stage.CERTIFIED, 3),
+    ]
+    assert summary[7].express == summary[7].prompt == Counts(20, 17, {"no hit": 3}, 0)
+    assert summary[8].prompt == Counts(15, 13, {"no hit": 2}, 0)
+    assert summary.states == {"offset": {"fresh": 2}}
+    assert (summary[7].good, summary.exit_code) == (4, 0)
+    text = summary.text()
+    assert "offset: 2 fresh, 0 carried, 0 fallback" in text
+    assert "20 = 17 + 3 + 0" in text
+    assert "filtered: 5 no hit (prompt)" in text
+
+
+def test_every_event_is_in_one_output_with_the_conditions_of_its_run(house, files):
+    plain = house()
+    run(plain, *files)
+    with Tier0(plain) as tier0:
+        means = {found.iov.since.run: float(found.payload["mean"]) for found in tier0.conditions.intervals("offset")}
+    assert means[7] == pytest.approx(1.5, abs=0.05)
+    assert means[8] == pytest.approx(1.6, abs=0.05)
+    world = open_world(settings_from(plain))
+    with world.database.read() as connection:
+        job = world.books.document(7, "certification")["prompt"]
+        found = list(accounting.outputs_of(connection, job, "PROMPT"))
+    events = [event for file in found for event in read_tier(file.path)["event"].tolist()]
+    assert sorted(events) == [n for n in range(1, 21) if (n - 1) % 7 != 3]
+    assert sum(file.events for file in found) == 17
+    hits = [hit for file in found for hits in read_tier(file.path)["hit"].tolist() for hit in hits]
+    assert abs(sum(hits) / len(hits)) < 1e-3
+    assert content_hash([file.path for file in found]) == results(plain).outputs[7, "PROMPT"]
+
+
+def test_headers_say_how_an_output_was_made(house, files):
+    plain = house()
+    run(plain, *files)
+    found = headers(plain, "prompt")
+    assert len(found) == 7  # one a lumisection
+    for header in found:
+        assert header["step"] == "prompt"
+        assert header["absent"] == {"extra": "the file has no column extra"}
+        [stretch] = header["manifest"]["kinds"]["offset"]
+        assert stretch["state"] == "fresh"
+        assert stretch["first"] == f"{header['run']}:1"
+        assert stretch["why"] == "made from these data"
+    payloads = {header["manifest"]["kinds"]["offset"][0]["payload"] for header in found}
+    assert payloads == {payload for _, _, payload in results(plain).payloads[1:]}
+    assert {header["lineage"] for header in found if header["run"] == 7}.isdisjoint(
+        {header["lineage"] for header in found if header["run"] == 8}
+    )
+    assert all(header["conditions"] for header in headers(plain, "express"))
+
+
+def test_second_run_starts_nothing(house, files):
+    plain = house()
+    first = run(plain, *files)
+    before, made = work(plain), results(plain)
+    assert before == {"express": 7, "conditions": 2, "prompt": 7}
+    begun, committed = starts_and_commits(plain)
+    assert begun == committed
+    second = run(plain, *files)
+    assert (work(plain), results(plain), done_again(plain)) == (before, made, 0)
+    assert [row.prompt for row in second.rows] == [row.prompt for row in first.rows]
+    assert second.exit_code == 0
+
+
+def test_new_file_is_all_that_is_worked_on(house, files):
+    plain = house()
+    run(plain, files[0])
+    summary = run(plain, *files)
+    assert [row.stage for row in summary.rows] == [Stage.CERTIFIED] * 2
+    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+
+
+def test_other_files_alone_see_the_conditions_before_them(house, files):
+    plain = house(calibration={"offset": {"min_hits": 25}})
+    run(plain, files[0])
+    small = write_file(files[0].parent / "c.root", 9, lumis=2)
+    summary = run(plain, small)
+    assert summary.states == {"offset": {"carried": 1}}
+    first, second = (results(plain).manifests[run][0][1][0] for run in (7, 9))
+    assert (first[2], second[2]) == ("fresh", "carried")
+    assert first[3] == second[3]
+
+
+def test_cutting_settings_may_change_between_runs(house, files):
+    plain = house()
+    run(plain, *files)
+    other = house(splitting={"events": 10, "block_events": 2, "fan_in": 5})
+    assert run(other, *files).exit_code == 0
+    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+
+
+def test_late_lumisections_are_made_under_the_settled_conditions(house, tmp_path):
+    early = write_file(tmp_path / "early.root", 7, lumis=2, events=3)
+    late = write_file(tmp_path / "late.root", 7, lumis=2)
+    plain = house()
+    from tests.pipeline.tiny import write_units
+
+    early = write_units(tmp_path / "early.root", 7, [3, 4])
+    run(plain, early)
+    settled = results(plain).manifests[7]
+    late = write_units(tmp_path / "late.root", 7, [1, 2, 6], first_event=100)
+    summary = run(plain, early, late)
+    assert (summary[7].stage, summary[7].prompt.bad) == (Stage.CERTIFIED, 0)
+    assert (summary[7].units, summary[7].prompt.read) == (5, 25)
+    assert results(plain).manifests[7] == settled
+
+
+def test_good_runs_have_the_form_of_a_certification_file(house, files):
+    plain = house()
+    run(plain, *files)
+    with Tier0(plain) as tier0:
+        assert tier0.good_runs() == {"7": [[1, 4]], "8": [[1, 3]]}
+
+
+def test_a_file_of_several_runs(house, tmp_path):
+    import numpy as np
+
+    numbers = np.repeat([7, 8], 10).astype(np.uint32)
+    file = write_file(tmp_path / "both.root", 7, run=numbers)
+    summary = run(house(), file)
+    assert [(row.run, row.prompt.read) for row in summary.rows] == [(7, 10), (8, 10)]
+
+
+# exit codes and words ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(house, tmp_path):
+    """The command line over settings in a file; gives exit code and output."""
+
+    def call(*arguments, plain=None):
+        settings = tmp_path / "tiny.toml"
+        settings.write_text(toml_text(plain or house()))
+        filled = [str(settings) if argument == "SETTINGS" else str(argument) for argument in arguments]
+        done = CliRunner().invoke(main, filled)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.output
+
+    return call
+
+
+def test_all_well_is_exit_code_0(command, files):
+    code, text = command("run", "SETTINGS", *files, "--quiet")
+    assert code == 0, text
+    assert "certified" in text
+    code, text = command("why", 7, "-s", "SETTINGS")
+    assert code == 0
+    assert "run 7, processing version 1: certified" in text
+    assert "offset 7:1 to 7:4: fresh" in text
+    code, text = command("status", "-s", "SETTINGS")
+    assert (code, text.count("certified")) == (0, 2)
+    code, text = command("certify", "-s", "SETTINGS")
+    assert json.loads(text) == {"7": [[1, 4]], "8": [[1, 3]]}
+
+
+def test_unknown_run_is_exit_code_1(command, files):
+    code, text = command("why", 99, "-s", "SETTINGS")
+    assert code == 1
+    assert "run 99 was never seen" in text
+
+
+def test_pattern_without_files_is_exit_code_1(command, tmp_path, house):
+    code, text = command("run", "SETTINGS", tmp_path / "*.nothing", "--quiet")
+    assert code == 1
+    assert "no file matches" in text
+    with pytest.raises(NoFiles), Tier0(house()) as tier0:
+        tier0.run(str(tmp_path / "*.nothing"), progress=False)
+
+
+def test_held_run_is_exit_code_4(command, files, house):
+    plain = house(conditions={"initial": False}, calibration={"offset": {"min_hits": 1000}})
+    code, text = command("run", "SETTINGS", *files, "--quiet", plain=plain)
+    assert code == 4
+    assert "no payload of kind offset" in text
+
+
+def test_second_driver_is_refused_by_name(command, house, files, tmp_path):
+    plain = house()
+    world = open_world(settings_from(plain))
+    other = Holder("another-host", 4321, 0.0)
+    with world.database.begin() as connection:
+        epoch = take_lease(connection, other)
+    code, text = command("run", "SETTINGS", *files, "--quiet", plain=plain)
+    assert code == 5
+    assert "pid 4321 on host another-host" in text
+    with pytest.raises(SecondDriver):
+        run(plain, *files)
+    with world.database.begin() as connection:
+        drop_lease(connection, epoch)
+    assert run(plain, *files).exit_code == 0
