@@ -126,7 +126,7 @@ def ledger(folder: Path) -> Iterator[Engine]:
 
 @contextmanager
 def processes(folder: Path) -> Iterator[tuple[Client, psutil.Process]]:
-    """A scheduler and workers of their own, set as `jobs.cluster` sets them; the client, and the scheduler's process."""
+    """A scheduler and workers, set as `jobs.cluster` sets them; gives a client and the scheduler's process."""
     settings = {**dask_config(ClusterSettings(workers=WORKERS)), "distributed.admin.system-monitor.gil.enabled": False}
     environment = {**os.environ, "DASK_INTERNAL_INHERIT_CONFIG": dask.config.serialize(settings)}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])

@@ -88,8 +88,8 @@ def run_of(unit: int) -> int:
 class Trend:
     """What was measured along consecutive blocks: a row a block, a column a coordinate.
 
-    `values`, `errors`, `floors` float64[n, k]; a move smaller than its floor never counts. A value that is NaN was
-    not measured there and has no say.
+    `values`, `errors`, `floors` float64[n, k]; a block that moved less than its floor never counts. A value that is NaN
+    was not measured there and has no say.
     """
 
     blocks: Sequence[Block]
@@ -101,7 +101,7 @@ class Trend:
 def running_mean(trend: Trend, significance: float, flush: bool, rest: Block = ()) -> list[Interval]:
     """Cut a trend where it moves off the inverse-variance mean of the open interval. `rest` are undecided units.
 
-    A block is off if a coordinate differs from the mean by more than `significance` errors and more than its floor.
+    A block is off if a coordinate differs from the mean by more than `significance` of its errors and by more than its floor.
     Two blocks in a row off on the same side close the interval at the first of them; if they differ from one another
     as much, each opens an interval of its own. One alone is vetoed: left out of the mean and listed. At a run boundary
     there is no veto: a block that is off closes the interval at once, and one that was off at the end of its run gets
@@ -169,9 +169,8 @@ class _Walk:
     def _sides(self, i: int) -> Int:
         """For every coordinate whether block i lies off the mean: -1 below, 1 above, 0 not."""
         both = (self._weights[i] > 0) & (self._weight > 0)
-        weight = np.where(both, self._weight, 1.0)
-        move = self._values[i] - self._moment / weight
-        error = np.sqrt(1 / np.where(both, self._weights[i], 1.0) + 1 / weight)
+        move = self._values[i] - self._moment / np.where(both, self._weight, 1.0)
+        error = 1 / np.sqrt(np.where(both, self._weights[i], 1.0))
         off = both & (np.abs(move) > self._significance * error) & (np.abs(move) > self._trend.floors[i])
         return np.where(off, np.sign(move), 0).astype(np.int64)
 

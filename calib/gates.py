@@ -3,81 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calib.payload import Payload
+from calib.verdict import (
+    Decision,
+    Finding,
+    Floats,
+    Gate,
+    Measure,
+    Verdict,
+    element,
+    incomparable,
+    lacks,
+    meant,
+    quantity,
+    unfit,
+    wrong_errors,
+)
 
-Floats = NDArray[np.float64]
-
-
-class Decision(StrEnum):
-    """What is to become of a payload."""
-
-    PUBLISH = "publish"
-    """it goes into its tag"""
-    NO_CHANGE = "no change"
-    """nothing it watches has moved; the payload in force goes on"""
-    REJECT = "reject"
-    """something is wrong with it; a person should look"""
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A number a gate looked at, and its limit, in the unit of the payload."""
-
-    gate: str
-    what: str
-    value: float
-    limit: float
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one gate says: PUBLISH means nothing against it, NO_CHANGE that what the gate watches stood still."""
-
-    decision: Decision
-    reason: str = ""
-    measures: tuple[Measure, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The decision over a payload of a kind, why, and all numbers it rests on."""
-
-    kind: str
-    decision: Decision
-    reasons: tuple[str, ...] = ()
-    measures: tuple[Measure, ...] = ()
-
-
-@dataclass(frozen=True)
-class Gate(ABC):
-    """A check with its parameters. Gates are values: equal parameters, equal gates."""
-
-    name: ClassVar[str]
-    """how settings call it"""
-    relative: ClassVar[bool] = False
-    """whether it compares with the payload in force"""
-    watches: ClassVar[bool] = False
-    """whether it can say that nothing has moved"""
-
-    @abstractmethod
-    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
-        """What this gate says of a payload. Raises nothing: what cannot be checked is rejected with a reason."""
-
-    def settings(self) -> dict[str, Any]:
-        """Name and parameters, as `gate_from_settings` takes them."""
-        return {"gate": self.name, **dataclasses.asdict(self)}
+__all__ = [
+    "GATES",
+    "Decision",
+    "Finding",
+    "Finite",
+    "Gate",
+    "GoodShare",
+    "MaxMove",
+    "Measure",
+    "MinEntries",
+    "Significance",
+    "Verdict",
+    "Within",
+    "gate_from_settings",
+    "judge",
+]
 
 
 @dataclass(frozen=True)
@@ -92,7 +57,7 @@ class Finite(Gate):
         measures = []
         for name in self.arrays or payload.arrays:
             if name not in payload.arrays:
-                return _lacks(payload, name)
+                return lacks(payload, name)
             wrong = int(np.count_nonzero(~np.isfinite(payload[name])))
             measures.append(Measure(self.name, f"values of {name} that are not finite", wrong, 0))
         found = [f"{measure.value:.0f} {measure.what}" for measure in measures if measure.value]
@@ -111,12 +76,14 @@ class MinEntries(Gate):
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
         """Rejects when there are fewer."""
         if self.array not in payload.arrays:
-            return _lacks(payload, self.array)
+            return lacks(payload, self.array)
         total, unit = float(payload[self.array].sum()), payload.units.get(self.array, "")
         measure = Measure(self.name, f"sum of {self.array}", total, self.minimum, unit)
         if total >= self.minimum:
             return Finding(Decision.PUBLISH, measures=(measure,))
-        reason = f"the sum of {self.array} is {_in(total, unit)}, at least {_in(self.minimum, unit)} are needed"
+        reason = (
+            f"the sum of {self.array} is {quantity(total, unit)}, at least {quantity(self.minimum, unit)} are needed"
+        )
         return Finding(Decision.REJECT, reason, (measure,))
 
 
@@ -135,7 +102,7 @@ class GoodShare(Gate):
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
         """Rejects when the share is less, or the array is empty."""
         if self.array not in payload.arrays:
-            return _lacks(payload, self.array)
+            return lacks(payload, self.array)
         values = payload[self.array]
         good = int(np.count_nonzero(values == self.code))
         share = good / values.size if values.size else 0.0
@@ -162,7 +129,7 @@ class Within(Gate):
 
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
         """Rejects when a value lies outside, or is no number."""
-        if wrong := _unfit(payload, self.array, self.unit):
+        if wrong := unfit(payload, self.array, self.unit):
             return wrong
         values = payload[self.array].astype(np.float64)
         outside = ~((values >= self.low) & (values <= self.high))
@@ -176,8 +143,8 @@ class Within(Gate):
         if not outside.any():
             return Finding(Decision.PUBLISH, measures=measures)
         first = int(np.flatnonzero(outside)[0])
-        value, allowed = float(values.flat[first]), f"{self.low:.6g} to {_in(self.high, self.unit)}"
-        reason = f"{_element(self.array, values, first)} is {_in(value, self.unit)}, {allowed} is allowed"
+        value, allowed = float(values.flat[first]), f"{self.low:.6g} to {quantity(self.high, self.unit)}"
+        reason = f"{element(self.array, values, first)} is {quantity(value, self.unit)}, {allowed} is allowed"
         return Finding(Decision.REJECT, reason, measures)
 
 
@@ -196,22 +163,24 @@ class MaxMove(Gate):
 
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
         """Rejects a move too far, to what is no number, or to another shape or unit. A first value may be any."""
-        if wrong := _unfit(payload, self.array, self.unit):
+        if wrong := unfit(payload, self.array, self.unit):
             return wrong
         if in_force is None or self.array not in in_force.arrays:
             return Finding(Decision.PUBLISH)
-        if wrong := _incomparable(payload, in_force, self.array):
+        if wrong := incomparable(payload, in_force, self.array):
             return wrong
         old, new = _doubles(in_force, self.array), _doubles(payload, self.array)
-        moves = np.where(np.isnan(old), 0.0, np.abs(new - old))
+        moves = np.where(np.isnan(old), 0.0, _distance(old, new))
         far = ~(moves <= self.limit)
         worst = int(np.argmax(np.where(np.isnan(moves), math.inf, moves))) if moves.size else -1
         move = float(moves.flat[worst]) if moves.size else 0.0
         measure = Measure(self.name, f"largest move of {self.array}", move, self.limit, self.unit)
         if not far.any():
             return Finding(Decision.PUBLISH, measures=(measure,))
-        path = f"from {old.flat[worst]:.6g} to {_in(float(new.flat[worst]), self.unit)}"
-        reason = f"{_element(self.array, new, worst)} moved {path}, at most {_in(self.limit, self.unit)} are allowed"
+        path = f"from {old.flat[worst]:.6g} to {quantity(float(new.flat[worst]), self.unit)}"
+        reason = (
+            f"{element(self.array, new, worst)} moved {path}, at most {quantity(self.limit, self.unit)} are allowed"
+        )
         return Finding(Decision.REJECT, reason, (measure,))
 
 
@@ -241,21 +210,26 @@ class Significance(Gate):
         errors = self.error or f"{self.array}_error"
         for name in (self.array, errors):
             if name not in payload.arrays:
-                return _lacks(payload, name)
-        if self.floor and (wrong := _unfit(payload, self.array, self.unit)):
+                return lacks(payload, name)
+        if self.floor and (wrong := unfit(payload, self.array, self.unit)):
+            return wrong
+        if wrong := wrong_errors(payload, self.array, errors):
             return wrong
         if in_force is None or self.array not in in_force.arrays:
             return Finding(Decision.PUBLISH)
-        if wrong := _incomparable(payload, in_force, self.array):
-            return wrong
+        for name in [name for name in (self.array, errors) if name in in_force.arrays]:
+            if wrong := incomparable(payload, in_force, name):
+                return wrong
         return self._compare(payload, in_force, errors)
 
     def _compare(self, payload: Payload, in_force: Payload, errors: str) -> Finding:
         old, new = _doubles(in_force, self.array), _doubles(payload, self.array)
-        before = _doubles(in_force, errors) if errors in in_force.arrays else np.zeros_like(old)
-        # An unknown error of the old value (a nominal one) leaves that of the new; an unknown one of the new is none.
-        sigma = np.hypot(np.nan_to_num(_doubles(payload, errors), nan=0.0), np.nan_to_num(before, nan=0.0))
-        moves = np.where(np.isnan(old) & np.isnan(new), 0.0, np.abs(new - old))
+        before = _doubles(in_force, errors) if errors in in_force.arrays else np.float64(0)
+        # A value without error, such as a nominal one, counts as exact.
+        after = _doubles(payload, errors)
+        sigma = np.hypot(np.where(np.isnan(after), 0.0, after), np.where(np.isnan(before), 0.0, before))
+        sigma = np.broadcast_to(sigma, new.shape)
+        moves = np.where(np.isnan(old) & np.isnan(new), 0.0, _distance(old, new))
         moved = ~((moves <= self.n_sigma * sigma) | (moves <= self.floor))
         unit = payload.units.get(self.array, "")
         if not moves.size:
@@ -266,7 +240,8 @@ class Significance(Gate):
         measure = Measure(self.name, f"most significant move of {self.array}", move, limit, unit)
         if moved.any():
             return Finding(Decision.PUBLISH, measures=(measure,))
-        reason = f"{_element(self.array, new, most)} moved by {_in(move, unit)}, up to {_in(limit, unit)} is no change"
+        which, allowed = element(self.array, new, most), quantity(limit, unit)
+        reason = f"{which} moved by {quantity(move, unit)}, up to {allowed} is no change"
         return Finding(Decision.NO_CHANGE, reason, (measure,))
 
 
@@ -285,7 +260,8 @@ def judge(payload: Payload, in_force: Payload | None, gates: Sequence[Gate]) -> 
     if in_force is not None and in_force.kind != payload.kind:
         raise ValueError(f"a payload of kind {payload.kind!r} cannot be held to one of kind {in_force.kind!r}")
     findings = [(gate, gate.look(payload, in_force)) for gate in gates]
-    measures = tuple(measure for _, finding in findings for measure in finding.measures)
+    # JSON, in which verdicts are kept, knows neither NaN nor infinity.
+    measures = tuple(m for _, finding in findings for m in finding.measures if math.isfinite(m.value))
     decision = Decision.PUBLISH
     watched = [finding for gate, finding in findings if gate.watches]
     if any(finding.decision is Decision.REJECT for _, finding in findings):
@@ -308,12 +284,12 @@ def gate_from_settings(table: Mapping[str, Any]) -> Gate:
         raise ValueError(f"`gate` is missing; it names one of {', '.join(GATES)}")
     made = GATES.get(str(table["gate"]))
     if made is None:
-        raise ValueError(f"there is no gate {table['gate']!r}{_meant(str(table['gate']), GATES)}")
+        raise ValueError(f"there is no gate {table['gate']!r}{meant(str(table['gate']), GATES)}")
     fields = {field.name: field for field in dataclasses.fields(made)}
     given = {key: value for key, value in table.items() if key != "gate"}
     for key in given:
         if key not in fields:
-            raise ValueError(f"gate {made.name} has no setting `{key}`{_meant(key, fields)}")
+            raise ValueError(f"gate {made.name} has no setting `{key}`{meant(key, fields)}")
     needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     if missing := [name for name in needed if name not in given]:
         raise ValueError(f"gate {made.name} needs {', '.join(f'`{name}`' for name in missing)}")
@@ -334,59 +310,21 @@ def _typed(gate: str, key: str, value: Any, hint: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(names)}"
-
-
 def _demand(holds: bool, otherwise: str) -> None:
     if not holds:
         raise ValueError(otherwise)
-
-
-def _lacks(payload: Payload, name: str) -> Finding:
-    return Finding(
-        Decision.REJECT, f"a payload of kind {payload.kind} has no array {name!r}{_meant(name, payload.arrays)}"
-    )
-
-
-def _unfit(payload: Payload, name: str, unit: str) -> Finding | None:
-    if name not in payload.arrays:
-        return _lacks(payload, name)
-    has = payload.units.get(name, "")
-    if has == unit:
-        return None
-    return Finding(Decision.REJECT, f"the gate has {name} in {unit or 'no unit'}, the payload in {has or 'no unit'}")
-
-
-def _incomparable(payload: Payload, in_force: Payload, name: str) -> Finding | None:
-    old, new = in_force.units.get(name, ""), payload.units.get(name, "")
-    if old != new:
-        return Finding(
-            Decision.REJECT, f"{name} is in {new or 'no unit'}, in the payload in force in {old or 'no unit'}"
-        )
-    old_shape, new_shape = in_force[name].shape, payload[name].shape
-    if old_shape != new_shape:
-        return Finding(Decision.REJECT, f"{name} has shape {new_shape}, in the payload in force {old_shape}")
-    return None
 
 
 def _doubles(payload: Payload, name: str) -> Floats:
     return payload[name].astype(np.float64)
 
 
+def _distance(old: Floats, new: Floats) -> Floats:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(old == new, 0.0, np.abs(new - old))
+
+
 def _most_significant(moves: Floats, sigma: Floats) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         pulls = np.where(moves > 0, moves / sigma, 0.0)
     return int(np.argmax(np.where(np.isnan(moves), math.inf, pulls)))
-
-
-def _element(name: str, values: Floats, flat: int) -> str:
-    if values.ndim == 0:
-        return name
-    return f"{name}[{', '.join(str(int(i)) for i in np.unravel_index(flat, values.shape))}]"
-
-
-def _in(value: float, unit: str) -> str:
-    return f"{value:.6g} {unit}".rstrip()

@@ -20,7 +20,7 @@ from pipeline.exporting import export_folder
 from pipeline.plots import Interval, plot, save
 from pipeline.preparation import gates_of
 from pipeline.tables import as_text
-from pipeline.world import World, kinds_of
+from pipeline.world import World, kinds_of, set_up
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +108,7 @@ class ConditionsView:
         """Enter a payload from a file; says what became of it. Raises Refused when a gate is against it."""
         payload = read_payload(kind, file)
         at = RunLumi.parse(since)
-        world = self.world
+        world = set_up(self.world)
         with world.database.begin() as connection:
             db = world.conditions(connection)
             in_force = db.resolve(db.snapshot(world.global_tag(Sync.PROMPT)), at, [kind]).get(kind)
@@ -120,9 +120,11 @@ class ConditionsView:
 
     def lacking(self) -> Sequence[str]:
         """Kinds that have no payload to start from, in the tag that prompt uses."""
-        with self.world.database.read() as connection:
-            db = self.world.conditions(connection)
-            return [kind for kind in kinds_of(self.world.experiment) if not db.history(self._tag(kind))]
+        world = set_up(self.world)
+        with world.database.read() as connection:
+            db = world.conditions(connection)
+            tags = {kind: world.tag_of(kind, Sync.PROMPT) for kind in kinds_of(world.experiment)}
+            return [kind for kind, tag in tags.items() if not db.history(tag)]
 
     def _tag(self, kind: str) -> str:
         known = kinds_of(self.world.experiment)

@@ -138,7 +138,7 @@ class SourceFile:
         if name not in handle.trees:
             with _sound(self.path):
                 kinds = {key.partition(";")[0]: kind for key, kind in handle.file.classnames().items()}
-                trees = sorted(key for key, kind in kinds.items() if kind == "TTree")
+                trees = sorted(key for key, kind in kinds.items() if kind in ("TTree", "ROOT::RNTuple"))
                 if name in trees:
                     handle.trees[name] = handle.file[name]
             if name not in trees:
@@ -192,7 +192,7 @@ def _read(handle: _Handle, key: tuple[str, str], branch: Any, start: int, stop: 
     """Entries of a branch. A basket is decompressed whole in any case, so what is left of the last one is kept for
     the next read: chunks smaller than a basket then cost no more than reading the file in one go."""
     if key not in handle.ends:
-        handle.ends[key] = np.asarray(branch.entry_offsets, np.int64)
+        handle.ends[key] = _ends(branch)
     ends = handle.ends[key]
     first, kept = handle.rest.get(key, (0, None))
     if kept is None or not first <= start < first + len(kept):
@@ -206,6 +206,14 @@ def _read(handle: _Handle, key: tuple[str, str], branch: Any, start: int, stop: 
         since = max(first, last)
         handle.rest[key] = (since, kept if since == first else _copied(_part(kept, since - first, len(kept))))
     return _part(kept, start - first, stop - first)
+
+
+def _ends(branch: Any) -> NDArray[np.int64]:
+    """Where what is compressed together begins and ends: baskets of a TTree, clusters of an RNTuple."""
+    if hasattr(branch, "entry_offsets"):
+        return np.asarray(branch.entry_offsets, np.int64)
+    clusters = [cluster.num_first_entry for cluster in branch.ntuple.cluster_summaries]
+    return np.array([*(clusters or [0]), branch.ntuple.num_entries], np.int64)
 
 
 def _plain(values: Any) -> Any:

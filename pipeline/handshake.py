@@ -229,9 +229,13 @@ class Manifest:
         return [[kind, [[s.first, s.last, s.condition, s.payload] for s in found]] for kind, found in self._sorted()]
 
     def segments(self) -> tuple[Segment, ...]:
-        """Payload ids by unit, cut wherever any kind changes."""
+        """Payload ids by unit, cut wherever any kind changes; the first holds from the beginning of the run.
+
+        Units that come late, outside the stretches, get what the nearest had.
+        """
         starts = sorted({stretch.first for stretches in self.kinds.values() for stretch in stretches})
-        return tuple(Segment(start, self._ids_at(start)) for start in starts)
+        begins = [RunLumi(self.run).packed, *starts[1:]]
+        return tuple(Segment(begin, self._ids_at(start)) for begin, start in zip(begins, starts, strict=False))
 
     def _ids_at(self, unit: int) -> dict[str, str]:
         found = {kind: [s for s in stretches if s.first <= unit][-1] for kind, stretches in self._sorted()}

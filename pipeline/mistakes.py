@@ -50,10 +50,9 @@ def unknown(name: str, siblings: Iterable[str], prefix: str = "", everything: It
     'unknown setting `express.fracton`: did you mean `fraction`?'
     """
     there = sorted(siblings)
-    near = difflib.get_close_matches(name, there, n=1)
-    if not near:
-        # The right name in the wrong table is as common as a slip of the finger.
-        near = [full for full in sorted(everything) if full.rpartition(".")[2] == name][:1]
+    # The right name in the wrong table is as common as a slip of the finger.
+    elsewhere = [full for full in sorted(everything) if full.endswith(f".{name}")]
+    near = elsewhere[:1] or difflib.get_close_matches(name, there, n=1)
     if near:
         return f"unknown setting `{prefix}{name}`: did you mean `{near[0]}`?"
     can_be = f"there are {', '.join(there)}" if there else "nothing can be set here"

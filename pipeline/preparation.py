@@ -11,13 +11,14 @@ from calib.gates import Gate, gate_from_settings
 from calib.iov import RunLumi
 from calib.tags import Sync
 from pipeline import catalog, journal
+from pipeline.catalog import Layout
 from pipeline.chain import Chain
 from pipeline.express import RunContext
 from pipeline.handshake import Rules
 from pipeline.model import Step
 from pipeline.processing import Segment
 from pipeline.service import Way
-from pipeline.settings import Settings, apply_calibration_settings
+from pipeline.settings import Settings, SplittingSection, apply_calibration_settings
 from pipeline.splitting import Limits, split
 from pipeline.world import World
 
@@ -51,12 +52,7 @@ def _way(world: World, run: int) -> Way:
     with world.database.begin() as connection:
         units, _ = catalog.units(connection, run)
         inputs = catalog.inputs(connection, run)
-        layout = catalog.find_layout(connection, run, inputs)
-        if layout is None:
-            cut = settings.splitting
-            pieces = catalog.pieces_of(connection, run)
-            chunks = split(pieces, Limits(cut.events, cut.bytes, cut.block_events))
-            layout = catalog.save_layout(connection, run, inputs, chunks)
+        layout, fan_in = _layout(world, connection, run, inputs, settings.splitting)
         first_seen = _first_seen(world, connection, run)
         segments = _express_conditions(world, connection, run, units.tolist())
     handshake = settings.handshake
@@ -65,7 +61,7 @@ def _way(world: World, run: int) -> Way:
         inputs=inputs,
         layout=layout.name,
         leaves=layout.chunks,
-        fan_in=settings.splitting.fan_in,
+        fan_in=fan_in,
         experiment=world.experiment,
         calibrations=calibrations_of(world, settings),
         fraction=settings.express.fraction,
@@ -75,6 +71,24 @@ def _way(world: World, run: int) -> Way:
     )
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)
+
+
+def _layout(
+    world: World, connection: Connection, run: int, inputs: str, cut: SplittingSection
+) -> tuple[Layout, int]:
+    """How a run is cut, and how many chunks a branch joins: as on first sight of its events, whatever is set since.
+
+    The jobs in the ledger have that shape, and no result depends on it.
+    """
+    key = f"fan in/{inputs}"
+    layout = catalog.find_layout(connection, run, inputs)
+    if layout is not None:
+        return layout, int(journal.get_document(connection, run, key))
+    event_bytes = catalog.event_bytes(connection, run)
+    limits = Limits(cut.events, cut.bytes, cut.block_events, cut.units)
+    chunks = split(catalog.pieces_of(connection, run), limits, event_bytes.__getitem__)
+    journal.set_document(connection, run, key, cut.fan_in, world.now())
+    return catalog.save_layout(connection, run, inputs, chunks), cut.fan_in
 
 
 def _first_seen(world: World, connection: Connection, run: int) -> float:
@@ -99,6 +113,8 @@ def _express_conditions(
         snapshot = db.snapshot(world.global_tag(Sync.EXPRESS))
         resolved = db.resolve_run(snapshot, units, kinds) if kinds else []
         found = [[segment.since.packed, dict(segment.ids)] for segment in resolved]
+        if found:
+            found[0][0] = RunLumi(run).packed  # holds for earlier units too, should they come late
         journal.set_document(connection, run, key, found, world.now())
     return tuple(Segment(since, ids) for since, ids in found) or (Segment(RunLumi(run).packed, {}),)
 

@@ -107,7 +107,7 @@ def seconds_text(seconds: float) -> str:
     for unit in ("h", "min"):
         if seconds and seconds % _SECONDS[unit] == 0:
             return f"{int(seconds) // _SECONDS[unit]}{unit}"
-    return f"{seconds:g}s" if float(f"{seconds:g}") == seconds else f"{seconds!r}s"
+    return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"
 
 
 def _sum(value: Any, units: dict[str, int], expected: str) -> Decimal:

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from calib.iov import RunLumi
 from pipeline import accounting, catalog
 from pipeline.handshake import Manifest
+from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
 from pipeline.model import Counts
 from pipeline.service import Stage
@@ -36,12 +36,19 @@ class RunRow:
     reasons: Mapping[str, str]
     wake_at: float | None = None
     duplicates: int = 0
+    holes: tuple[str, ...] = ()
+    """ranges of units without data between the first and the last"""
     setbacks: tuple[Setback, ...] = ()
 
     @property
     def certified(self) -> bool:
         """Whether it has gone all the way."""
         return self.stage is Stage.CERTIFIED
+
+    @property
+    def in_order(self) -> bool:
+        """Whether there is nothing to look after: all of it done and good, nothing missing or left out."""
+        return self.certified and self.good == self.units and not (self.setbacks or self.duplicates or self.holes)
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,7 @@ class Summary:
         """0 all well, 3 something was set aside or is not good, 4 a run waits or is held."""
         if any(row.stage in (Stage.EXPRESS, Stage.CONDITIONS, Stage.PROMPT) for row in self.rows):
             return 4
-        wrong = any(not row.certified or row.good < row.units or row.setbacks or row.duplicates for row in self.rows)
-        return 3 if wrong or self.setbacks else 0
+        return 3 if self.setbacks or any(not row.in_order for row in self.rows) else 0
 
     def text(self, width: int = 160) -> str:
         """The table, for a terminal."""
@@ -119,6 +125,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         reasons=found["reasons"],
         wake_at=found["wake_at"],
         duplicates=sum(1 for _ in catalog.duplicates_of(connection, run)),
+        holes=_holes(units.tolist()),
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
     )
 
@@ -170,6 +177,8 @@ def _afterwords(summary: Summary) -> list[str]:
         lines += [f"run {row.run}: {setback.place}: {setback.reason}" for setback in row.setbacks]
         if row.duplicates:
             lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")
+        if row.holes:
+            lines.append(f"run {row.run}: no data for {summary.unit_name}s {', '.join(row.holes)}")
     lines += [f"set aside: {setback.place}: {setback.reason}" for setback in summary.setbacks]
     if summary.wall_s:
         lines.append(f"{summary.wall_s:.1f} s in all")
@@ -206,16 +215,10 @@ def explain(world: World, run: int) -> str:
             lines.append(f"{kind} {stretch['first']} to {stretch['last']}: {stretch['state']}, {payload}: {stretch['why']}")
     certification = world.books.document(run, "certification") or {"bad": {}}
     lines += [f"{unit} is not good: {'; '.join(why)}" for unit, why in certification["bad"].items()]
-    missing = holes(world, run)
-    if missing:
-        lines.append(f"no data for {world.experiment.unit_name}s {', '.join(missing)} between the first and the last")
     return "\n".join(lines)
 
 
-def holes(world: World, run: int) -> list[str]:
+def _holes(units: Sequence[int]) -> tuple[str, ...]:
     """Ranges of units missing between the first and the last of a run, as text."""
-    with world.database.read() as connection:
-        units, _ = catalog.units(connection, run)
-    lumis = [RunLumi.unpack(unit).lumi for unit in units.tolist()]
-    gaps = [(left + 1, right - 1) for left, right in zip(lumis, lumis[1:], strict=False) if right > left + 1]
-    return [str(first) if first == last else f"{first}-{last}" for first, last in gaps]
+    gaps = [gap for found in holes(units).values() for gap in found]
+    return tuple(str(first) if first == last else f"{first}-{last}" for first, last in gaps)

@@ -11,10 +11,14 @@ def as_text(heads: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
     """Rows under heads, as text without colours."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*heads, title=title or None, title_justify="left")
+    # As Text: units in brackets would be taken for markup.
+    table = Table(title=title or None, title_justify="left")
+    for head in heads:
+        table.add_column(Text(head))
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None).print(table)
     return stream.getvalue().rstrip("\n")

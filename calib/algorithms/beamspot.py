@@ -77,7 +77,9 @@ class BeamSpot(Calibration):
     significance: float = at_finalize(4.0)
     """a move counts from so many errors"""
     least_move: float = at_finalize(10e-4)
-    """cm; a smaller move in x or y never counts, nor one of less than half the width"""
+    """cm; inside a run a smaller move in x or y never counts, nor one of less than half the width"""
+    least_move_between_runs: float = at_finalize(5e-4)
+    """cm; from one run to the next a smaller move in x or y never counts"""
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Rows of tracks and vertices, and the number of events, by unit."""

@@ -196,8 +196,9 @@ def _iterate(points: _Points) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     variances = np.stack([np.maximum(mean, LEAST_SCATTER**2), np.zeros_like(mean)])
     settled = np.zeros(len(mean), np.bool_)
     for _ in range(PASSES):
-        moved_variances = _scatter(points, line, variances)
-        variances = np.where(settled, variances, moved_variances)
+        # Half a step: a whole one may run in a circle between two answers.
+        halfway = (variances + _scatter(points, line, variances)) / 2
+        variances = np.where(settled, variances, halfway)
         inside, _, variance = points.inside(line, variances)
         moved, normal = _solve(points, (1 - inside) ** 2 / variance)
         step = np.einsum("im,mii->m", (moved - line) ** 2, normal)

@@ -128,6 +128,7 @@ def test_a_full_disk_stays_a_full_disk(tmp_path: Path) -> None:
 def test_reading_in_pieces_is_reading_at_once(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     columns = some_events(60)
     path = tmp_path_factory.mktemp("pieces") / "t.root"
+    make = data.draw(st.sampled_from(["mktree", "mkrntuple"]))
     baskets = sorted(data.draw(st.sets(st.integers(1, 59), max_size=5)))
     with uproot.recreate(path) as file:
         types = {
@@ -135,7 +136,7 @@ def test_reading_in_pieces_is_reading_at_once(tmp_path_factory: pytest.TempPathF
             for name, values in columns.items()
             if name != "matrix"
         }
-        tree = file.mktree("Events", types)
+        tree = getattr(file, make)("Events", types)
         for start, stop in zip([0, *baskets], [*baskets, 60], strict=True):
             tree.extend({name: columns[name][start:stop] for name in types})
     source = SourceFile.open(path)

@@ -132,7 +132,7 @@ def manifest():
 def test_segments_cut_where_any_kind_changes():
     found = manifest().segments()
     assert [(s.since, s.ids) for s in found] == [
-        (at(1), {"beamspot": "p", "geometry": "g"}),
+        (at(0), {"beamspot": "p", "geometry": "g"}),
         (at(5), {"beamspot": "q", "geometry": "g"}),
     ]
 

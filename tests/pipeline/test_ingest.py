@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import uproot
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calib.calibration import Calibration
@@ -236,6 +236,7 @@ def test_second_copies_in_other_files_are_left_out_and_named(database: Database,
     assert [(bad.path, bad.entry, bad.event, bad.first_in) for bad in found] == [(b, 0, 3, a), (b, 1, 4, a)]
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(
     st.lists(
         st.lists(st.tuples(st.just(RUN), st.integers(0, 2), st.integers(0, 8)), max_size=12), min_size=1, max_size=4

@@ -121,13 +121,13 @@ class Tiny(Experiment):
         return (QualityTest("hit mean", "hit", low=-1.0, high=1.0, entries=5),)
 
 
-def write_file(path: Path, run: int, lumis: int = 4, events: int = 5, mean: float = 1.5, hits=True, **more) -> Path:
-    """A file of one run, `events` in each of its lumisections; every seventh event without a hit."""
-    rng = np.random.default_rng(run)
+def write_file(path: Path, number: int, lumis: int = 4, events: int = 5, mean: float = 1.5, hits=True, **more) -> Path:
+    """A file of run `number`, `events` in each lumisection; every seventh event without a hit; `more` columns."""
+    rng = np.random.default_rng(number)
     n = lumis * events
     counts = np.where(np.arange(n) % 7 == 3, 0, rng.integers(1, 5, n))
     columns = {
-        "run": np.full(n, run, np.uint32),
+        "run": np.full(n, number, np.uint32),
         "lumi": np.repeat(np.arange(1, lumis + 1), events).astype(np.uint32),
         "event": np.arange(1, n + 1, dtype=np.uint64),
     }

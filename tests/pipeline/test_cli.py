@@ -1,0 +1,112 @@
+"""The command line, from settings to the good-run list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.cli import main
+from pipeline.toml_text import toml_text
+from tests.pipeline.tiny import settings, write_file
+
+
+def tier0(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with settings and two files, after `tier0 run`."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(toml_text(settings(folder / "area")))
+    files = [write_file(folder / f"{run}.root", run) for run in (7, 8)]
+    done = tier0("run", folder / "tiny.toml", *files, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert "certified" in done.output and "7" in done.output
+    return folder
+
+
+@pytest.fixture
+def look(place: Path) -> Any:
+    def call(*words: object) -> str:
+        done = tier0(*words, "-s", place / "tiny.toml")
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    return call
+
+
+def test_status_and_why(look: Any) -> None:
+    assert "offset: 2 fresh" in look("status")
+    why = look("why", 8)
+    assert why.startswith("run 8, processing version 1: certified") and "offset 8:1 to 8:4: fresh" in why
+
+
+def test_an_unknown_run_is_refused_with_those_there_are(place: Path) -> None:
+    done = tier0("why", 9, "-s", place / "tiny.toml")
+    assert done.exit_code == 1 and "run 9 was never seen; the runs are 7, 8" in done.output
+
+
+def test_conditions_are_listed_shown_and_their_history_told(look: Any) -> None:
+    assert "offset_prompt_v1" in look("conditions", "list")
+    assert "mean [cm]" in look("conditions", "show", "offset")
+    history = look("conditions", "history", "offset")
+    assert "design values" in history and "made by the loop" in history
+    first = look("conditions", "history", "offset", "--as-of", 1)
+    assert "design values" in first and "made by the loop" not in first
+
+
+def test_an_export_is_read_back_by_an_upload(look: Any, place: Path) -> None:
+    written = look("conditions", "export", "offset", "-o", place / "export")
+    index = json.loads((place / "export" / "offset_prompt_v1.json").read_text())
+    assert str(place / "export") in written and len(index["intervals"]) == 3
+    file = place / "export" / index["intervals"][1]["file"]
+    fate = look("conditions", "upload", "offset", file, "--since", 9, "--reason", "the same again")
+    assert "accepted" in fate
+    assert index["intervals"][1]["payload"][:12] in look("conditions", "show", "offset").splitlines()[-2]
+
+
+def test_a_wrong_upload_is_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.npz").write_bytes(b"nothing")
+    words = ("--since", 9, "--reason", "test", "-s", place / "tiny.toml")
+    done = tier0("conditions", "upload", "offset", tmp_path / "no.npz", *words)
+    assert done.exit_code == 1 and "cannot be read as a payload" in done.output
+    np.savez(tmp_path / "good.npz", mean=1.0)
+    done = tier0("conditions", "upload", "ofset", tmp_path / "good.npz", *words)
+    assert done.exit_code == 1 and "this experiment has offset" in done.output
+
+
+def test_the_good_run_list_and_a_mask(look: Any, place: Path) -> None:
+    assert json.loads(look("certify")) == {"7": [[1, 4]], "8": [[1, 4]]}
+    (place / "mask.json").write_text('{"8": [[2, 3]]}')
+    look("certify", "--mask", place / "mask.json", "-o", place / "good.json")
+    assert json.loads((place / "good.json").read_text()) == {"8": [[2, 3]]}
+
+
+def test_a_dry_run_says_there_is_nothing_to_do(place: Path) -> None:
+    done = tier0("run", place / "tiny.toml", place / "7.root", "--dry-run")
+    assert done.exit_code == 0 and "nothing to do" in done.output
+
+
+def test_settings_are_checked(place: Path, tmp_path: Path) -> None:
+    assert "[experiment]" in tier0("settings", "check", place / "tiny.toml").output
+    (tmp_path / "wrong.toml").write_text('[experiment]\nname = "toy_collider"\n[express]\nfracton = 0.5\n')
+    done = tier0("settings", "check", tmp_path / "wrong.toml")
+    assert done.exit_code == 1 and "did you mean `fraction`" in done.output
+
+
+def test_without_a_settings_file_it_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = tier0("status")
+    assert done.exit_code == 2 and "say which with -s FILE" in done.output
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["conditions"], ["conditions", "upload"], ["why"]])
+def test_help_is_there(words: list[str]) -> None:
+    done = tier0(*words, "--help")
+    assert done.exit_code == 0 and "Usage:" in done.output
