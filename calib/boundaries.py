@@ -101,7 +101,7 @@ class Trend:
 def running_mean(trend: Trend, significance: float, flush: bool, rest: Block = ()) -> list[Interval]:
     """Cut a trend where it moves off the inverse-variance mean of the open interval. `rest` are undecided units.
 
-    A block is off if a coordinate differs from the mean by more than `significance` of its errors and by more than its floor.
+    A block is off if a coordinate is more than `significance` of its errors, and more than its floor, from the mean.
     Two blocks in a row off on the same side close the interval at the first of them; if they differ from one another
     as much, each opens an interval of its own. One alone is vetoed: left out of the mean and listed. At a run boundary
     there is no veto: a block that is off closes the interval at once, and one that was off at the end of its run gets

@@ -21,8 +21,8 @@ def _live(entry: FromClause) -> ColumnElement[bool]:
     return and_(entry.c.sequence <= _at("as_of"), holds, ~withdrawn)
 
 
-def _on_clock(unit: str, time: str) -> ColumnElement[int]:
-    return case((tags.c.clock == "time", _at(time)), else_=_at(unit))
+def _moment() -> ColumnElement[int]:
+    return case((tags.c.clock == "time", _at("time")), else_=_at("unit"))
 
 
 def _newest_first(statement: Select[Any], entry: FromClause) -> Select[Any]:
@@ -40,12 +40,11 @@ _held = entries.alias("held")
 ANSWERS = (
     select(
         members.c.kind,
+        tags.c.id.label("number"),
         tags.c.name,
         tags.c.clock,
         _newest_first(
-            select(_held.c.payload_id).where(
-                _held.c.tag_id == tags.c.id, _held.c.since <= _on_clock("unit", "time"), _live(_held)
-            ),
+            select(_held.c.payload_id).where(_held.c.tag_id == tags.c.id, _held.c.since <= _moment(), _live(_held)),
             _held,
         )
         .correlate(tags)
@@ -55,20 +54,19 @@ ANSWERS = (
     .select_from(_of_global_tag)
     .where(_these_kinds)
 )
-"""Kind, tag, clock and payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag`."""
+"""Kind, tag and payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag`."""
 
 CHANGES = (
-    select(members.c.kind, entries.c.since, entries.c.payload_id)
-    .select_from(_of_global_tag.join(entries, entries.c.tag_id == tags.c.id))
+    select(entries.c.tag_id, entries.c.since, entries.c.payload_id)
     .where(
-        _these_kinds,
-        entries.c.since > _on_clock("unit", "time"),
-        entries.c.since <= _on_clock("last_unit", "last_time"),
+        entries.c.tag_id.in_(bindparam("tags", expanding=True)),
+        entries.c.since > _at("first"),
+        entries.c.since <= _at("last"),
         _live(entries),
     )
     .order_by(entries.c.since, entries.c.sequence)
 )
-"""The entries that begin behind `unit` or `time` up to `last_unit` or `last_time`, in order."""
+"""The entries of `tags`, all of one clock, that begin behind `first` up to `last`, in order."""
 
 IN_FORCE = _newest_first(
     select(entries).where(

@@ -88,7 +88,7 @@ class ConditionsReader:
         `time` (ns since 1970) is where tags by time are looked up; ValueError when one needs it and it is missing.
         """
         held = self._held(snapshot, kinds, at.packed, time)
-        return self._conditions(at, {kind: payload for kind, (_, payload) in held.items() if payload is not None})
+        return self._conditions(at, {row.kind: row.payload_id for row in held if row.payload_id is not None})
 
     def resolve_run(
         self,
@@ -97,7 +97,7 @@ class ConditionsReader:
         kinds: Iterable[str] | None = None,
         times: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> list[Segment]:
-        """What holds over packed sorted units of one run, as segments of constant conditions; two look-ups in all.
+        """What holds over packed sorted units of one run, as segments of constant conditions; a few queries in all.
 
         The segments cover the run from the first unit to the last without a gap. `times` gives the begin of each
         unit (ns since 1970) for tags by time.
@@ -106,8 +106,11 @@ class ConditionsReader:
         if not len(asked.packed):
             return []
         first = self._held(snapshot, kinds, int(asked.packed[0]), asked.first_time)
-        changes = self._changes(snapshot, asked, list(first))
-        steps = [Steps(kind, clock, payload, changes.get(kind, {})) for kind, (clock, payload) in first.items()]
+        changes: dict[int, dict[int, str | None]] = {}
+        for by_time, bounds in asked.bounds.items():
+            numbers = [row.number for row in first if (row.clock == Clock.TIME) is by_time]
+            changes |= self._changes(snapshot, numbers, bounds)
+        steps = [Steps(row.kind, Clock(row.clock), row.payload_id, changes[row.number]) for row in first]
         return [
             Segment(since, until, self._conditions(since, ids)) for since, until, ids in constant_parts(asked, steps)
         ]
@@ -163,9 +166,7 @@ class ConditionsReader:
         first_later = self._connection.execute(later).scalar_one()
         return self._newest() if first_later is None else int(first_later) - 1
 
-    def _held(
-        self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None
-    ) -> dict[str, tuple[Clock, str | None]]:
+    def _held(self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None) -> Sequence[Row[Any]]:
         asked = {
             "global_tag": snapshot.global_tag,
             "kinds": sorted(self.global_tag(snapshot.global_tag) if kinds is None else set(kinds)),
@@ -179,21 +180,16 @@ class ConditionsReader:
         for row in rows:
             if time is None and row.clock == Clock.TIME:
                 raise ValueError(f"tag {row.name} of kind {row.kind!r} goes by time; give the time, ns since 1970")
-        return {row.kind: (Clock(row.clock), row.payload_id) for row in rows}
+        return rows
 
-    def _changes(self, snapshot: Snapshot, units: RunUnits, kinds: list[str]) -> dict[str, dict[int, str | None]]:
-        asked = {
-            "global_tag": snapshot.global_tag,
-            "kinds": kinds,
-            "unit": int(units.packed[0]),
-            "last_unit": int(units.packed[-1]),
-            "time": units.first_time,
-            "last_time": units.last_time,
-            "as_of": snapshot.sequence,
-        }
-        changes: dict[str, dict[int, str | None]] = {}
-        for kind, since, payload_id in self._connection.execute(lookup.CHANGES, asked):
-            changes.setdefault(kind, {})[since] = payload_id
+    def _changes(
+        self, snapshot: Snapshot, tags_asked: Sequence[int], bounds: tuple[int, int]
+    ) -> dict[int, dict[int, str | None]]:
+        changes: dict[int, dict[int, str | None]] = {number: {} for number in tags_asked}
+        if tags_asked:
+            asked = {"tags": tags_asked, "first": bounds[0], "last": bounds[1], "as_of": snapshot.sequence}
+            for number, since, payload_id in self._connection.execute(lookup.CHANGES, asked):
+                changes[number][since] = payload_id
         return changes
 
     def _conditions(self, at: RunLumi, ids: Mapping[str, str]) -> Conditions:

@@ -40,9 +40,12 @@ class RunUnits(NamedTuple):
         return None if self.times is None else int(self.times[0])
 
     @property
-    def last_time(self) -> int | None:
-        """When the last unit begins."""
-        return None if self.times is None else int(self.times[-1])
+    def bounds(self) -> dict[bool, tuple[int, int]]:
+        """Begin of the first and of the last unit: in units (False) and, where known, in time (True)."""
+        bounds = {False: (int(self.packed[0]), int(self.packed[-1]))}
+        if self.times is not None:
+            bounds[True] = int(self.times[0]), int(self.times[-1])
+        return bounds
 
 
 class Steps(NamedTuple):

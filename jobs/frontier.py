@@ -44,32 +44,37 @@ class _Trouble:
     attempts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What earlier starts of a job have left."""
+
+    tallies: Mapping[Node, int] = field(default_factory=dict)
+    """number of committed children of every upper node that is not committed but has some"""
+    losses: Mapping[Node, Sequence[Failure]] = field(default_factory=dict)
+    """losses and timeouts of nodes that are not committed"""
+    attempts: int = 0
+    """the last number given to an attempt under this epoch: none is given twice"""
+
+
 class Frontier:
     """The open edge of one job. Holds no more than what is in flight or in trouble, however many leaves there are.
 
-    `branches` gives the indexes of the branches not committed, in order; `tallies` the number of committed children
-    of every upper node that is not committed but has some; `history` the losses of earlier starts.
+    `branches` gives the indexes of the branches not committed, in order.
     """
 
-    def __init__(
-        self,
-        job: str,
-        tree: Tree,
-        limits: Limits,
-        branches: Iterator[int],
-        tallies: Mapping[Node, int] | None = None,
-        history: Mapping[Node, Sequence[Failure]] | None = None,
-    ) -> None:
+    def __init__(self, job: str, tree: Tree, limits: Limits, branches: Iterator[int], past: Past | None = None) -> None:
+        past = past or Past()
         self._job, self._tree, self._limits = job, tree, limits
         self._branches = branches
+        self._first_attempt = past.attempts + 1
         self._ready: deque[Node] = deque()
         self._delayed: list[tuple[float, Node]] = []
-        self._troubles = {node: _Trouble(tuple(past)) for node, past in (history or {}).items()}
+        self._troubles = {node: _Trouble(tuple(losses)) for node, losses in past.losses.items()}
         self._tallies: dict[Node, int] = {}
         self._aside: dict[int, Failure] = {}
-        self._good = bool(tallies)
+        self._good = bool(past.tallies)
         self._head: Launch | None = None
-        for node, count in sorted((tallies or {}).items()):
+        for node, count in sorted(past.tallies.items()):
             self._tally(node, count)
 
     def peek(self, now: float) -> Launch | None:
@@ -100,7 +105,7 @@ class Frontier:
         """Take in that a launch ended without its node being complete; a Stop ends the job."""
         old = self._troubles.get(launch.node, _Trouble())
         prior = replace(result, failures=()) if result.done else launch.prior
-        trouble = _Trouble((*old.history, *result.failures), prior, launch.attempt)
+        trouble = _Trouble((*old.history, *result.failures), prior, old.attempts + 1)
         self._troubles[launch.node] = trouble
         self._good = self._good or len(prior.done) > len(prior.aside)
         found = verdicts(trouble.history, self._limits)
@@ -142,7 +147,7 @@ class Frontier:
         trouble = self._troubles.get(node)
         leaves = tuple(self._tree.children(node)) if node.level == 1 else ()
         if trouble is None:
-            return Launch(node, 1, leaves)
+            return Launch(node, self._first_attempt, leaves)
         left = tuple(leaf for leaf in leaves if leaf not in trouble.prior.done)
         found = verdicts(trouble.history, self._limits)
         alone = {leaf for leaf, verdict in found.items() if isinstance(verdict, Again) and verdict.alone}
@@ -155,4 +160,4 @@ class Frontier:
             if isinstance(verdict := found.get(leaf), SetAside)
         }
         lonely = bool(suspects) or None in alone
-        return Launch(node, trouble.attempts + 1, run, absent, trouble.prior, lonely)
+        return Launch(node, self._first_attempt + trouble.attempts, run, absent, trouble.prior, lonely)

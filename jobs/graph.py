@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,11 +66,9 @@ def failure_of(error: BaseException, job: Job, launch: Launch) -> Failure:
 
 
 def executing(dask_scheduler: Any = None) -> list[tuple[Key, str, float]]:
-    """Run on the scheduler: every task that is being executed, its worker, and for how many seconds."""
-    # What a worker last reported is as old as its last heartbeat; a worker stuck in C code sends none.
-    now = time.time()
+    """Run on the scheduler: every task known to be executed, its worker, and for how many seconds (by heartbeat)."""
     return [
-        (task.key, worker.address, seconds + max(0.0, now - worker.last_seen))
+        (task.key, worker.address, seconds)
         for worker in dask_scheduler.workers.values()
         for task, seconds in worker.executing.items()
         if task.processing_on is worker

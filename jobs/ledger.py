@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, insert, select, update
 
-from jobs.frontier import Launch
+from jobs.frontier import Launch, Past
 from jobs.job import Job, Lane
 from jobs.lease import SecondDriver, StaleEpoch, check_epoch, drop_lease, renew_lease, take_lease
 from jobs.reduction import Aside, Node, NodeReceipt
@@ -74,12 +74,16 @@ class Ledger:
 
     # jobs
 
-    def add(self, job: Job) -> None:
-        """Enter a job, or find it there. Raises JobChanged when it is there with another shape."""
+    def add(self, job: Job) -> bool:
+        """Enter a job; False when it is there already. Raises JobChanged when it is there with another shape."""
         self._fence()
         row = _job_row(job) | {"state": JobState.OPEN, "reason": "", "added_at": self._clock()}
-        if not insert_new(self._connection, jobs, row) and (there := self.job(job.name)) != job:
+        if insert_new(self._connection, jobs, row):
+            return True
+        there = self.job(job.name)
+        if there is None or there.tree != job.tree:
             raise JobChanged(f"job {job.name} is in the ledger as {there}, not as {job}: give the new shape a new name")
+        return False
 
     def job(self, name: str) -> Job | None:
         """Give the job of this name."""
@@ -163,8 +167,13 @@ class Ledger:
         done = set(self._connection.scalars(self._places(job.name, 1, page)))
         return [index for index in page if index not in done]
 
-    def tallies(self, job: Job) -> dict[Node, int]:
-        """Give the number of committed children of every upper node that has some and is not committed itself."""
+    def past(self, job: Job) -> Past:
+        """Give what a new start of a job must know beside its open branches."""
+        mine = (starts.c.job == job.name) & (starts.c.epoch == self._epoch)
+        last = self._connection.scalar(select(func.max(starts.c.attempt)).where(mine))
+        return Past(self._tallies(job), self._losses(job), int(last or 0))
+
+    def _tallies(self, job: Job) -> dict[Node, int]:
         parent = nodes.alias()
         above = nodes.c.place // job.fan_in
         up = exists().where(parent.c.job == job.name, parent.c.level == nodes.c.level + 1, parent.c.place == above)
@@ -176,8 +185,8 @@ class Ledger:
         rows = self._connection.execute(query)
         return {Node(job.name, int(level) + 1, int(index)): int(count) for level, index, count in rows}
 
-    def losses(self, job: Job) -> dict[Node, list[Failure]]:
-        """Give the losses and timeouts of nodes that are not committed: a restart does not make them innocent."""
+    def _losses(self, job: Job) -> dict[Node, list[Failure]]:
+        # A restart does not make them innocent.
         grave = failures.c.cause.in_([Cause.LOST, Cause.TIMEOUT])
         committed = exists().where(*(nodes.c[key] == failures.c[key] for key in ("job", "level", "place")))
         query = select(failures).where(failures.c.job == job.name, grave, ~committed).order_by(failures.c.id)

@@ -38,6 +38,7 @@ __all__ = ["JobDone", "JobFailed", "NodeCommitted", "Options", "Runner", "Schedu
 logger = logging.getLogger(__name__)
 
 _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+_LOST = "the Dask scheduler is gone ({}); start again: nothing that is committed is done twice"
 _ANY_END = (Exception, asyncio.CancelledError)
 
 Begin = Callable[[], AbstractContextManager[Connection]]
@@ -145,18 +146,11 @@ class Runner:
         """
         if any(active.job.name == job.name for active in self._jobs):
             raise ValueError(f"job {job.name} runs already")
-        with self._begin() as connection:
-            ledger = Ledger(connection, self._epoch, self._options.wall)
-            ledger.add(job)
-            root = ledger.root(job)
-            if root is not None:
-                self._events.append(JobDone(job, root))
-                return
-            ledger.mark(job.name, JobState.OPEN)
-            tallies, history = ledger.tallies(job), ledger.losses(job)
-        branches = self._open_branches(job)
-        frontier = Frontier(job.name, job.tree, self._options.limits, branches, tallies, history)
-        active = _Active(job, to_bytes(work), items, frontier)
+        found = self._look_up(job)
+        if isinstance(found, JobDone):
+            self._events.append(found)
+            return
+        active = _Active(job, to_bytes(work), items, found)
         bisect.insort(self._jobs, active, key=lambda other: -other.job.lane)
         self._turn([])
 
@@ -185,6 +179,19 @@ class Runner:
         for token in list(self._flights):
             self._drop(token)
         self._jobs.clear()
+
+    def _look_up(self, job: Job) -> Frontier | JobDone:
+        limits = self._options.limits
+        with self._begin() as connection:
+            ledger = Ledger(connection, self._epoch, self._options.wall)
+            if ledger.add(job):
+                return Frontier(job.name, job.tree, limits, iter(range(job.tree.width(1))))
+            root = ledger.root(job)
+            if root is not None:
+                return JobDone(job, root)
+            ledger.mark(job.name, JobState.OPEN)
+            past = ledger.past(job)
+        return Frontier(job.name, job.tree, limits, self._open_branches(job), past)
 
     # waiting
 
@@ -217,6 +224,8 @@ class Runner:
     # one turn: take in what arrived, choose what follows, write it all down, submit
 
     def _turn(self, arrivals: Sequence[tuple[int, Any, float]]) -> None:
+        if self._client.status != "running":
+            raise SchedulerLost(_LOST.format(self._client.status))
         turn = _Turn()
         for token, value, arrived_at in arrivals:
             flight = self._drop(token)
@@ -240,7 +249,7 @@ class Runner:
         if isinstance(value, NodeReceipt | Partial):
             return value
         if isinstance(value, _CANCELLED):
-            raise SchedulerLost(f"the Dask scheduler is gone ({value}); start again: nothing committed is done twice")
+            raise SchedulerLost(_LOST.format(value))
         if isinstance(value, KilledWorker) and value.last_worker.address in self._ended_workers:
             return Partial()  # it was this driver that ended the worker: nobody's fault
         return Partial(failures=(failure_of(value, flight.active.job, flight.launch),))

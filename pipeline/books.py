@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.job import Job
-from jobs.ledger import Ledger
-from jobs.reduction import NodeReceipt
 from pipeline import accounting, journal
 from pipeline.database import Database
 from pipeline.handshake import Condition, Manifest
 
 NO_RUN = 0
 VERSIONS = "processing versions"
-READING = 0
-"""an epoch for those who only read the ledger"""
 
 
 @dataclass(frozen=True)
@@ -28,26 +24,6 @@ class Books:
     database: Database
     version: int
     now: Callable[[], float]
-
-    def made(self, lineages: Sequence[str]) -> dict[str, str]:
-        """Which of these products exist, and the job that holds each."""
-        with self.database.read() as connection:
-            return accounting.made_by(connection, lineages)
-
-    def add_products(self, lineages: Iterable[str], job: str) -> None:
-        """Enter what a completed job has made."""
-        with self.database.begin() as connection:
-            accounting.add_products(connection, lineages, job)
-
-    def result(self, job: str) -> NodeReceipt:
-        """The root of a completed job. Raises LookupError when it is not complete."""
-        with self.database.read() as connection:
-            ledger = Ledger(connection, READING)
-            found = ledger.job(job)
-            root = ledger.root(found) if found else None
-        if root is None:
-            raise LookupError(f"job {job} is not complete; run it again")
-        return root
 
     def unbalanced(self, run: int, job: Job) -> str:
         """What is wrong with the accounts of a completed job; empty if every event is accounted for once."""

@@ -221,37 +221,47 @@ def save_layout(connection: Connection, run: int, name: str, chunks_of_run: Iter
 
 def find_layout(connection: Connection, run: int, name: str) -> Layout | None:
     """The layout of a run by that name."""
-    row = _layout(connection, run, name)
+    query = sa.select(layouts).where(layouts.c.run == run, layouts.c.name == name)
+    row = connection.execute(query).one_or_none()
     return None if row is None else Layout(row.run, row.name, row.chunks, row.events)
 
 
 def chunks(connection: Connection, run: int, name: str, wanted: range) -> list[Chunk]:
     """Some chunks of a layout, in order. Raises UnknownLayout."""
-    row = _layout(connection, run, name)
-    if row is None:
-        raise UnknownLayout(f"run {run} was never cut as {name}")
     columns = (chunk_pieces.c.chunk, files.c.path, chunk_pieces.c.start, chunk_pieces.c.stop, chunk_pieces.c.unit)
-    joined = chunk_pieces.join(files, files.c.id == chunk_pieces.c.file_id)
-    query = sa.select(*columns).select_from(joined).where(chunk_pieces.c.layout_id == row.id)
-    query = query.where(chunk_pieces.c.chunk.between(wanted.start, wanted.stop - 1))
+    joined = _LAID_OUT.join(files, files.c.id == chunk_pieces.c.file_id)
+    query = sa.select(*columns).select_from(joined).where(_among(run, name, wanted))
     rows = connection.execute(query.order_by(chunk_pieces.c.chunk, chunk_pieces.c.place)).all()
+    if not rows:
+        _must_exist(connection, run, name)
     return [
         Chunk(run, index, tuple(Piece(path, start, stop, unit) for _, path, start, stop, unit in found))
         for index, found in groupby(rows, key=lambda row: int(row.chunk))
-        if index in wanted
     ]
 
 
 def promised(connection: Connection, run: int, name: str, wanted: range) -> dict[tuple[int, int], int]:
     """How many events chunks of a layout have by unit: (chunk, packed unit) to events. Raises UnknownLayout."""
-    row = _layout(connection, run, name)
-    if row is None:
-        raise UnknownLayout(f"run {run} was never cut as {name}")
     total = sa.cast(sa.func.sum(chunk_pieces.c.stop - chunk_pieces.c.start), sa.BigInteger)
-    query = sa.select(chunk_pieces.c.chunk, chunk_pieces.c.unit, total).where(chunk_pieces.c.layout_id == row.id)
-    query = query.where(chunk_pieces.c.chunk.between(wanted.start, wanted.stop - 1))
-    rows = connection.execute(query.group_by(chunk_pieces.c.chunk, chunk_pieces.c.unit))
-    return {(chunk, unit): events for chunk, unit, events in rows}
+    query = sa.select(chunk_pieces.c.chunk, chunk_pieces.c.unit, total).select_from(_LAID_OUT)
+    query = query.where(_among(run, name, wanted)).group_by(chunk_pieces.c.chunk, chunk_pieces.c.unit)
+    found = {(chunk, unit): events for chunk, unit, events in connection.execute(query)}
+    if not found:
+        _must_exist(connection, run, name)
+    return found
+
+
+_LAID_OUT = chunk_pieces.join(layouts, layouts.c.id == chunk_pieces.c.layout_id)
+
+
+def _among(run: int, name: str, wanted: range) -> sa.ColumnElement[bool]:
+    inside = chunk_pieces.c.chunk.between(wanted.start, wanted.stop - 1)
+    return sa.and_(layouts.c.run == run, layouts.c.name == name, inside)
+
+
+def _must_exist(connection: Connection, run: int, name: str) -> None:
+    if find_layout(connection, run, name) is None:
+        raise UnknownLayout(f"run {run} was never cut as {name}")
 
 
 def _current(connection: Connection, path: str) -> sa.Row[Any] | None:
@@ -307,7 +317,3 @@ def _chunk_rows(chunk: Chunk, layout: int, ids: dict[str, int]) -> Iterator[dict
     for place, piece in enumerate(chunk.pieces):
         row = {"layout_id": layout, "chunk": chunk.index, "place": place, "file_id": ids[piece.path]}
         yield row | {"start": piece.start, "stop": piece.stop, "unit": piece.unit}
-
-
-def _layout(connection: Connection, run: int, name: str) -> sa.Row[Any] | None:
-    return connection.execute(sa.select(layouts).where(layouts.c.run == run, layouts.c.name == name)).one_or_none()

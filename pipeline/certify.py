@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calib.accumulators import UnitHistogram
 from calib.iov import RunLumi
@@ -171,8 +170,6 @@ def good_runs(documents: Iterable[Mapping[str, Any]]) -> dict[str, list[list[int
     for document in documents:
         merged.update(document["good"])
     return dict(sorted(merged.items(), key=lambda item: int(item[0])))
-
-
 
 
 def cut_down(found: Mapping[str, Sequence[Sequence[int]]], mask: Ranges) -> dict[str, list[list[int]]]:

@@ -115,7 +115,9 @@ class Chain:
         spans = self.calibration.granularity is Granularity.SPAN
         if spans and not self._closed_after(run):
             return None
-        return tuple(j for j in self._judged if j.first <= RunLumi(run + 1).packed - 1 and j.last >= RunLumi(run).packed)
+        return tuple(
+            j for j in self._judged if j.first <= RunLumi(run + 1).packed - 1 and j.last >= RunLumi(run).packed
+        )
 
     def _closed_after(self, run: int) -> bool:
         """Whether no open unit of a span can still belong to the run."""
@@ -140,6 +142,4 @@ class Chain:
     def publishes(self, run: int) -> bool:
         """Whether the run has, or may still get, a payload of its own that later runs could lean on."""
         judged = self.judged(run)
-        return judged is None and run not in self._broken or any(
-            j.decision is Decision.PUBLISH for j in judged or ()
-        )
+        return (judged is None and run not in self._broken) or any(j.decision is Decision.PUBLISH for j in judged or ())

@@ -138,7 +138,9 @@ def demo(folder: Path) -> None:
 
 @main.command()
 @click.option("--mask", type=click.Path(path_type=Path), help="Keep only what this certification file has.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the good-run list here, not to the screen.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Write the good-run list here, not to the screen."
+)
 @_settings_option
 def certify(mask: Path | None, output: Path | None, settings: Path | None) -> None:
     """The good-run list of all certified runs, as CMS's JSON.
@@ -147,7 +149,6 @@ def certify(mask: Path | None, output: Path | None, settings: Path | None) -> No
     tier0 certify -o golden.json
     tier0 certify --mask Cert_2012.json
     """
-
 
     text = json.dumps(_open(settings).good_runs(mask)) + "\n"
     if output:
@@ -232,9 +233,7 @@ def conditions_export(kind: str, tag: str | None, output: Path, settings: Path |
     click.option("--reason", required=True, help="Why; kept in the history."),
     _tag,
 )
-def conditions_upload(
-    kind: str, file: Path, since: str, reason: str, tag: str | None, settings: Path | None
-) -> None:
+def conditions_upload(kind: str, file: Path, since: str, reason: str, tag: str | None, settings: Path | None) -> None:
     """Enter a payload made elsewhere: an npz file with its arrays, or an exported zarr folder.
 
     It goes through the gates of its kind, and you are told what became of it.

@@ -51,6 +51,8 @@ class RunContext:
     """express conditions"""
     conditions_root: str
     area: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """what the workers run on: recorded in every output, never compared"""
 
 
 def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
@@ -86,6 +88,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         "run": context.run,
         "lineage": name,
         "experiment": context.experiment.name,
+        "environment": dict(context.environment),
         "conditions": [[segment.since, dict(segment.ids)] for segment in context.segments],
     }
     work = ChunkWork(
@@ -186,9 +189,7 @@ def conclusion_note(conclusion: Conclusion) -> dict[str, Any]:
     }
 
 
-def finalize_job(
-    run: int, work: FinalizeWork, states: Sequence[StateFile]
-) -> Job:
+def finalize_job(run: int, work: FinalizeWork, states: Sequence[StateFile]) -> Job:
     """The conditions future of one calibration: a job of one leaf, named by what it depends on."""
     name = lineage(
         finalize=work.calibration.finalize_settings(),

@@ -165,7 +165,9 @@ def _interval(judged: Judged, kind: KindView, rules: Rules, late: bool) -> Stret
         state = _too_little(kind, rules, late, judged.why)
         return state if isinstance(state, str) else Stretch(judged.first, judged.last, *state)
     if judged.decision is Decision.PUBLISH:
-        why = judged.why or ("made from these data" + (", move seen in the last unit only" if judged.unconfirmed else ""))
+        why = judged.why or (
+            "made from these data" + (", move seen in the last unit only" if judged.unconfirmed else "")
+        )
         return Stretch(judged.first, judged.last, Condition.FRESH, judged.payload, why)
     if judged.decision is Decision.NO_CHANGE:
         return Stretch(judged.first, judged.last, Condition.CARRIED, None, judged.why)

@@ -9,9 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.ledger import Ledger
 from pipeline import catalog, journal
-from pipeline.books import READING
 from pipeline.chain import Chain
 from pipeline.database import open_database
 from pipeline.express import INGREDIENTS, StateFile, express_ingredients, express_products, finalize_job, state_product
@@ -83,7 +81,7 @@ def _copy(world: World, folder: Path) -> World:
 
 def _express(world: World, way: Way) -> list[Todo]:
     wanted = express_products(way.context)
-    made = world.books.made(list(wanted.values()))
+    made = world.products.made(list(wanted.values()))
     missing = [name for name, lineage in wanted.items() if lineage not in made]
     if not missing:
         return []
@@ -125,18 +123,14 @@ def _rest(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     if manifest is None:
         why = f"no manifest in processing version {world.books.version}"
         return [*todos, Todo(way.run, "publish, release, then prompt where its conditions differ", why)]
-    with world.database.read() as connection:
-        ledger = Ledger(connection, READING)
-        job = ledger.job(prompt_name(way.context, manifest, world.tiers))
-        done = job is not None and ledger.root(job) is not None
-    if not done:
+    if world.products.find(prompt_name(way.context, manifest, world.tiers)) is None:
         todos.append(Todo(way.run, "prompt", "not complete", _run_events(world, way.run)))
     return todos
 
 
 def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     wanted = express_products(way.context)
-    made = world.books.made(list(wanted.values()))
+    made = world.products.made(list(wanted.values()))
     todos = []
     for chain in chains:
         kind = chain.calibration.kind
@@ -146,7 +140,7 @@ def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
         if product not in made:
             todos.append(Todo(way.run, f"finalize {kind}", "its state is to be made"))
             continue
-        state = world.books.result(made[product]).state.files[0].path
+        state = world.products.result(made[product]).state.files[0].path
         chain.ready(way.run, StateFile(state, product))
         todos += [Todo(ask.run, f"finalize {kind}", why) for ask, why in _open_asks(world, chain)]
     return todos
@@ -157,14 +151,9 @@ def _open_asks(world: World, chain: Chain) -> list[tuple[Any, str]]:
     todo = []
     while asks := chain.asks():
         for ask in asks:
-            with world.database.read() as connection:
-                ledger = Ledger(connection, READING)
-                job = ledger.job(finalize_job(ask.run, ask.work, ask.states).name)
-                root = ledger.root(job) if job else None
+            root = world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
             if root is None:
                 todo.append((ask, "its settings, its states or what went before have changed"))
             else:
                 chain.concluded(ask.run, root.leaves[0].note["conclusions"], world.store)
     return todo
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -23,9 +23,14 @@ from pipeline.splitting import Limits, split
 from pipeline.world import World
 
 
-def prepare(world: World, runs: Sequence[int]) -> tuple[list[Way], list[Chain]]:
-    """Every run's way, in order, and the chains of their calibrations. Cuts a run only on first sight of its events."""
-    ways = [_way(world, run) for run in sorted(runs)]
+def prepare(
+    world: World, runs: Sequence[int], environment: Mapping[str, str] | None = None
+) -> tuple[list[Way], list[Chain]]:
+    """Every run's way, in order, and the chains of their calibrations. Cuts a run only on first sight of its events.
+
+    `environment` is what the workers run on, recorded in every output.
+    """
+    ways = [_way(world, run, environment or {}) for run in sorted(runs)]
     return ways, _chains(world, ways)
 
 
@@ -47,7 +52,7 @@ def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
     return tuple(sorted({*made, *world.experiment.needs(Step.PROMPT)}))
 
 
-def _way(world: World, run: int) -> Way:
+def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
     settings = world.settings.for_run(run)
     with world.database.begin() as connection:
         units, _ = catalog.units(connection, run)
@@ -68,14 +73,13 @@ def _way(world: World, run: int) -> Way:
         segments=segments,
         conditions_root=str(world.store.root),
         area=str(world.area),
+        environment=environment,
     )
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)
 
 
-def _layout(
-    world: World, connection: Connection, run: int, inputs: str, cut: SplittingSection
-) -> tuple[Layout, int]:
+def _layout(world: World, connection: Connection, run: int, inputs: str, cut: SplittingSection) -> tuple[Layout, int]:
     """How a run is cut, and how many chunks a branch joins: as on first sight of its events, whatever is set since.
 
     The jobs in the ledger have that shape, and no result depends on it.
@@ -101,9 +105,7 @@ def _first_seen(world: World, connection: Connection, run: int) -> float:
     return float(found["at"])
 
 
-def _express_conditions(
-    world: World, connection: Connection, run: int, units: Sequence[int]
-) -> tuple[Segment, ...]:
+def _express_conditions(world: World, connection: Connection, run: int, units: Sequence[int]) -> tuple[Segment, ...]:
     """What express of a run uses: taken once, on first sight, and the same ever after."""
     key = world.books.key("express conditions")
     found = journal.get_document(connection, run, key)

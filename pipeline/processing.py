@@ -230,7 +230,9 @@ def _counts(
 ) -> dict[int, Counts]:
     """What became of the events, by packed unit."""
     all_units, inner = packed_units(events), packed_units(inside)
-    lost = {name: _by_unit(inner[mask]) for name, mask in filtered.items()} | {NOT_EXPRESS: _by_unit(all_units[outside])}
+    lost = {name: _by_unit(inner[mask]) for name, mask in filtered.items()} | {
+        NOT_EXPRESS: _by_unit(all_units[outside])
+    }
     counts = {}
     for unit, read in _by_unit(all_units).items():
         reasons = {name: found[unit] for name, found in lost.items() if unit in found}

@@ -40,6 +40,7 @@ def prompt_job(
         "run": context.run,
         "lineage": name,
         "experiment": context.experiment.name,
+        "environment": dict(context.environment),
         "manifest": manifest.to_document(),
     }
     work = ChunkWork(

@@ -13,8 +13,8 @@ from pipeline.conditions_view import Refused
 from pipeline.database import DatabaseRefused
 from pipeline.experiments.registry import UnknownExperiment
 from pipeline.plots import NothingToPlot
-from pipeline.service import SiteStopped
 from pipeline.settings import SettingsError
+from pipeline.site import SiteStopped
 from pipeline.tier0 import NoFiles
 
 SITE = (SiteStopped, SecondDriver, StaleEpoch, SchedulerLost)

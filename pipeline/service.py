@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -20,13 +20,24 @@ from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
 from pipeline.certify import certify
 from pipeline.chain import Ask, Chain
-from pipeline.express import EVENTS, INGREDIENTS, RunContext, StateFile, express_ingredients, express_job, express_products, finalize_job, state_product
+from pipeline.express import (
+    EVENTS,
+    INGREDIENTS,
+    RunContext,
+    StateFile,
+    express_ingredients,
+    express_job,
+    express_products,
+    finalize_job,
+    state_product,
+)
 from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, decide
 from pipeline.journal import Setback
 from pipeline.model import Chunk
 from pipeline.processing import QUALITY
 from pipeline.prompt import prompt_job
 from pipeline.release import NoConditions, release
+from pipeline.site import REMEDY, SiteStopped
 from pipeline.world import World
 
 
@@ -41,10 +52,6 @@ class Stage(StrEnum):
     """all done"""
     STOPPED = "stopped"
     """a step could not be completed; the reason says what to do"""
-
-
-class SiteStopped(Exception):
-    """Nothing that runs here can succeed until somebody mends the site; nothing is lost, the next start goes on."""
 
 
 @dataclass
@@ -142,12 +149,17 @@ class Service:
         if isinstance(event, JobDone):
             then(event.root)
         elif event.stop:
-            raise SiteStopped(event.reason)
+            raise SiteStopped(f"{event.reason}; {REMEDY}")
         else:
             otherwise(event.reason)
 
     def _start(
-        self, job: Job, work: Work, items: Callable[[range], Sequence[Any]], then: Callable[[NodeReceipt], None], way: Way
+        self,
+        job: Job,
+        work: Work,
+        items: Callable[[range], Sequence[Any]],
+        then: Callable[[NodeReceipt], None],
+        way: Way,
     ) -> None:
         self._next[job.name] = (then, partial(self._stop, way, job.group))
         self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
@@ -165,7 +177,7 @@ class Service:
     def _begin(self, way: Way) -> None:
         way.began_at = self._world.now()
         wanted = express_products(way.context)
-        made = self._world.books.made(list(wanted.values()))
+        made = self._world.products.made(list(wanted.values()))
         missing = {name: value for name, value in wanted.items() if value not in made}
         if not missing:
             self._express_done(way, wanted)
@@ -184,16 +196,16 @@ class Service:
         if problem:
             self._stop(way, job.group, problem)
             return
-        self._world.books.add_products(missing.values(), job.name)
+        self._world.products.add(missing.values(), job.name)
         self._world.books.record_for_ever(way.run, INGREDIENTS, express_ingredients(way.context))
         self._express_done(way, wanted)
 
     def _express_done(self, way: Way, wanted: Mapping[str, str]) -> None:
         self._enter(way, Stage.CONDITIONS)
-        made = self._world.books.made(list(wanted.values()))
+        made = self._world.products.made(list(wanted.values()))
         for calibration in way.context.calibrations:
             product = wanted[state_product(calibration.kind)]
-            root = self._world.books.result(made[product])
+            root = self._world.products.result(made[product])
             chain = self._chain_of[calibration.kind, way.run]
             chain.ready(way.run, StateFile(root.state.files[0].path, product))
         self._ask()
@@ -207,11 +219,11 @@ class Service:
                 self._finalize(chain, ask)
 
     def _finalize(self, chain: Chain, ask: Ask) -> None:
-        job = finalize_job(ask.run, ask.work, ask.states)
+        job, work = finalize_job(ask.run, ask.work, ask.states), replace(ask.work, probe=self._world.probe)
         way = self._ways[ask.run]
         self._next[job.name] = (partial(self._concluded, chain, ask.run), partial(self._failed, chain, ask.run))
         self._leaves[job.name] = (way.run, Stage.CONDITIONS, 0, 1)
-        self._runner.start(job, ask.work, lambda leaves: [ask.states])
+        self._runner.start(job, work, lambda leaves: [ask.states])
 
     def _concluded(self, chain: Chain, run: int, root: NodeReceipt) -> None:
         note = root.leaves[0].note
@@ -294,7 +306,7 @@ class Service:
     def _prompt(self, way: Way, manifest: Manifest) -> None:
         way.manifest, way.reasons, way.wake_at = manifest, {}, None
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
-        self._world.probe("submit")
+        self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
         self._start(job, work, self._chunks(way), partial(self._prompt_done, way, job, manifest), way)
         self._tell(way)

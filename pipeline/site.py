@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.retry import Cause, classify
 
+REMEDY = "mend that, then start again: nothing is lost"
+
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _POSTGRES = {"53100", "25006"}
 """disk full; read-only transaction"""
@@ -28,7 +30,7 @@ def stopped_by_site() -> Iterator[None]:
         if not is_site(problem):
             raise
         word = str(problem.orig) if isinstance(problem, DBAPIError) else str(problem)
-        raise SiteStopped(f"{word}: make room, then start again; nothing is lost") from problem
+        raise SiteStopped(f"{word}; {REMEDY}") from problem
 
 
 def is_site(problem: BaseException) -> bool:

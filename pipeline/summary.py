@@ -132,7 +132,16 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
 
 def _heads(unit_name: str) -> list[str]:
     events = [f"{step}: in = out + filtered + bad" for step in ("express", "prompt")]
-    return ["run", f"{unit_name}s", *events, "conditions", "quality", "good", "express, conditions, prompt [s]", "stage"]
+    return [
+        "run",
+        f"{unit_name}s",
+        *events,
+        "conditions",
+        "quality",
+        "good",
+        "express, conditions, prompt [s]",
+        "stage",
+    ]
 
 
 def _cells(row: RunRow) -> list[str]:
@@ -212,7 +221,9 @@ def explain(world: World, run: int) -> str:
     for kind, stretches in (manifest or {"kinds": {}})["kinds"].items():
         for stretch in stretches:
             payload = (stretch["payload"] or "none")[:12]
-            lines.append(f"{kind} {stretch['first']} to {stretch['last']}: {stretch['state']}, {payload}: {stretch['why']}")
+            lines.append(
+                f"{kind} {stretch['first']} to {stretch['last']}: {stretch['state']}, {payload}: {stretch['why']}"
+            )
     certification = world.books.document(run, "certification") or {"bad": {}}
     lines += [f"{unit} is not good: {'; '.join(why)}" for unit, why in certification["bad"].items()]
     return "\n".join(lines)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import glob
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from sqlalchemy.exc import DBAPIError
+
 from jobs.cluster import ClusterSettings, describe, open_cluster
-from jobs.inspection import verify
+from jobs.inspection import numerical_class, verify
 from jobs.ledger import drop_lease, take_lease
 from jobs.runner import Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
 from pipeline.conditions_view import ConditionsView
+from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.ingest import ingest
 from pipeline.plan import Plan, plan
@@ -27,6 +30,7 @@ from pipeline.processing import nothing
 from pipeline.progress import show
 from pipeline.service import News, Service
 from pipeline.settings import Settings, load_settings, settings_from
+from pipeline.site import stopped_by_site
 from pipeline.summary import Summary, explain, summarize
 from pipeline.warm import WarmWorkers, warm_up
 from pipeline.world import World, open_world, set_up
@@ -57,7 +61,8 @@ class Tier0:
         probe: Callable[[str], None] = nothing,
     ) -> None:
         self.settings: Settings = _settings(settings)
-        self._world: World = open_world(self.settings, experiment, clock, probe)
+        with stopped_by_site():
+            self._world: World = open_world(self.settings, experiment, clock, probe)
         self._stack = ExitStack()
         self.mismatches: tuple[str, ...] = ()
 
@@ -100,17 +105,12 @@ class Tier0:
         on the same database, and SiteStopped when nothing can run (a full disk); nothing is lost then.
         """
         began = time.monotonic()
-        world = self._world = set_up(self._world)
-        with world.database.begin() as connection:
-            epoch = take_lease(connection)
-        try:
+        with stopped_by_site(), _lease(self._world.database) as epoch:
+            world = self._world = set_up(self._world)
             runs = self._take_in(files)
             with show(progress, world.experiment.unit_name) as listen:
                 self._work_off(runs, epoch, listen, wait)
-        finally:
-            with world.database.begin() as connection:
-                drop_lease(connection, epoch)
-        return summarize(world, runs, time.monotonic() - began)
+            return summarize(world, runs, time.monotonic() - began)
 
     def plan(self, *files: Path | str) -> Plan:
         """What `run` would do with these files, and why. Does nothing."""
@@ -136,8 +136,12 @@ class Tier0:
         return "\n".join([self.settings.as_text(), *words])
 
     def hold(self, run: int, reason: str) -> None:
-        """Keep a run's prompt from being released, whatever its conditions say."""
+        """Keep a run's prompt from being released, whatever its conditions say, until `let_go`."""
         self._world.books.record(run, "hold", {"reason": f"{self._world.author}: {reason}"})
+
+    def let_go(self, run: int) -> None:
+        """Take back a `hold`: the next `run` releases it when its conditions allow."""
+        self._world.books.record(run, "hold", {})
 
     def _cluster(self) -> ClusterSettings:
         """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""
@@ -153,7 +157,7 @@ class Tier0:
 
     def _work_off(self, runs: Sequence[int], epoch: int, listen: Callable[[News], None], wait: bool) -> None:
         world = self._world
-        ways, chains = prepare(world, runs)
+        ways, chains = prepare(world, runs, numerical_class(self.client))
         runner = Runner(
             self.client,
             world.database.begin,
@@ -165,6 +169,19 @@ class Tier0:
             Service(world, runner, epoch, ways, chains, listen).work_off(wait)
         finally:
             runner.close()
+
+
+@contextmanager
+def _lease(database: Database) -> Iterator[int]:
+    """The epoch of the one driver of a database. Raises SecondDriver."""
+    with database.begin() as connection:
+        epoch = take_lease(connection)
+    try:
+        yield epoch
+    finally:
+        # On a full disk this fails too, and must not hide why; the lease of a process that is gone is taken over.
+        with suppress(DBAPIError), database.begin() as connection:
+            drop_lease(connection, epoch)
 
 
 def _settings(given: Path | str | Mapping[str, Any]) -> Settings:

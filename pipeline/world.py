@@ -27,6 +27,7 @@ from pipeline.experiments.registry import find_experiment
 from pipeline.lineage import lineage
 from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
+from pipeline.products import Products
 from pipeline.release import Publication
 from pipeline.schema import catalog_metadata
 from pipeline.settings import Settings
@@ -64,6 +65,11 @@ class World:
     def global_tag(self, serves: Sync) -> str:
         """The global tag for prompt or express of this processing version."""
         return f"{serves}_v{self.books.version}"
+
+    @property
+    def products(self) -> Products:
+        """Which results exist already."""
+        return Products(self.database)
 
     @property
     def tiers(self) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from calib.algorithms import beamspot_payload
 from calib.algorithms.beamspot_payload import Measured, combine
 from calib.algorithms.beamspot_tracks import Lines, Tracks, fit_lines
 from calib.algorithms.beamspot_vertices import Vertices, fit_region
-from calib.boundaries import Block, Interval, Trend, merge_until_enough, running_mean
+from calib.boundaries import Block, Interval, Trend, merge_until_enough, run_of, running_mean
 from calib.calibration import (
     Calibration,
     Columns,
@@ -70,7 +70,7 @@ class BeamSpot(Calibration):
     """so many of a unit are kept, those of largest pT"""
     keep_vertices: int = 1000
     """so many of a unit are kept, those best measured in x and y"""
-    min_tracks: int = at_finalize(50)
+    min_tracks: int = at_finalize(100)
     """fewer make no payload; and the units of one point of the trend have at least so many"""
     min_vertices: int = at_finalize(100)
     """with fewer, widths and length are carried: their fit would be biased, and mostly fail"""
@@ -137,25 +137,28 @@ class BeamSpot(Calibration):
         return merge_until_enough(units, np.diff(edges), self.min_tracks, flush)
 
     def _follow(self, state: State, blocks: Sequence[Block]) -> Trend:
-        rows: UnitRows = state["tracks"]
-        values, errors = np.full((2, len(blocks), 3), np.nan)
-        floors = np.full((len(blocks), 3), self.least_move)
-        starts = np.searchsorted(rows.keys[:, 0], [block[0] for block in blocks])
-        stop = np.searchsorted(rows.keys[:, 0], blocks[-1][-1], side="right") if blocks else 0
-        counts = np.diff(starts, append=stop)
+        unit = state["tracks"].keys[:, 0]
+        edges = np.searchsorted(unit, [*(block[0] for block in blocks), blocks[-1][-1] + 1] if blocks else [0])
         # Only the last block can have too few; it then has no say.
-        full = int(np.count_nonzero(counts >= self.min_tracks))
+        full = int(np.count_nonzero(np.diff(edges) >= self.min_tracks))
+        values, errors, floors = np.full((3, len(blocks), 3), np.nan)
         if full:
-            tracks = Tracks.of(rows)[: starts[full - 1] + counts[full - 1]]
-            lines = fit_lines(tracks, starts[:full])
+            tracks = Tracks.of(state["tracks"])[: edges[full]]
+            lines = fit_lines(tracks, edges[:full])
             place = np.einsum("mii->mi", lines.covariance)[:, :2]
             values[:full] = np.column_stack([lines.line[:, :2], lines.z])
             errors[:full] = np.column_stack([np.sqrt(place), lines.z_error])
-            unknown = np.add.reduceat(np.isnan(tracks.d0_error), starts[:full])
-            width = np.where(unknown, 0.0, lines.scatter[:, 0])
-            floors[:full, :2] = np.maximum(self.least_move, width / 2)[:, None]
-            floors[:full, 2] = lines.z_spread / 2
+            floors[:full] = self._floors(blocks[:full], tracks, lines)
         return Trend(blocks, values, errors, floors)
+
+    def _floors(self, blocks: Sequence[Block], tracks: Tracks, lines: Lines) -> Floats:
+        """The moves that count: half the width inside a run, where it is known; half the length in z."""
+        ends = [run_of(block[-1]) for block in blocks]
+        new_run = np.diff(ends, prepend=ends[0]) != 0
+        given = np.isfinite(tracks.d0_error).all()
+        inside = np.maximum(self.least_move, lines.scatter[:, 0] / 2 if given else 0.0)
+        across = np.where(new_run, self.least_move_between_runs, inside)
+        return np.column_stack([across, across, lines.z_spread / 2])
 
     def _region(self, rows: UnitRows) -> tuple[Measured, int]:
         if len(rows.keys) < self.min_vertices:

@@ -40,7 +40,7 @@ class Measured:
     @classmethod
     def nothing(cls) -> Self:
         """All of it unknown."""
-        return cls(np.full(8, np.nan), np.full((8, 8), np.nan))
+        return cls(np.full(8, np.nan), np.diag(np.full(8, np.nan)))
 
     @classmethod
     def from_lines(cls, lines: Lines) -> Measured:
@@ -101,7 +101,8 @@ def nominal(**values: float) -> Payload:
     if unknown:
         raise ValueError(f"a beam spot has no {', '.join(unknown)}; it has {', '.join(PARAMETERS)}")
     given = np.array([values.get(name, 0.0) for name in PARAMETERS])
-    return build(Measured(given, np.full((8, 8), np.nan)), Measured.nothing(), {}, dict.fromkeys(_FLAGS, False))
+    nothing = Measured.nothing()
+    return build(Measured(given, nothing.covariance), nothing, {}, dict.fromkeys(_FLAGS, False))
 
 
 _FLAGS = {"slopes_measured": SLOPES, "z_measured": PLACE_IN_Z, "widths_measured": WIDTHS}
@@ -124,7 +125,6 @@ def _carry(best: Measured, previous: Payload | None) -> Measured:
     values, covariance = best.values.copy(), best.covariance.copy()
     for i in np.flatnonzero(np.isnan(values)):
         name = PARAMETERS[i]
-        covariance[i, :] = covariance[:, i] = np.nan
         if previous is None:
             values[i] = 0.0 if i in (_Z, *SLOPES) else np.nan
         else:

@@ -20,7 +20,7 @@ from calib.accumulators import UnitRows
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-PASSES = 50
+PASSES = 200
 RESTING = 1e-6
 """a fit rests when its squared step, in units of its errors, is smaller"""
 REACH = 4.685
@@ -196,9 +196,7 @@ def _iterate(points: _Points) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     variances = np.stack([np.maximum(mean, LEAST_SCATTER**2), np.zeros_like(mean)])
     settled = np.zeros(len(mean), np.bool_)
     for _ in range(PASSES):
-        # Half a step: a whole one may run in a circle between two answers.
-        halfway = (variances + _scatter(points, line, variances)) / 2
-        variances = np.where(settled, variances, halfway)
+        variances = np.where(settled, variances, _scatter(points, line, variances))
         inside, _, variance = points.inside(line, variances)
         moved, normal = _solve(points, (1 - inside) ** 2 / variance)
         step = np.einsum("im,mii->m", (moved - line) ** 2, normal)

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.beamspot_payload import nominal
 from calib.calibration import Calibration
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection, about_origin, opposite_pairs, require
@@ -33,7 +34,6 @@ from pipeline.experiments.tracking import (
     beam_columns,
     beam_tests,
     closure_columns,
-    design_beam,
     evenly,
     good_tracks,
     good_vertices,
@@ -50,6 +50,10 @@ NO_TRACKS = "a 2011A file has muons only"
 NO_Z = "the 2011A muons have no z"
 NO_MUON_IMPACT = "the 2012 muons have no impact parameter"
 NO_ERRORS = "the file has no errors of impact parameters; the calibration fits them from the data"
+
+
+DESIGN = {"sigma_z": 5.0, "width_x": 20e-4, "width_y": 20e-4}
+"""the beam as designed [cm]: at the origin, upright"""
 
 
 class CmsSettings(TrackingSettings):
@@ -107,7 +111,7 @@ class CmsOpenData(Experiment):
 
     def initial_conditions(self) -> Mapping[str, Payload]:
         """The beam where it was designed to be."""
-        return {"beamspot": design_beam()}
+        return {"beamspot": nominal(**DESIGN)}
 
     def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
         """Vertices and the mass of muon pairs; in prompt, the beam about its conditions."""

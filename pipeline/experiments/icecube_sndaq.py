@@ -1,7 +1,7 @@
 """IceCube's supernova data acquisition: counts of every optical module in bins of half a second.
 
-One entry of tree `sn_all` is one bin, which is at once the unit and the event. Modules are numbered as their counts stand
-in the file.
+One entry of tree `sn_all` is one bin, which is at once the unit and the event. Modules are numbered as their counts
+stand in the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from calib.algorithms.channel_status import ChannelStatus
+from calib.algorithms.channel_status import ChannelStatus, all_good, is_good
 from calib.calibration import Calibration
 from calib.payload import Payload
 from pipeline.experiments.collisions import require
@@ -97,7 +97,7 @@ class IceCubeSndaq(Experiment):
 
     def calibrations(self) -> tuple[Calibration, ...]:
         """The status of every module, judged among its own kind."""
-        return (ChannelStatus(),)
+        return (ChannelStatus(channels=self.settings.modules, groups=tuple(self.groups().tolist())),)
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """Prompt leaves out what is not good."""
@@ -105,7 +105,7 @@ class IceCubeSndaq(Experiment):
 
     def initial_conditions(self) -> Mapping[str, Payload]:
         """All modules good."""
-        return {}
+        return {"channel_status": all_good(self.settings.modules)}
 
     def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
         """In prompt, how many modules are good and how fast the standard ones count."""
@@ -134,7 +134,7 @@ class IceCubeSndaq(Experiment):
             raise MissingBranch(message)
         return int(found.group())
 
-    def _group(self) -> NDArray[np.int64]:
+    def groups(self) -> NDArray[np.int64]:
         """The group of every module."""
         group = np.full(self.settings.modules, STANDARD, np.int64)
         for first, last in self.settings.high_efficiency:
@@ -143,7 +143,7 @@ class IceCubeSndaq(Experiment):
 
     def _rates(self, counts: NDArray[np.int64], good: NDArray[np.bool_]) -> dict[str, Any]:
         """Rates [Hz] of good modules, their sum, and the mean of every group that has any."""
-        seconds, group, bins = self.settings.bin_seconds, self._group(), len(counts)
+        seconds, group, bins = self.settings.bin_seconds, self.groups(), len(counts)
         members = {number: good & (group == number) for number in (STANDARD, HIGH_EFFICIENCY)}
         members = {number: mask for number, mask in members.items() if mask.any()}
         sizes = np.array([mask.sum() for mask in members.values()], np.int64)

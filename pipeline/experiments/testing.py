@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from calib.payload import Payload
-from pipeline.columns import IDENTITY, length, packed_units, take
+from pipeline.columns import IDENTITY, join, length, packed_units, take
 from pipeline.events import read_tier, write_tier
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed
 from pipeline.model import Columns, EventSource, Step
@@ -119,19 +119,37 @@ def _no_kill_point(point: str) -> None:
     """Nothing is killed here."""
 
 
-def _chosen(n: int) -> Iterator[Index]:
-    """Ways to hand over some of n events: none, each alone, parts, every second, backwards."""
+def _cuts(n: int) -> Iterator[list[Index]]:
+    """Ways to hand over some of n events, part by part: none, one by one, in pieces, every second, backwards."""
     every = np.arange(n)
-    yield every[:0]
-    yield from (every[i : i + 1] for i in range(min(n, MOST_SINGLES)))
-    yield from (every[: n // 2], every[n // 2 :], every[n // 3 : 2 * n // 3], every[::2], every[::-1])
+    yield [every[:0]]
+    yield [every[i : i + 1] for i in range(min(n, MOST_SINGLES))]
+    yield [every[: n // 3], every[n // 3 : n // 2], every[n // 2 :]]
+    yield [every[::2]]
+    yield [every[::-1]]
 
 
 def _picked(whole: Processed, columns: Columns, chosen: Index, events: int) -> dict[str, Any]:
     """The output rows of the chosen events, of an output of all."""
     mask = kept(whole, events)
+    for name, values in columns.items():
+        _hold(len(values) == mask.sum(), f"{name} has {len(values)} entries for {mask.sum()} events kept")
     row = np.cumsum(mask) - 1
     return take(columns, row[chosen[mask[chosen]]])
+
+
+def _compare(what: str, parts: list[Columns], expected: Columns) -> None:
+    for part in parts:
+        _hold(set(part) == set(expected), f"{what}: there is {sorted(set(part) ^ set(expected))} for some events only")
+        for name, values in part.items():
+            found, wanted = _kind(values), _kind(expected[name])
+            _hold(found == wanted, f"{what}: {name} is {found} for some events, {wanted} for others")
+    wrong = differences(join(parts), expected)
+    _hold(not wrong, f"{what} differs in {wrong}")
+
+
+def _kind(values: Any) -> str:
+    return str(values.type.content if isinstance(values, ak.Array) else values.dtype)
 
 
 class DeclarationLaws:
@@ -210,17 +228,18 @@ class ExperimentLaws(DeclarationLaws):
         events = read(experiment, source, step)
         n = length(events)
         whole = experiment.process(step, events, conditions)
-        for chosen in _chosen(n):
-            part = experiment.process(step, take(events, chosen), conditions)
-            which = f"of events {chosen.tolist()} alone"
-            _hold(set(part.tiers) == set(whole.tiers), f"the tiers {which} are others")
-            for tier, columns in part.tiers.items():
-                wrong = differences(columns, _picked(whole, whole.tiers[tier], chosen, n))
-                _hold(not wrong, f"{tier} {which} differs in {wrong}")
-            wrong = differences(part.measured, _picked(whole, whole.measured, chosen, n))
-            _hold(not wrong, f"measured {which} differs in {wrong}")
-            wrong = differences(part.filtered, {reason: mask[chosen] for reason, mask in whole.filtered.items()})
-            _hold(not wrong, f"filtered {which} differs in {wrong}")
+        for cut in _cuts(n):
+            parts = [experiment.process(step, take(events, chosen), conditions) for chosen in cut]
+            every = np.concatenate(cut)
+            which = f"of events {every.tolist()} in {len(cut)} parts"
+            for part in parts:
+                _hold(set(part.tiers) == set(whole.tiers), f"the tiers {which} are others")
+            masks = {reason: mask[every] for reason, mask in whole.filtered.items()}
+            _compare(f"filtered {which}", [part.filtered for part in parts], masks)
+            for tier, columns in whole.tiers.items():
+                _compare(f"{tier} {which}", [part.tiers[tier] for part in parts], _picked(whole, columns, every, n))
+            found = [part.measured for part in parts]
+            _compare(f"measured {which}", found, _picked(whole, whole.measured, every, n))
 
     @pytest.mark.parametrize("step", Step)
     def test_every_event_is_accounted_for(

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.beamspot_payload import nominal
 from calib.calibration import Calibration
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection, require
@@ -28,7 +29,6 @@ from pipeline.experiments.tracking import (
     beam_columns,
     beam_tests,
     closure_columns,
-    design_beam,
     good_tracks,
     good_vertices,
     line_of,
@@ -38,6 +38,10 @@ from pipeline.model import Columns, EventSource, Keys, Step
 KEYS = ("run", "luminosityBlock", "event")
 TRACK = ("pt", "eta", "phi", "charge", "d0", "d0Error", "z0", "z0Error", "chi2", "ndof")
 VERTEX = ("x", "y", "z", "xErr", "yErr", "zErr", "chi2", "ndof", "isFake")
+
+
+DESIGN = {"sigma_z": 5.0, "width_x": 20e-4, "width_y": 20e-4}
+"""the beam as designed [cm]: at the origin, upright"""
 
 
 class ToySettings(TrackingSettings):
@@ -93,7 +97,7 @@ class ToyCollider(Experiment):
 
     def initial_conditions(self) -> Mapping[str, Payload]:
         """The beam where it was designed to be: at the origin."""
-        return {"beamspot": design_beam()}
+        return {"beamspot": nominal(**DESIGN)}
 
     def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
         """Vertices; in prompt, the beam about its conditions."""

@@ -304,7 +304,7 @@ def walk(history: History, chance: random.Random, steps: int) -> None:
 
 def share(engine: Engine) -> int:
     """How many examples each database gets; PostgreSQL runs the same statements, at three times the price."""
-    return hypothesis.settings().max_examples // (5 if engine.dialect.name == "sqlite" else 25)
+    return hypothesis.settings().max_examples // (8 if engine.dialect.name == "sqlite" else 50)
 
 
 def test_histories_by_hypothesis(engine: Engine) -> None:

@@ -33,11 +33,7 @@ def test_the_notebook_shows_link_table_and_plot(executed):
 
 def test_the_notebook_has_ten_lines(executed):
     lines = [
-        line
-        for cell in executed.cells
-        if cell.cell_type == "code"
-        for line in cell.source.splitlines()
-        if line.strip()
+        line for cell in executed.cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()
     ]
     assert len(lines) <= 10
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.frontier import Frontier, Launch
+from jobs.frontier import Frontier, Launch, Past
 from jobs.job import Lane
 from jobs.reduction import Node, NodeReceipt, Partial, Receipt, Tree
 from jobs.retry import Cause, Failure, Limits, Stop
@@ -18,9 +18,9 @@ from jobs.window import Window
 LIMITS = Limits(passing=(1.0, 4.0), missing=0.5)
 
 
-def make(leaves: int, fan_in: int = 4, **more: object) -> Frontier:
+def make(leaves: int, fan_in: int = 4, past: Past | None = None) -> Frontier:
     tree = Tree(leaves, fan_in)
-    return Frontier("j", tree, LIMITS, iter(range(tree.width(1))), **more)  # type: ignore[arg-type]
+    return Frontier("j", tree, LIMITS, iter(range(tree.width(1))), past)
 
 
 def take(frontier: Frontier, now: float = 0.0) -> Launch:
@@ -70,9 +70,9 @@ def test_single_leaf_is_its_own_root() -> None:
 def test_recovery_goes_on_where_it_was() -> None:
     tree = Tree(16, 2)
     tallies = {Node("j", 2, 0): 2, Node("j", 2, 1): 1, Node("j", 3, 1): 1}
-    frontier = Frontier("j", tree, LIMITS, iter([3, 4, 5]), tallies)
+    frontier = Frontier("j", tree, LIMITS, iter([3, 4, 5]), Past(tallies, attempts=7))
     first = take(frontier)
-    assert first.node == Node("j", 2, 0)
+    assert (first.node, first.attempt) == (Node("j", 2, 0), 8)
     assert [take(frontier).node.index for _ in range(3)] == [3, 4, 5]
     frontier.commit(Node("j", 1, 3))
     assert take(frontier).node == Node("j", 2, 1)
@@ -125,11 +125,13 @@ def test_three_losses_alone_set_a_leaf_aside() -> None:
 
 def test_losses_survive_a_restart() -> None:
     node = Node("j", 1, 0)
-    frontier = make(8, history={node: [lost(1, seen=True), lost(1, alone=True), lost(1, alone=True)]})
+    past = Past(losses={node: [lost(1, seen=True), lost(1, alone=True), lost(1, alone=True)]}, attempts=2)
+    frontier = make(8, past=past)
     launch = take(frontier)
-    assert (launch.leaves, launch.alone) == ((1,), True)
+    assert (launch.leaves, launch.alone, launch.attempt) == ((1,), True, 3)
     frontier.fail(launch, Partial(failures=(lost(1, alone=True),)), 0)
-    assert list(take(frontier).absent) == [1]
+    launch = take(frontier)
+    assert (list(launch.absent), launch.attempt) == ([1], 4)
 
 
 def test_lost_merge_is_run_alone_and_ends_the_job_at_the_limit() -> None:

@@ -34,8 +34,9 @@ def receipt(name: str = "state", *leaves: str, aside: tuple[Aside, ...] = ()) ->
 def test_job_is_one_row_and_found_again(engine: Engine) -> None:
     job = make_job(100_000, spec='{"a": 1}', limit_s=2.5, lane=Lane.CONDITIONS)
     with opened(engine) as ledger:
-        ledger.add(job)
-        ledger.add(job)
+        assert ledger.add(job)
+        assert not ledger.add(job)
+        assert not ledger.add(replace(job, lane=Lane.BULK, group="other"))
         assert ledger.job("sum") == job
         assert ledger.job("other") is None
         assert ledger.open_jobs() == [job]
@@ -101,9 +102,9 @@ def test_tallies_count_children_of_open_nodes_only(engine: Engine) -> None:
         ledger.add(job)
         for index in (0, 1, 2, 3, 4, 5, 12):
             ledger.commit(Node("sum", 1, index), receipt())
-        assert ledger.tallies(job) == {Node("sum", 2, 0): 4, Node("sum", 2, 1): 2, Node("sum", 2, 3): 1}
+        assert ledger.past(job).tallies == {Node("sum", 2, 0): 4, Node("sum", 2, 1): 2, Node("sum", 2, 3): 1}
         ledger.commit(Node("sum", 2, 0), receipt())
-        assert ledger.tallies(job) == {Node("sum", 2, 1): 2, Node("sum", 2, 3): 1, Node("sum", 3, 0): 1}
+        assert ledger.past(job).tallies == {Node("sum", 2, 1): 2, Node("sum", 2, 3): 1, Node("sum", 3, 0): 1}
 
 
 def test_root_and_branches_of_a_job(engine: Engine) -> None:
@@ -159,6 +160,9 @@ def test_starts_failures_and_what_is_set_aside(engine: Engine) -> None:
         ledger.commit(node, receipt("s", aside=(aside,)))
         assert ledger.asides("sum") == [aside]
         assert ledger.standing(make_job(10)).starts == 2
+        assert ledger.past(make_job(10)).attempts == 2
+    with opened(engine) as ledger:
+        assert ledger.past(make_job(10)).attempts == 0
 
 
 def test_losses_of_open_nodes_outlive_the_driver(engine: Engine) -> None:
@@ -171,7 +175,7 @@ def test_losses_of_open_nodes_outlive_the_driver(engine: Engine) -> None:
         ledger.failed(Launch(Node("sum", 1, 1)), [late])
         ledger.commit(Node("sum", 1, 1), receipt())
     with opened(engine) as ledger:
-        assert ledger.losses(job) == {Node("sum", 1, 0): [died, died]}
+        assert ledger.past(job).losses == {Node("sum", 1, 0): [died, died]}
 
 
 @given(done=st.sets(st.integers(0, 24)), fan_in=st.integers(2, 5), page=st.integers(1, 9))
@@ -185,5 +189,5 @@ def test_open_and_committed_branches_are_all_branches(done: set[int], fan_in: in
             ledger.commit(Node("sum", 1, index), receipt())
         found = [i for after in range(-1, 24, page) for i in ledger.open_branches(job, after, page)]
         assert sorted([*found, *done]) == list(range(25))
-        assert sum(ledger.tallies(job).values()) == len(done)
+        assert sum(ledger.past(job).tallies.values()) == len(done)
     engine.dispose()

@@ -310,6 +310,12 @@ def test_full_disk_holds_the_job_and_the_next_start_goes_on(house: House) -> Non
     assert root(run(house, 12)) == 66
 
 
+def test_failed_job_may_be_started_again_by_the_same_driver(house: House) -> None:
+    runner = house.runner()
+    assert isinstance(run(house, 12, house.work(failing={5: "disk_full"}), runner=runner), JobFailed)
+    assert root(run(house, 12, runner=runner)) == 66
+
+
 def test_every_leaf_failing_is_the_code(house: House) -> None:
     end = run(house, 4000, house.work(failing=dict.fromkeys(range(4000), "bug")))
     assert isinstance(end, JobFailed)
@@ -377,6 +383,8 @@ def test_lost_scheduler_is_said(sqlite: Engine, tmp_path: Path) -> None:
         with pytest.raises(SchedulerLost, match="start again"):
             runner.step(30)
         runner.close()
+    with pytest.raises(SchedulerLost, match="closed"):
+        runner.start(make_job(4, name="later"), Sum(str(tmp_path)), numbers)
 
 
 def test_ledger_works_with_the_runner_on_postgres(client: Client, engine: Engine, tmp_path: Path) -> None:

@@ -1,9 +1,5 @@
 """The whole chain over a tiny experiment: what comes out, what is said of it, and that nothing is done twice."""
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -150,12 +146,12 @@ def test_good_runs_have_the_form_of_a_certification_file(house, files):
 
 def test_a_file_of_several_runs(house, tmp_path):
     numbers = np.repeat([7, 8], 10).astype(np.uint32)
-    file = write_file(tmp_path / "both.root", 7, **{"run": numbers})
+    file = write_file(tmp_path / "both.root", 7, run=numbers)
     summary = run(house(), file)
     assert [(row.run, row.prompt.read) for row in summary.rows] == [(7, 10), (8, 10)]
 
 
-# exit codes and words ---------------------------------------------------------------------------------------------------
+# exit codes
 
 
 @pytest.fixture
@@ -172,26 +168,6 @@ def command(house, tmp_path):
         return done.exit_code, done.output
 
     return call
-
-
-def test_all_well_is_exit_code_0(command, files):
-    code, text = command("run", "SETTINGS", *files, "--quiet")
-    assert code == 0, text
-    assert "certified" in text
-    code, text = command("why", 7, "-s", "SETTINGS")
-    assert code == 0
-    assert "run 7, processing version 1: certified" in text
-    assert "offset 7:1 to 7:4: fresh" in text
-    code, text = command("status", "-s", "SETTINGS")
-    assert (code, text.count("certified")) == (0, 2)
-    code, text = command("certify", "-s", "SETTINGS")
-    assert json.loads(text) == {"7": [[1, 4]], "8": [[1, 3]]}
-
-
-def test_unknown_run_is_exit_code_1(command, files):
-    code, text = command("why", 99, "-s", "SETTINGS")
-    assert code == 1
-    assert "run 99 was never seen" in text
 
 
 def test_pattern_without_files_is_exit_code_1(command, tmp_path, house):

@@ -58,7 +58,10 @@ def test_fresh_releases_at_once_over_all_units():
 
 def test_several_intervals_cover_the_run_without_gap():
     found = decide(view(kind(made(2, 3), made(5, 6, payload="q"))), RULES, EARLY)
-    assert [(s.first, s.last, s.payload) for s in found.stretches["beamspot"]] == [(at(1), at(4), "p"), (at(5), at(9), "q")]
+    assert [(s.first, s.last, s.payload) for s in found.stretches["beamspot"]] == [
+        (at(1), at(4), "p"),
+        (at(5), at(9), "q"),
+    ]
 
 
 def test_no_significant_change_carries():
@@ -110,7 +113,9 @@ def test_an_operator_holds_even_a_late_run():
     assert decide(view(kind(made(1, 9)), held="magnet off"), RULES, LATE) == Hold({"operator": "magnet off"})
 
 
-INTERVALS = st.lists(st.tuples(st.integers(1, 9), st.sampled_from(list(Decision))), min_size=1, unique_by=lambda x: x[0])
+INTERVALS = st.lists(
+    st.tuples(st.integers(1, 9), st.sampled_from(list(Decision))), min_size=1, unique_by=lambda x: x[0]
+)
 
 
 @given(INTERVALS)

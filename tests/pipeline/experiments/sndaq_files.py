@@ -20,7 +20,9 @@ def write_copy(source: Path, target: Path, edit: Callable[[NDArray[Any]], None])
     with uproot.open(source) as file:
         tree = file["sn_all"]
         counts = ak.to_numpy(tree["sn_all_data/data"].array()).copy()
-        columns = {name: tree[f"sn_all_data/SN_Streaming_t/{name}"].array(library="np") for name in ("buf_pos", "buf_loop")}
+        columns = {
+            name: tree[f"sn_all_data/SN_Streaming_t/{name}"].array(library="np") for name in ("buf_pos", "buf_loop")
+        }
     edit(counts)
     jagged = ak.from_regular(ak.Array(counts))
     with uproot.recreate(target) as file:

@@ -7,6 +7,7 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from calib.algorithms.beamspot_payload import nominal
 from calib.payload import Payload
 from pipeline.columns import take
 from pipeline.events import SourceFile
@@ -14,7 +15,6 @@ from pipeline.experiments.cms_opendata import CmsOpenData
 from pipeline.experiments.collisions import peak
 from pipeline.experiments.interface import Experiment, MissingBranch
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, read
-from pipeline.experiments.tracking import design_beam
 from pipeline.model import Step
 
 EVENTS = "Events"
@@ -44,7 +44,7 @@ class LawsWithBeam(ExperimentLaws):
 
     @pytest.fixture
     def conditions(self) -> Mapping[str, Payload]:
-        return {"beamspot": design_beam(x=0.072, y=0.062, z=0.3, dxdz=2e-4, dydz=-1e-4)}
+        return {"beamspot": nominal(x=0.072, y=0.062, z=0.3, dxdz=2e-4, dydz=-1e-4)}
 
 
 class Test2012(LawsWithBeam):
@@ -57,7 +57,7 @@ class Test2011A(LawsWithBeam):
     @pytest.fixture
     def source(self, data_dir: Path) -> MemorySource:
         """Twenty-six events, one of the same sign, one with a muon too few and one with none."""
-        events = part(data_dir / "cms_2011A_zmumu.root", 0, 60)
+        events = part(data_dir / "cms_2011A_zmumu.root", 0, 300)
         columns = dict(events.trees[EVENTS])
         same = np.asarray(ak.prod(columns["Muon_charge"], axis=1) > 0)
         chosen = np.concatenate([np.flatnonzero(~same)[:25], np.flatnonzero(same)[:1]])
@@ -146,12 +146,12 @@ def test_cuts_cut(collisions: SourceFile) -> None:
 def test_the_right_beam_sharpens_dxy(collisions: SourceFile, dimuons: SourceFile) -> None:
     experiment = CmsOpenData()
     for source, name, beam in [
-        (collisions, "Track_dxy", design_beam(x=0.072, y=0.0615)),
-        (dimuons, "Muon_dxy", design_beam(x=0.0746, y=0.0422)),
+        (collisions, "Track_dxy", nominal(x=0.072, y=0.0615)),
+        (dimuons, "Muon_dxy", nominal(x=0.0746, y=0.0422)),
     ]:
         events = read(experiment, source, Step.PROMPT)
         width = {}
-        for key, payload in {"design": design_beam(), "right": beam}.items():
+        for key, payload in {"design": nominal(), "right": beam}.items():
             dxy = experiment.process(Step.PROMPT, events, {"beamspot": payload}).tiers["NANO"][name]
             dxy = ak.to_numpy(ak.flatten(dxy))
             width[key] = 1.4826 * np.median(np.abs(dxy - np.median(dxy)))
@@ -161,7 +161,7 @@ def test_the_right_beam_sharpens_dxy(collisions: SourceFile, dimuons: SourceFile
 
 def test_slopes_enter_only_where_there_is_z(collisions: SourceFile, dimuons: SourceFile) -> None:
     experiment = CmsOpenData()
-    flat, steep = design_beam(), design_beam(dxdz=1e-3)
+    flat, steep = nominal(), nominal(dxdz=1e-3)
     changed = {}
     for source, name in [(collisions, "Track_dxy"), (dimuons, "Muon_dxy")]:
         events = read(experiment, source, Step.PROMPT)

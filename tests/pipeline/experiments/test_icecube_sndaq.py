@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import numpy as np
 import pytest
 
+from calib.algorithms.channel_status import KIND, Status, all_good
 from calib.calibration import conclude
 from calib.iov import RunLumi
 from calib.payload import Payload
-from pipeline.columns import join
 from pipeline.events import SourceFile
-from pipeline.experiments.icecube_sndaq import HIGH_EFFICIENCY, IceCubeSndaq, status_payload
+from pipeline.experiments.icecube_sndaq import HIGH_EFFICIENCY, IceCubeSndaq
 from pipeline.experiments.interface import Experiment, MissingBranch
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, measured, read
 from pipeline.model import Step
@@ -19,6 +20,12 @@ from tests.pipeline.experiments.sndaq_files import two_faults, write_copy
 
 DEAD_BY_CONFIGURATION = {45, *range(396, 402), 403, 404, 1308, 1925, 2278, 3594, 4061, 4734, 4735}
 """`BadChannelIDSet` of the file, as places in `ChannelID`"""
+
+
+def status_payload(dead: Any = (), noisy: Any = ()) -> Payload:
+    status = all_good(5160)["status"].copy()
+    status[np.asarray(dead, int)], status[np.asarray(noisy, int)] = Status.DEAD, Status.NOISY
+    return Payload(KIND, {"status": status})
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ class TestIceCube(ExperimentLaws):
 
     @pytest.fixture
     def conditions(self) -> dict[str, Payload]:
-        return {"channel_status": status_payload(dead=[0, 45, 4800], noisy=[7])}
+        return {"channel_status": status_payload([0, 45, 4800], [7])}
 
 
 def test_run_and_bins(recorded: SourceFile) -> None:
@@ -100,8 +107,8 @@ def test_a_group_with_nobody_good_is_left_out(recorded: SourceFile) -> None:
         assert rates["Group_id"][0].tolist() == groups
 
 
-def calibrate(source: SourceFile) -> list[tuple[RunLumi, RunLumi, Payload]]:
-    """First and last unit and the payload of every interval."""
+def calibrate(source: SourceFile) -> list[tuple[int, int, Payload]]:
+    """First and last bin and the payload of every interval."""
     experiment = IceCubeSndaq()
     events = read(experiment, source, Step.EXPRESS)
     columns = measured(experiment.process(Step.EXPRESS, events, {}), events)
@@ -109,7 +116,31 @@ def calibrate(source: SourceFile) -> list[tuple[RunLumi, RunLumi, Payload]]:
     found = conclude(calibration, calibration.accumulate(columns, {}), None, True)
     assert all(conclusion.payload is not None for conclusion in found)
     return [
-        (RunLumi.unpack(c.interval.units[0]), RunLumi.unpack(c.interval.units[-1]), c.payload)
+        (RunLumi.unpack(c.interval.units[0]).lumi, RunLumi.unpack(c.interval.units[-1]).lumi, c.payload)
         for c in found
         if c.payload is not None
+    ]
+
+
+def test_all_dead_modules_are_found_and_no_other(recorded: SourceFile) -> None:
+    ((first, last, payload),) = calibrate(recorded)
+    assert (first, last) == (0, 370)
+    dead = np.flatnonzero(payload["status"] == Status.DEAD)
+    assert len(dead) == 83
+    assert set(dead.tolist()) >= DEAD_BY_CONFIGURATION
+    assert not (payload["status"] == Status.NOISY).any()
+
+
+def test_faults_are_found_where_they_are(data_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "sndaq_131738_two_faults.root"
+    write_copy(data_dir / "icecube_sndaq_131738.root", path, two_faults)
+    found = [
+        (first, last, int(payload["status"][100]), int(payload["status"][3000]))
+        for first, last, payload in calibrate(SourceFile.open(path))
+    ]
+    assert found == [
+        (0, 99, Status.GOOD, Status.GOOD),
+        (100, 149, Status.DEAD, Status.GOOD),
+        (150, 199, Status.GOOD, Status.GOOD),
+        (200, 370, Status.GOOD, Status.NOISY),
     ]

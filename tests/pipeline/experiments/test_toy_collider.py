@@ -8,6 +8,7 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from calib.algorithms.beamspot_payload import nominal
 from calib.iov import RunLumi
 from calib.payload import Payload
 from pipeline.columns import join
@@ -16,12 +17,11 @@ from pipeline.experiments.interface import Experiment, MissingBranch
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, read
 from pipeline.experiments.toy_collider import ToyCollider
 from pipeline.experiments.toy_generator import Beam, Scenario, generate, simulate
-from pipeline.experiments.tracking import design_beam
 from pipeline.model import Step
 
 
 def of(beam: Beam) -> Mapping[str, Payload]:
-    return {"beamspot": design_beam(beam.x, beam.y, beam.z, beam.dxdz, beam.dydz)}
+    return {"beamspot": nominal(x=beam.x, y=beam.y, z=beam.z, dxdz=beam.dxdz, dydz=beam.dydz)}
 
 
 class TestToyCollider(ExperimentLaws):

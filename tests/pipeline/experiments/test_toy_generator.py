@@ -5,9 +5,9 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
-import uproot
 
 from calib.iov import RunLumi
+from pipeline.events import SourceFile
 from pipeline.experiments.testing import differences
 from pipeline.experiments.toy_generator import BLOCK, Scenario, Truth, generate, simulate
 
@@ -17,13 +17,13 @@ def test_files_hold_what_was_simulated(tmp_path: Path) -> None:
     assert truth.events == 2 * 3 * (BLOCK + 5)
     assert truth == Truth.read(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run_7.root", "run_9.root", "truth.json"]
-    with uproot.open(truth.files[1]) as file:
-        tree = file["Events"]
-        assert np.unique(tree["event"].array(library="np")).tolist() == list(range(1, 3 * (BLOCK + 5) + 1))
-        written = {name: tree[name].array()[-BLOCK - 5 :] for name in tree if name not in ("nTrack", "nPV")}
+    source = SourceFile.open(truth.files[1])
+    entries = 3 * (BLOCK + 5)
+    assert source.arrays("Events", ("event",), 0, entries)["event"].tolist() == list(range(1, entries + 1))
+    names = tuple(source.branches("Events") - {"nTrack", "nPV"})
+    written = source.arrays("Events", names, entries - BLOCK - 5, entries)
     at = RunLumi(9, 3)
     expected = simulate(Scenario(step_at=truth.step_at), truth.beams[at], at, BLOCK + 5, seed=4)
-    written = {name: ak.to_numpy(values) if values.ndim == 1 else values for name, values in written.items()}
     assert differences(written, expected) == []
 
 

@@ -1,0 +1,45 @@
+"""Which results exist, by lineage, and the jobs that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jobs.ledger import Ledger
+from jobs.reduction import NodeReceipt
+from pipeline import accounting
+from pipeline.database import Database
+
+READING = 0
+"""an epoch for those who only read the ledger"""
+
+
+@dataclass(frozen=True)
+class Products:
+    """Products over all processing versions: equal lineage, equal content."""
+
+    database: Database
+
+    def made(self, lineages: Sequence[str]) -> dict[str, str]:
+        """Which of these products exist, and the job that holds each."""
+        with self.database.read() as connection:
+            return accounting.made_by(connection, lineages)
+
+    def add(self, lineages: Iterable[str], job: str) -> None:
+        """Enter what a completed job has made."""
+        with self.database.begin() as connection:
+            accounting.add_products(connection, lineages, job)
+
+    def result(self, job: str) -> NodeReceipt:
+        """The root of a completed job. Raises LookupError when it is not complete."""
+        root = self.find(job)
+        if root is None:
+            raise LookupError(f"job {job} is not complete; run it again")
+        return root
+
+    def find(self, job: str) -> NodeReceipt | None:
+        """The root of a job, or None while it is not complete."""
+        with self.database.read() as connection:
+            ledger = Ledger(connection, READING)
+            known = ledger.job(job)
+            return ledger.root(known) if known else None
