@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from calib.iov import RunLumi
 from calib.payload import Payload, PayloadStore
 from calib.tags import Sync, Validity
 from pipeline.exporting import export_folder
-from pipeline.plots import Interval, plot, save
+from pipeline.plots import Interval, measured, plot, save
 from pipeline.preparation import gates_of
 from pipeline.tables import as_text
 from pipeline.world import World, kinds_of, set_up
@@ -93,7 +94,7 @@ class ConditionsView:
         if not names and intervals:
             arrays = intervals[0].payload.arrays
             names = tuple(name for name in _scalars([intervals[0].payload]) if f"{name}_error" in arrays)
-        figure = plot(intervals, names, f"{kind}, {tag or self._tag(kind)}")
+        figure = plot(measured(intervals, names), names, f"{kind}, {tag or self._tag(kind)}")
         return save(figure, path) if path else figure
 
     def export(self, kind: str, folder: Path, tag: str | None = None) -> Path:
@@ -169,7 +170,11 @@ def _scalars(payloads: Sequence[Payload]) -> list[str]:
 
 
 def _with_error(payload: Payload, name: str) -> str:
+    """A number with its error, both to the error's second digit."""
     value = payload[name].reshape(()).item()
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    error = payload.arrays.get(f"{name}_error")
-    return f"{text} +- {float(error.reshape(())):.2g}" if error is not None and error.size == 1 else text
+    found = payload.arrays.get(f"{name}_error")
+    error = float(found.reshape(())) if found is not None and found.size == 1 else 0.0
+    if not (isinstance(value, float) and 0.0 < error < math.inf):
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{digits}f} +- {error:.{digits}f}"

@@ -28,6 +28,13 @@ class NothingToPlot(ValueError):
     """The payloads have no such number."""
 
 
+def measured(intervals: Sequence[Interval], names: Sequence[str]) -> list[Interval]:
+    """Without the intervals that have no error on any of these numbers: design values would set the scale."""
+    errors = [f"{name}_error" for name in names]
+    found = [i for i in intervals if any(_scalar(i.payload, error, missing=np.nan) >= 0 for error in errors)]
+    return found or list(intervals)
+
+
 def plot(intervals: Sequence[Interval], names: Sequence[str], title: str = "") -> Figure:
     """Each named scalar of the payloads over the intervals, with its error where the payload has `NAME_error`.
 
@@ -42,11 +49,14 @@ def plot(intervals: Sequence[Interval], names: Sequence[str], title: str = "") -
     for axis, name in zip(axes, names, strict=True):
         values = [_scalar(interval.payload, name) for interval in intervals]
         errors = [_scalar(interval.payload, f"{name}_error", missing=0.0) for interval in intervals]
-        axis.errorbar(range(len(values)), values, yerr=errors, fmt="o", markersize=4, capsize=2)
+        begins = np.arange(len(values))
+        axis.hlines(values, begins, begins + 1, linewidth=2)
+        axis.errorbar(begins + 0.5, values, yerr=errors, fmt="none", capsize=3)
         unit = intervals[0].payload.units.get(name, "")
         axis.set_ylabel(f"{name} [{unit}]" if unit else name)
         axis.grid(alpha=0.3)
     _label_runs(axes[-1], [interval.iov for interval in intervals])
+    axes[-1].set_xlim(0, len(intervals))
     figure.suptitle(title or intervals[0].payload.kind)
     return figure
 

@@ -27,8 +27,8 @@ REACH = 4.685
 """Tukey's biweight: a track further off than so many sigma has no weight (95 % efficient for a Gaussian)"""
 SCATTER_REACH, SCATTER_MEAN = 3.0, 0.632_406_8
 """the same for the fit of the scatter, and the mean squared pull of a Gaussian with these weights"""
-LEAST_SCATTER = 1e-4
-"""cm"""
+LEAST_SCATTER, LEAST_UNKNOWN = 1e-4, 20e-4
+"""cm; the scatter beside known errors, and where none is known, is not less: few tracks may seem to agree by chance"""
 SLOPE_PRIOR = 1e-3
 """rad: no beam is more tilted. Keeps the fit defined where tracks share one z or have none."""
 VERTEX_GAP = 0.1
@@ -155,6 +155,8 @@ class _Points:
     products: Floats
     known: Floats
     """variance of d0 that is known"""
+    least: Floats
+    """[m] the variance of the scatter is not less"""
     softness: Floats
     """1/pT^2 where d0 has no known error, else 0"""
 
@@ -165,7 +167,8 @@ class _Points:
         without = np.isnan(tracks.d0_error)
         softness = np.where(without, tracks.inverse_pt, 0.0) ** 2
         known = np.where(without, 0.0, tracks.d0_error) ** 2
-        return cls(groups, tracks.d0, design, design[_ROW] * design[_COLUMN], known, softness)
+        least = np.where(groups.sum(without) > 0, LEAST_UNKNOWN, LEAST_SCATTER) ** 2
+        return cls(groups, tracks.d0, design, design[_ROW] * design[_COLUMN], known, least, softness)
 
     def residual(self, line: Floats) -> Floats:
         """d0 about the lines [4, m]."""
@@ -193,7 +196,7 @@ def _iterate(points: _Points) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     groups = points.groups
     line, normal = _solve(points, np.ones_like(points.d0))
     mean = groups.sum(points.residual(line) ** 2) / groups.counts
-    variances = np.stack([np.maximum(mean, LEAST_SCATTER**2), np.zeros_like(mean)])
+    variances = np.stack([np.maximum(mean, points.least), np.zeros_like(mean)])
     settled = np.zeros(len(mean), np.bool_)
     for _ in range(PASSES):
         variances = np.where(settled, variances, _scatter(points, line, variances))
@@ -243,8 +246,9 @@ def _scatter(points: _Points, line: Floats, before: Floats) -> Floats:
     both = determinant > 1e-6 * one * ss
     b = np.where(both, np.maximum(one * st - s * t, 0.0) / np.where(both, determinant, 1.0), 0.0)
     a = (t - s * b) / one
-    b = np.where(both & (a < 0), np.maximum(st, 0.0) / np.where(ss > 0, ss, 1.0), b)
-    return np.stack([np.maximum(a, LEAST_SCATTER**2), b])
+    # Where a is at its limit, b is what is left.
+    rest = np.maximum(st - s * points.least, 0.0) / np.where(ss > 0, ss, 1.0)
+    return np.stack([np.maximum(a, points.least), np.where(both & (a < points.least), rest, b)])
 
 
 def _vertices(tracks: Tracks) -> tuple[Index, Index]:

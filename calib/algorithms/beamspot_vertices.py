@@ -66,11 +66,21 @@ class Region:
 
 
 def fit_region(vertices: Vertices) -> Region:
-    """Fit, leave out what is far off, and fit again until that changes nothing. Raises NotConverged."""
+    """Fit, leave out what is far off, and fit again until that changes nothing. Raises NotConverged.
+
+    Where few vertices pull the correlation of x and y to its limit, c is 0.
+    """
+    try:
+        return _fit(vertices, np.arange(9))
+    except NotConverged:
+        return _fit(vertices, np.delete(np.arange(9), C))
+
+
+def _fit(vertices: Vertices, free: NDArray[np.intp]) -> Region:
     kept = np.ones(len(vertices), np.bool_)
     values = _start(vertices)
     for _ in range(TRIMS):
-        values, covariance = _score(vertices[kept], values)
+        values, covariance = _climb(vertices[kept], values, free)
         # What is out stays out, or a vertex at the limit could come and go for ever.
         near = kept & (_chi2(vertices, values) < TRIM)
         if np.array_equal(near, kept):
@@ -89,16 +99,19 @@ def _start(vertices: Vertices) -> Floats:
     return np.array([*middle, width[0], width[1], 0.0, 0.0, 0.0, width[2]])
 
 
-def _score(vertices: Vertices, values: Floats) -> tuple[Floats, Floats]:
-    """Values and covariance at the maximum, from a start. Raises NotConverged."""
+def _climb(vertices: Vertices, values: Floats, free: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Values and covariance at the maximum over the free parameters, from a start. Raises NotConverged."""
     now = _twice_negative_log(vertices, values)
+    covariance = np.zeros((9, 9))
     for _ in range(STEPS):
         gradient, information = _slope(vertices, values)
-        scale = 1 / np.sqrt(np.diag(information))
+        inner = information[np.ix_(free, free)]
+        scale = 1 / np.sqrt(np.diag(inner))
         try:
-            covariance = np.linalg.inv(information * scale[:, None] * scale) * scale[:, None] * scale
+            inverse = np.linalg.inv(inner * scale[:, None] * scale) * scale[:, None] * scale
         except np.linalg.LinAlgError:
             raise NotConverged("the vertices do not determine the luminous region") from None
+        covariance[np.ix_(free, free)] = inverse
         step = covariance @ gradient
         if gradient @ step < 2 * RESTING:
             return values, covariance

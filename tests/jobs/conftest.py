@@ -14,7 +14,7 @@ from jobs.cluster import open_cluster
 from jobs.cluster_settings import ClusterSettings
 from jobs.ledger import ledger_metadata
 from tests import postgres
-from tests.jobs.toy import open_engine
+from tests.jobs.ledgers import open_engine
 
 
 @pytest.fixture(scope="session")

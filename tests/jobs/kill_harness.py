@@ -28,7 +28,8 @@ from jobs.reduction import Node, NodeReceipt
 from jobs.runner import JobFailed, Runner
 from jobs.sweep import sweep
 from jobs.tables import nodes
-from tests.jobs.toy import Sum, first_time, make_job, numbers, open_engine, read_log
+from tests.jobs.ledgers import open_engine
+from tests.jobs.toy import Sum, first_time, make_job, numbers, read_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LEAF_S = 0.01

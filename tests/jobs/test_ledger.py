@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, func, select
 
@@ -178,6 +178,7 @@ def test_losses_of_open_nodes_outlive_the_driver(engine: Engine) -> None:
         assert ledger.past(job).losses == {Node("sum", 1, 0): [died, died]}
 
 
+@settings(max_examples=25)
 @given(done=st.sets(st.integers(0, 24)), fan_in=st.integers(2, 5), page=st.integers(1, 9))
 def test_open_and_committed_branches_are_all_branches(done: set[int], fan_in: int, page: int) -> None:
     engine = create_engine("sqlite://")

@@ -1,4 +1,4 @@
-"""A job that sums integers and leaves a trace of all it does, and a database such as the pipeline opens."""
+"""A job that sums integers and leaves a trace of all it does. Workers import this, so it imports little."""
 
 from __future__ import annotations
 
@@ -6,36 +6,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
-
 from jobs.job import Job, Lane
-from jobs.ledger import Ledger, ledger_metadata
 from jobs.reduction import FileRecord, Node, NodeReceipt, Receipt
 from jobs.retry import BadData
-
-
-def open_engine(path: Path) -> Engine:
-    """A SQLite database of one host: WAL, a full fsync at commit, transactions that write from their start."""
-    engine = create_engine(f"sqlite:///{path}")
-
-    @event.listens_for(engine, "connect")
-    def on_connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    ledger_metadata.create_all(engine)
-    return engine
 
 
 def make_job(leaves: int, **changes: Any) -> Job:
@@ -161,20 +139,6 @@ def _whole(partial: Path) -> FileRecord:
 def read_log(root: Path) -> list[tuple[str, int, float, int]]:
     """What workers have begun: (what, index, UNIX time, pid)."""
     return [tuple(json.loads(line)) for line in (root / "log").read_text().splitlines()]
-
-
-Begin = Callable[[], AbstractContextManager[Connection]]
-
-
-def in_ledger(begin: Begin, epoch: int = 0) -> AbstractContextManager[Ledger]:
-    """A ledger in a transaction of its own."""
-
-    @contextmanager
-    def opened() -> Iterator[Ledger]:
-        with begin() as connection:
-            yield Ledger(connection, epoch)
-
-    return opened()
 
 
 def total(root: NodeReceipt) -> int:

@@ -51,14 +51,18 @@ def crew() -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def joined(crew: Client) -> dict[str, Any]:
+    """The settings that join this cluster, section `cluster`."""
+    return {"kind": "address", "address": crew.scheduler.address, "workers": None, "tls": False}  # type: ignore[union-attr]
+
+
 @pytest.fixture
-def house(crew: Client, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def house(crew: Client, joined: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Makes settings of a small Tier-0 on that cluster; sections are merged in."""
     crew.wait_for_workers(2, timeout=60)
-    address = crew.scheduler.address  # type: ignore[union-attr]
 
     def make(area: str = "area", **sections: Any) -> dict[str, Any]:
-        cluster = {"kind": "address", "address": address, "workers": None, "tls": False}
-        return settings(tmp_path / area, **({"cluster": cluster} | sections))
+        return settings(tmp_path / area, **({"cluster": joined} | sections))
 
     return make

@@ -5,45 +5,54 @@ import os
 import random
 import re
 import signal
-import threading
+import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.tier0 import Tier0
 from tests.pipeline.probes import DRIVER, WORKER, KillAt
-from tests.pipeline.tiny import write_file
+from tests.pipeline.tiny import settings, write_file
 from tests.pipeline.traces import done_again, results, starts_and_commits
 
 ROOT = Path(__file__).resolve().parents[2]
+KILLED = -signal.SIGKILL
 
-# A driver is a process of its own; the server from which they are forked has imported what they need, once.
+# A driver is a process of its own; the server they are forked from has imported what they need, once.
 DRIVERS = multiprocessing.get_context("forkserver")
 DRIVERS.set_forkserver_preload(["pipeline.tier0", "distributed", "awkward", "uproot", "zarr"])
 
+KILLS = [5, pytest.param(40, marks=[pytest.mark.verify, pytest.mark.timeout(1200)])]
+
 
 def drive(plain, files, probe):
-    """One life of a driver."""
+    """One life of a driver; its exit code is that of the summary."""
     with Tier0(plain, **({"probe": probe} if probe else {})) as tier0:
         code = tier0.run(*files, progress=False).exit_code
-    os._exit(code)
+    sys.exit(code)
 
 
-def start(plain, files, probe=None):
-    driver = DRIVERS.Process(target=drive, args=(plain, files, probe))
-    driver.start()
-    return driver
+class Driver:
+    """A driver at work."""
 
+    def __init__(self, plain, files, probe=None):
+        self._process = DRIVERS.Process(target=drive, args=(plain, files, probe))
+        self._process.start()
 
-def finish(driver, timeout=120.0):
-    """How a driver ended: exit code, or minus the signal."""
-    driver.join(timeout)
-    if driver.is_alive():
-        driver.kill()
-        raise TimeoutError("the driver does not come to an end")
-    return driver.exitcode
+    def lives(self):
+        return self._process.is_alive()
+
+    def kill(self):
+        os.kill(self._process.pid, signal.SIGKILL)
+
+    def end(self, timeout=120.0):
+        """Its exit code, or minus the signal that killed it."""
+        self._process.join(timeout)
+        if self._process.is_alive():
+            self._process.kill()
+            raise TimeoutError("the driver does not come to an end")
+        return self._process.exitcode
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +62,11 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(crew, files, tmp_path_factory):
-    from tests.pipeline.tiny import settings
-
-    address = crew.scheduler.address
-    plain = settings(tmp_path_factory.mktemp("undisturbed"), cluster={"kind": "address", "address": address, "workers": None, "tls": False})
-    assert finish(start(plain, files)) == 0
+def undisturbed(joined, files, tmp_path_factory):
+    plain = settings(tmp_path_factory.mktemp("undisturbed"), cluster=joined)
+    assert Driver(plain, files).end() == 0
+    begun, committed = starts_and_commits(plain)
+    assert begun == committed
     return results(plain)
 
 
@@ -71,28 +79,79 @@ def check(plain, undisturbed):
 
 
 def test_every_kill_point_of_the_code_is_tried_here():
-    found = set()
-    for package in ("calib", "jobs", "pipeline"):
-        for source in (ROOT / package).rglob("*.py"):
-            found |= set(re.findall(r'\bprobe\("([^"]+)"\)', source.read_text()))
+    calls = r'\b_?probe\("([^"]+)"\)'
+    sources = [path for package in ("calib", "jobs", "pipeline") for path in (ROOT / package).rglob("*.py")]
+    found = {point for source in sources for point in re.findall(calls, source.read_text())}
     assert found == {*DRIVER, *WORKER}
 
 
-@pytest.mark.parametrize("hit", [1, 2, pytest.param(3, marks=pytest.mark.verify), pytest.param(4, marks=pytest.mark.verify)])
+# The second time: in the middle of express, and for the second run.
+@pytest.mark.parametrize("hit", [1, 2])
 def test_driver_killed_at_every_point_in_turn(house, files, undisturbed, tmp_path, hit):
     plain, probe = house(), KillAt(tmp_path / "kills", DRIVER, hit)
-    ends = [-signal.SIGKILL]
-    while ends[-1] == -signal.SIGKILL:
-        ends.append(finish(start(plain, files, probe)))
-    assert ends[-1] == 0
-    assert len(ends) - 2 == len(probe.killed())
-    assert probe.killed() == (set(DRIVER) if hit <= 2 else probe.killed())
+    lives = 1
+    while (end := Driver(plain, files, probe).end()) == KILLED:
+        lives += 1
+    assert end == 0
+    assert probe.killed() == set(DRIVER)
+    assert lives == 1 + len(DRIVER)
     check(plain, undisturbed)
 
 
 @pytest.mark.parametrize("point", WORKER)
 def test_worker_killed_at_every_point(house, files, undisturbed, tmp_path, point):
     plain, probe = house(), KillAt(tmp_path / "kills", (point,))
-    assert finish(start(plain, files, probe)) == 0
+    assert Driver(plain, files, probe).end() == 0
     assert probe.killed() == {point}
+    check(plain, undisturbed)
+
+
+@pytest.fixture
+def chains(house, files, undisturbed):
+    """Drivers on one area until it is done, then on the next."""
+    number = 0
+
+    def slow():
+        nonlocal number
+        number += 1
+        return house(f"area-{number}", experiment={"settings": {"pause_s": 0.02}})
+
+    return slow
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_drivers_killed_at_random(chains, files, undisturbed, kills):
+    moments = random.Random(kills)
+    plain, killed = chains(), 0
+    while killed < kills:
+        driver = Driver(plain, files)
+        time.sleep(moments.uniform(0.0, 1.0))
+        driver.kill()
+        if driver.end() == KILLED:
+            killed += 1
+        else:
+            check(plain, undisturbed)
+            plain = chains()
+    assert Driver(plain, files).end() == 0
+    check(plain, undisturbed)
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_workers_killed_at_random(chains, crew, files, undisturbed, kills):
+    moments = random.Random(kills)
+    plain, killed = chains(), 0
+    driver = Driver(plain, files)
+    while killed < kills:
+        time.sleep(moments.uniform(0.0, 0.5))
+        crew.wait_for_workers(2, timeout=60)
+        victim = moments.choice(sorted(crew.run(os.getpid, on_error="ignore").values()))
+        if driver.lives():
+            os.kill(victim, signal.SIGKILL)
+            killed += 1
+        else:
+            assert driver.end() == 0
+            check(plain, undisturbed)
+            plain = chains()
+            driver = Driver(plain, files)
+    assert driver.end() == 0
     check(plain, undisturbed)
