@@ -166,7 +166,9 @@ class ConditionsReader:
         first_later = self._connection.execute(later).scalar_one()
         return self._newest() if first_later is None else int(first_later) - 1
 
-    def _held(self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None) -> Sequence[Row[Any]]:
+    def _held(
+        self, snapshot: Snapshot, kinds: Iterable[str] | None, unit: int, time: int | None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
         asked = {
             "global_tag": snapshot.global_tag,
             "kinds": sorted(self.global_tag(snapshot.global_tag) if kinds is None else set(kinds)),

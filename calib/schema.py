@@ -15,7 +15,6 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    UniqueConstraint,
     event,
 )
 
@@ -86,9 +85,12 @@ entries = Table(
     Index("conditions_entries_by_since", "tag_id", "since", "sequence"),
     Index("conditions_entries_by_origin", "origin"),
     Index("conditions_entries_by_time", "recorded_us"),
-    UniqueConstraint("withdraws", name="conditions_withdrawn_once"),
-    UniqueConstraint("recalls", name="conditions_recalled_once"),
 )
+
+for _column in (entries.c.withdraws, entries.c.recalls):
+    # Few rows are withdrawals: an index over all would be large, and SQLite would take it to look for NULL.
+    _is_set = _column.is_not(None)
+    Index(f"conditions_{_column.name}_once", _column, unique=True, sqlite_where=_is_set, postgresql_where=_is_set)
 
 settled = Table(
     "conditions_settled",

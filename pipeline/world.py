@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from calib.conditions import ConditionsDB
+from calib.gates import gate_from_settings
 from calib.iov import Clock, RunLumi
 from calib.payload import PayloadStore, open_store
 from calib.schema import conditions_metadata
@@ -23,14 +24,13 @@ from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import Ranges, read_mask
 from pipeline.database import Database, open_database
 from pipeline.experiments.interface import Experiment
-from pipeline.experiments.registry import find_experiment
 from pipeline.lineage import lineage
 from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
 from pipeline.products import Products
 from pipeline.release import Publication
 from pipeline.schema import catalog_metadata
-from pipeline.settings import Settings
+from pipeline.settings import Settings, check_settings, make_experiment
 
 LOOP = "tier0"
 """author of what the loop itself publishes, beside the user's name"""
@@ -107,9 +107,10 @@ def open_world(
 ) -> World:
     """Open the Tier-0 of these settings; its folder and database are made on first sight.
 
-    The processing version is the one of these settings, or, until something is run under them, the next.
+    Raises SettingsError with everything that is wrong with the settings. The processing version is the one of these settings, or, until something is run under them, the next.
     """
-    chosen = experiment or find_experiment(settings.experiment.name)(settings.experiment.settings)
+    chosen = experiment or make_experiment(settings)
+    check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings)
     area = Path(settings.storage.area).absolute()
     area.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.storage.database or area / "tier0.db")

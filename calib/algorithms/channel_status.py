@@ -155,7 +155,7 @@ class ChannelStatus(Calibration):
 
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """What is usual in one group, block by block: `typical` and `spread` float64[b] over the `alive` bool[b, n] members,
+    """What is usual in a group, block by block: `typical` and `spread` float64[b] over the `alive` bool[b, n] members,
     those that count at all.
     """
 

@@ -59,8 +59,8 @@ DESIGN = {"sigma_z": 5.0, "width_x": 20e-4, "width_y": 20e-4}
 class CmsSettings(TrackingSettings):
     """Cuts, and how certification judges."""
 
-    beam_within_um: float = Field(60.0, gt=0, description="um; the beam must be so near to its conditions")
-    beam_test_tracks: int = Field(200, ge=1, description="a unit with fewer tracks is not judged")
+    beam_within_um: float = Field(100.0, gt=0, description="um; the beam must be so near to its conditions")
+    beam_test_tracks: int = Field(40, ge=1, description="a unit with fewer tracks is not judged")
     mass_window: tuple[float, float] = Field((87.0, 93.0), description="GeV; where the mean of 60-120 GeV must lie")
     mass_test_pairs: int = Field(100, ge=1, description="a unit with fewer muon pairs is not judged")
 

@@ -111,10 +111,6 @@ class Mishap:
     def hang(self) -> None:
         time.sleep(600)
 
-    def hang_once(self) -> None:
-        if first_time(Path(self.root) / f"hang-{self.item}"):
-            time.sleep(600)
-
 
 def kill_myself() -> None:
     time.sleep(0.05)

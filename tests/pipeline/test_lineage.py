@@ -15,12 +15,12 @@ from pipeline.lineage import lineage
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
 )
 
 
-@given(st.dictionaries(st.text(min_size=1), plain, min_size=1))
+@given(st.dictionaries(st.text(min_size=1, max_size=5), plain, min_size=1, max_size=4))
 def test_order_of_keys_does_not_matter(parts: dict[str, object]) -> None:
     backwards = dict(reversed(list(parts.items())))
     assert lineage(**parts) == lineage(**backwards)

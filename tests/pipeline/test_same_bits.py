@@ -13,7 +13,7 @@ from tests.pipeline.traces import results
 CUTS = {
     "one event": ({"events": 1, "block_events": 1, "fan_in": 8}, 26),
     "one lumisection": ({"units": 1, "fan_in": 2}, 12),
-    "seven lumisections": ({"units": 7, "fan_in": 2}, 2),
+    "seven lumisections": ({"units": 7, "events": 1000, "fan_in": 2}, 2),
     "all": ({"events": 10**9}, 1),
     "blocks across files": ({"events": 3, "block_events": 3, "fan_in": 3}, 13),
 }
@@ -54,7 +54,7 @@ def test_neither_the_cut_nor_the_number_of_workers_shows(house, files, whole, cu
 
 def test_results_tell_one_payload_and_one_hit_from_another(house, files, whole):
     """What is compared above would show a difference."""
-    plain = house(experiment={"settings": {"cut": 1.75}})
+    plain = house(experiment={"settings": {"cut": 1.6}})
     with Tier0(plain) as tier0:
         tier0.run(*files, progress=False)
     other = results(plain)

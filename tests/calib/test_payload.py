@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hn
+
+from calib.iov import RunLumi
+from calib.payload import Conditions, Payload, PayloadDamaged, PayloadMissing, PayloadStore, open_store
+
+ARRAYS = {"mean": np.arange(6.0).reshape(2, 3), "bad": np.array([True, False]), "n": np.array(7)}
+
+
+@pytest.fixture
+def payload() -> Payload:
+    return Payload("pedestal", ARRAYS, {"mean": "ADC"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PayloadStore:
+    return PayloadStore(tmp_path / "payloads")
+
+
+def test_the_id_is_that_of_the_content(payload: Payload) -> None:
+    big_endian_fortran = {**ARRAYS, "mean": np.asfortranarray(ARRAYS["mean"]).astype(">f8")}
+    assert Payload("pedestal", dict(reversed(big_endian_fortran.items())), {"mean": "ADC"}).id == payload.id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Payload("noise", ARRAYS, {"mean": "ADC"}),
+        Payload("pedestal", ARRAYS, {"mean": "mV"}),
+        Payload("pedestal", ARRAYS),
+        Payload("pedestal", {**ARRAYS, "n": np.array(8)}, {"mean": "ADC"}),
+        Payload("pedestal", {**ARRAYS, "n": np.array(7, np.int32)}, {"mean": "ADC"}),
+        Payload("pedestal", {**ARRAYS, "n": np.array([7])}, {"mean": "ADC"}),
+        Payload("pedestal", {**ARRAYS, "mean": ARRAYS["mean"].reshape(3, 2)}, {"mean": "ADC"}),
+        Payload("pedestal", {"mean": ARRAYS["mean"]}, {"mean": "ADC"}),
+        Payload("pedestal", {**ARRAYS, "mean": -0.0 * ARRAYS["mean"]}, {"mean": "ADC"}),
+    ],
+)
+def test_any_change_changes_the_id(payload: Payload, other: Payload) -> None:
+    assert other.id != payload.id
+
+
+def test_arrays_are_own_and_read_only(payload: Payload) -> None:
+    source = np.zeros(2)
+    made = Payload("a", {"x": source})
+    source[0] = 1
+    assert made["x"].tolist() == [0, 0]
+    with pytest.raises(ValueError, match="read-only"):
+        payload["mean"][0] = 1
+
+
+def test_what_cannot_be_stored_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"array 'name' has type <U1; use booleans, integers or floats"):
+        Payload("a", {"name": np.array(["x"])})
+    with pytest.raises(ValueError, match=r"units given for arrays it has not: \['y'\]"):
+        Payload("a", {"x": np.zeros(1)}, {"y": "cm"})
+
+
+def test_a_payload_travels(payload: Payload) -> None:
+    assert pickle.loads(pickle.dumps(payload)).id == payload.id
+
+
+@given(hn.arrays(st.sampled_from([np.float64, np.int16, np.bool_, np.float32]), hn.array_shapes(min_dims=0, min_side=0)))
+def test_what_is_put_comes_back(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+    store = PayloadStore(tmp_path_factory.mktemp("any"))
+    payload = Payload("any", {"x": values}, {"x": "cm"})
+    found = PayloadStore(store.root).get(store.put(payload))
+    assert found.id == payload.id
+    assert (found["x"].dtype, found["x"].shape, dict(found.units)) == (values.dtype, values.shape, {"x": "cm"})
+
+
+def test_payloads_are_equal_byte_for_byte(payload: Payload, tmp_path: Path) -> None:
+    def content(root: Path) -> dict[str, bytes]:
+        return {str(file.relative_to(root)): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+
+    one, two = PayloadStore(tmp_path / "one"), PayloadStore(tmp_path / "two")
+    one.put(payload)
+    two.put(pickle.loads(pickle.dumps(payload)))
+    assert content(one.root) == content(two.root)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_putting_again_changes_nothing(store: PayloadStore, payload: Payload) -> None:
+    path = store.path(store.put(payload))
+    before = path.stat().st_mtime_ns
+    assert store.put(payload) == payload.id
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_write_that_was_killed_leaves_no_payload(store: PayloadStore, payload: Payload) -> None:
+    path = store.path(payload.id)
+    (path.parent / f"{path.name}.dead.partial").mkdir(parents=True)
+    assert not store.has(payload.id)
+    assert PayloadStore(store.root).get(store.put(payload)).id == payload.id
+
+
+def test_a_missing_payload_is_named(store: PayloadStore) -> None:
+    with pytest.raises(PayloadMissing, match=f"no payload abc in {store.root}"):
+        store.get("abc")
+
+
+def test_a_changed_payload_is_refused(store: PayloadStore, payload: Payload) -> None:
+    path = store.path(store.put(payload))
+    zarr.open_group(str(path), mode="a")["n"][...] = 8  # type: ignore[index]
+    with pytest.raises(PayloadDamaged, match="has changed since it was written"):
+        store.get(payload.id)
+
+
+def test_the_cache_is_limited_and_gives_the_last_used(tmp_path: Path) -> None:
+    store = PayloadStore(tmp_path, keep_bytes=2000)
+    ids = [store.put(Payload("a", {"x": np.full(100, float(i))})) for i in range(3)]
+    first = store.get(ids[0])
+    store.get(ids[1])
+    assert store.get(ids[0]) is first
+    store.get(ids[2])  # the least lately used, 1, goes
+    shutil.rmtree(store.path(ids[1]))
+    assert store.get(ids[0]) is first
+    with pytest.raises(PayloadMissing):
+        store.get(ids[1])
+
+
+def test_a_process_has_one_store_a_folder(tmp_path: Path) -> None:
+    assert open_store(tmp_path) is open_store(str(tmp_path))
+
+
+def test_conditions_travel_as_ids_and_read_where_used(store: PayloadStore, payload: Payload) -> None:
+    conditions = Conditions(RunLumi(3, 7), {"pedestal": store.put(payload)}, str(store.root))
+    sent = pickle.dumps(conditions)
+    assert len(sent) < 1000
+    found = pickle.loads(sent)
+    assert (list(found), len(found), "pedestal" in found) == (["pedestal"], 1, True)
+    assert found["pedestal"].id == payload.id
+    with pytest.raises(KeyError, match=r"no conditions of kind 'noise' at 3:7; there are \['pedestal'\]"):
+        found["noise"]

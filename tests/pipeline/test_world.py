@@ -1,0 +1,49 @@
+"""Opening a Tier-0: settings are judged whole, and nothing is made real before something runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.experiments.registry import UnknownExperiment
+from pipeline.settings import SettingsError
+from pipeline.tier0 import Tier0
+from tests.pipeline.tiny import settings
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"calibration": {"ofset": {}}}, "did you mean `offset`"),
+        ({"calibration": {"offset": {"min_hit": 3}}}, "did you mean `min_hits`"),
+        ({"gates": {"offset": [{"gate": "min_entrys", "array": "hits", "minimum": 3}]}}, "did you mean `min_entries`"),
+        ({"handshake": {"required": ["ofset"]}}, "there is no kind 'ofset'"),
+        ({"experiment": {"settings": {"cutt": 3}}}, "did you mean `cut`"),
+        ({"cluster": {"wokers": 3}}, "did you mean `workers`"),
+    ],
+)
+def test_a_wrong_setting_stops_at_load_time_with_a_suggestion(
+    tmp_path: Path, sections: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Tier0(settings(tmp_path, **sections))
+    assert words in str(refusal.value)
+
+
+def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownExperiment, match="did you mean 'toy_collider'"):
+        Tier0(settings(tmp_path, experiment={"name": "toy_colider"}))
+
+
+def test_looking_makes_no_processing_version(tmp_path: Path) -> None:
+    tier0 = Tier0(settings(tmp_path))
+    assert tier0.status().rows == ()
+    assert "offset" not in tier0.conditions.tags()
+
+
+def test_kinds_without_a_payload_to_start_from_are_named(tmp_path: Path) -> None:
+    lacking = settings(tmp_path / "a", experiment={"settings": {"initial": False}})
+    assert "no payload to start from: offset" in Tier0(lacking).check()
+    assert "no payload to start from" not in Tier0(settings(tmp_path / "b")).check()
