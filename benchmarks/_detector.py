@@ -24,7 +24,7 @@ RUN = 1
 CHANNELS = 4096
 HITS = 100
 """mean number of an event"""
-PASSES = 12
+PASSES = 50
 """of the unfolding of cross-talk"""
 BLOCK = 5_000
 """events that are drawn; a file repeats them"""

@@ -88,9 +88,9 @@ class Frontier:
         """Say that what `peek` gave is in flight."""
         self._head = None
 
-    def wake_at(self) -> float | None:
-        """Give the moment at which a delayed repeat becomes due."""
-        return self._delayed[0][0] if self._delayed else None
+    def wake_at(self, after: float) -> float | None:
+        """Give the next moment later than `after` at which a delayed repeat becomes due."""
+        return min((due for due, _ in self._delayed if due > after), default=None)
 
     def commit(self, node: Node, *, good: bool = True) -> bool:
         """Take in that a node is committed; True when it was the root. `good`: not all its leaves are set aside."""

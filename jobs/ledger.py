@@ -7,8 +7,7 @@ rows once they are started, committed or failed. Nothing here holds more than a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, insert, select, upda
 from jobs.frontier import Launch, Past
 from jobs.job import Job, Lane
 from jobs.lease import SecondDriver, StaleEpoch, check_epoch, drop_lease, renew_lease, take_lease
-from jobs.reduction import Aside, Node, NodeReceipt
+from jobs.reduction import Node, NodeReceipt
 from jobs.retry import Cause, Failure
 from jobs.tables import failures, insert_new, jobs, ledger_metadata, nodes, set_aside, starts
 
@@ -29,7 +28,6 @@ __all__ = [
     "Ledger",
     "SecondDriver",
     "StaleEpoch",
-    "Standing",
     "drop_lease",
     "ledger_metadata",
     "renew_lease",
@@ -50,17 +48,6 @@ class JobState(StrEnum):
     DONE = "done"
     FAILED = "failed"  # it cannot be completed; the next start tries again
     HELD = "held"  # the site is at fault (disk full, quota); the next start goes on
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How far a job is, and why it is not further; `starts` and `commits` count nodes."""
-
-    state: JobState
-    reason: str
-    starts: int
-    commits: int
-    leaves_committed: int
 
 
 class Ledger:
@@ -88,12 +75,7 @@ class Ledger:
     def job(self, name: str) -> Job | None:
         """Give the job of this name."""
         row = self._connection.execute(select(jobs).where(jobs.c.name == name)).one_or_none()
-        return None if row is None else _job(row)
-
-    def open_jobs(self) -> list[Job]:
-        """Give the jobs that are not done, in the order they were added."""
-        query = select(jobs).where(jobs.c.state != JobState.DONE).order_by(jobs.c.added_at, jobs.c.name)
-        return [_job(row) for row in self._connection.execute(query)]
+        return None if row is None else job_of(row)
 
     def mark(self, name: str, state: JobState, reason: str = "") -> None:
         """Write down how far a job is."""
@@ -101,21 +83,6 @@ class Ledger:
         ended = None if state is JobState.OPEN else self._clock()
         values = {"state": state, "reason": reason, "ended_at": ended}
         self._connection.execute(update(jobs).where(jobs.c.name == name).values(values))
-
-    def standing(self, job: Job) -> Standing:
-        """Give how far a job is."""
-        row = self._connection.execute(select(jobs.c.state, jobs.c.reason).where(jobs.c.name == job.name)).one()
-        begun = self._connection.scalar(select(func.count()).where(starts.c.job == job.name))
-        done = self._count(job.name, nodes.c.level > 0)
-        branches = self._count(job.name, nodes.c.level == 1)
-        last = job.tree.width(1) - 1
-        short = (last + 1) * job.fan_in - job.leaves
-        has_last = short and self._count(job.name, and_(nodes.c.level == 1, nodes.c.place == last))
-        leaves = branches * job.fan_in - (short if has_last else 0)
-        return Standing(JobState(row.state), row.reason, int(begun or 0), done, leaves)
-
-    def _count(self, job: str, condition: Any) -> int:
-        return int(self._connection.scalar(select(func.count()).where(nodes.c.job == job, condition)) or 0)
 
     # what happened
 
@@ -164,7 +131,7 @@ class Ledger:
     def open_branches(self, job: Job, after: int = -1, limit: int = _PAGE) -> list[int]:
         """Give the branches not committed among the `limit` that follow branch `after`."""
         page = range(after + 1, min(after + 1 + limit, job.tree.width(1)))
-        done = set(self._connection.scalars(self._places(job.name, 1, page)))
+        done = set(self._connection.scalars(select(nodes.c.place).where(_among(job.name, 1, page))))
         return [index for index in page if index not in done]
 
     def past(self, job: Job) -> Past:
@@ -192,7 +159,7 @@ class Ledger:
         query = select(failures).where(failures.c.job == job.name, grave, ~committed).order_by(failures.c.id)
         found: dict[Node, list[Failure]] = {}
         for row in self._connection.execute(query):
-            found.setdefault(Node(row.job, row.level, row.place), []).append(_failure(row))
+            found.setdefault(Node(row.job, row.level, row.place), []).append(failure_of(row))
         return found
 
     # what is there
@@ -206,34 +173,6 @@ class Ledger:
         """Give the root of a job that is complete."""
         return self.committed(job.name, job.tree.depth, range(1)).get(0)
 
-    def branches(self, job: Job) -> Iterator[tuple[int, NodeReceipt]]:
-        """Give every committed branch with its receipt, in order, page by page."""
-        for first in range(0, job.tree.width(1), _PAGE):
-            page = self.committed(job.name, 1, range(first, first + _PAGE))
-            yield from sorted(page.items())
-
-    def files(self, job: str) -> Iterator[str]:
-        """Give the paths of all files a job has committed: what the sweeper must keep."""
-        query = select(nodes.c.receipt).where(nodes.c.job == job)
-        for text in self._connection.execution_options(yield_per=_PAGE).scalars(query):
-            receipt = NodeReceipt.from_json(text)
-            for part in (*receipt.leaves, receipt.state):
-                yield from (record.path for record in part.files)
-
-    def history(self, node: Node) -> list[Failure]:
-        """Give all failures of a node, oldest first."""
-        rows = self._connection.execute(select(failures).where(*_is(failures, node)).order_by(failures.c.id))
-        return [_failure(row) for row in rows]
-
-    def attempts(self, node: Node) -> int:
-        """Give how often a node was started."""
-        return int(self._connection.scalar(select(func.count()).where(*_is(starts, node))) or 0)
-
-    def asides(self, job: str) -> list[Aside]:
-        """Give the leaves of a job that are set aside, in order."""
-        rows = self._connection.execute(select(set_aside).where(set_aside.c.job == job).order_by(set_aside.c.leaf))
-        return [Aside(int(row.leaf), Cause(row.cause), row.reason, row.traceback) for row in rows]
-
     def _fence(self) -> None:
         # Once is enough: the row stays locked until the transaction ends.
         if not self._fenced:
@@ -243,16 +182,9 @@ class Ledger:
     def _key(self, node: Node) -> dict[str, Any]:
         return {"job": node.job, "level": node.level, "place": node.index}
 
-    def _places(self, job: str, level: int, places: range) -> Any:
-        return select(nodes.c.place).where(_among(job, level, places))
-
 
 def _among(job: str, level: int, places: range) -> Any:
     return and_(nodes.c.job == job, nodes.c.level == level, nodes.c.place.between(places.start, places.stop - 1))
-
-
-def _is(table: Any, node: Node) -> tuple[Any, ...]:
-    return table.c.job == node.job, table.c.level == node.level, table.c.place == node.index
 
 
 def _job_row(job: Job) -> dict[str, Any]:
@@ -260,9 +192,11 @@ def _job_row(job: Job) -> dict[str, Any]:
     return {"name": job.name, "task_group": job.group, **shape, "spec": job.spec, "limit_s": job.limit_s}
 
 
-def _job(row: Row[Any]) -> Job:
+def job_of(row: Row[Any]) -> Job:
+    """Give the job a row of the table holds."""
     return Job(row.name, row.task_group, Lane(row.lane), row.leaves, row.fan_in, row.spec, row.limit_s)
 
 
-def _failure(row: Row[Any]) -> Failure:
+def failure_of(row: Row[Any]) -> Failure:
+    """Give the failure a row of the table holds."""
     return Failure(Cause(row.cause), row.message, row.leaf, row.alone, row.seen, row.traceback)

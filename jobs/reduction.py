@@ -211,6 +211,12 @@ def _execution(attempt: str) -> str:
     return f"{attempt}-{os.urandom(6).hex()}"
 
 
+def _for_ledger(receipt: Receipt) -> Receipt:
+    # Here it is one leaf's fault; in the driver it would stop everything.
+    json.dumps(receipt.note)
+    return receipt
+
+
 def _failure(error: BaseException, leaf: int | None) -> Failure:
     message = f"{type(error).__name__}: {error}"
     return Failure(classify(error), message, leaf, traceback="".join(traceback.format_exception(error)))
@@ -258,9 +264,9 @@ def _run_leaf(work: bytes, item: bytes, leaf: int, attempt: str, absent: str | N
                 absent = bad.message
         if absent is not None:
             receipt, value = doing.absent(unpickled, absent)
+        return LeafDone(leaf, _for_ledger(receipt), value, aside, time.perf_counter() - started)
     except _ANYTHING as error:
         return _failure(error, leaf)
-    return LeafDone(leaf, receipt, value, aside, time.perf_counter() - started)
 
 
 def merge_branch(
@@ -299,7 +305,7 @@ def _merge_branch(
 def _store_merged(work: Work, values: list[Value], plan: Join, attempt: str) -> Receipt:
     if plan.prior.state is not None:
         values = [work.load(plan.prior.state), *values]
-    return work.store(work.merge(values), plan.node, _execution(attempt))
+    return _for_ledger(work.store(work.merge(values), plan.node, _execution(attempt)))
 
 
 def merge_node(work: bytes, join: bytes, attempt: str, limit_s: float | None = None) -> NodeReceipt | Partial:
@@ -313,7 +319,7 @@ def _merge_node(work: bytes, plan: Join, attempt: str) -> NodeReceipt | Partial:
     try:
         doing = _work(work)
         merged = doing.merge([doing.load(receipt) for receipt in plan.states])
-        state = doing.store(merged, plan.node, _execution(attempt))
+        state = _for_ledger(doing.store(merged, plan.node, _execution(attempt)))
     except _ANYTHING as error:
         return Partial(failures=(_failure(error, None),))
     return NodeReceipt((), state, seconds=time.perf_counter() - started)

@@ -22,8 +22,9 @@ from distributed import KilledWorker
 from sqlalchemy import Connection
 
 from jobs.events import Event, JobDone, JobFailed, NodeCommitted
+from jobs.flight import Active, Flight, Items, Turn, items_of, join_of
 from jobs.frontier import Frontier, Launch
-from jobs.graph import Key, build_graph, executing, failure_of, overdue, to_bytes
+from jobs.graph import build_graph, executing, failure_of, overdue, to_bytes
 from jobs.job import Job
 from jobs.ledger import JobState, Ledger, renew_lease
 from jobs.reduction import Join, Node, NodeReceipt, Partial, Work
@@ -42,7 +43,6 @@ _LOST = "the Dask scheduler is gone ({}); start again: nothing that is committed
 _ANY_END = (Exception, asyncio.CancelledError)
 
 Begin = Callable[[], AbstractContextManager[Connection]]
-Items = Callable[[range], Sequence[Any]]
 OnCommit = Callable[[Connection, Job, Node, NodeReceipt], None]
 
 
@@ -63,38 +63,6 @@ class Options:
     """how often to say that this driver lives"""
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
-
-
-@dataclass(frozen=True, slots=True)
-class _Active:
-    job: Job
-    work: bytes
-    items: Items
-    frontier: Frontier
-
-
-@dataclass(slots=True)
-class _Flight:
-    active: _Active
-    launch: Launch
-    key: Key
-    future: Future[Any]
-    submitted_at: float
-    check_at: float
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What one transaction writes."""
-
-    commits: list[NodeCommitted] = field(default_factory=list)
-    attempts: dict[Node, int] = field(default_factory=dict)
-    failed: list[tuple[Launch, Partial]] = field(default_factory=list)
-    ended: dict[str, JobDone | JobFailed] = field(default_factory=dict)
-    launches: list[tuple[_Active, Launch, dict[int, Any]]] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.commits or self.failed or self.launches)
 
 
 def _ignore(*_: Any) -> None:
@@ -124,20 +92,26 @@ class Runner:
         self._options = options or Options()
         self._clock = self._options.clock
         self._window = Window(reserve=self._options.reserve)
-        self._jobs: list[_Active] = []
-        self._flights: dict[int, _Flight] = {}
+        self._jobs: list[Active] = []
+        self._added: set[str] = set()
+        self._flights: dict[int, Flight] = {}
         self._token = 0
         self._arrived: queue.SimpleQueue[tuple[int, Any, float]] = queue.SimpleQueue()
         self._events: list[Event] = []
         self._ended_workers: set[str] = set()
         self._full = False
-        self._capacity_at = self._clock()
+        self._chosen_at = self._capacity_at = self._clock()
         self._renew_at = self._clock() + self._options.renew_s
 
     @property
     def active(self) -> int:
         """How many jobs are not finished."""
         return len(self._jobs)
+
+    def add(self, connection: Connection, job: Job) -> None:
+        """Enter a job in the caller's transaction, so that it is there with what called for it; `start` follows."""
+        if Ledger(connection, self._epoch, self._options.wall).add(job):
+            self._added.add(job.name)
 
     def start(self, job: Job, work: Work, items: Items) -> None:
         """Begin a job, or go on with it where the ledger says it is; what may run is submitted before this returns.
@@ -150,7 +124,7 @@ class Runner:
         if isinstance(found, JobDone):
             self._events.append(found)
             return
-        active = _Active(job, to_bytes(work), items, found)
+        active = Active(job, to_bytes(work), items, found)
         bisect.insort(self._jobs, active, key=lambda other: -other.job.lane)
         self._turn([])
 
@@ -182,6 +156,9 @@ class Runner:
 
     def _look_up(self, job: Job) -> Frontier | JobDone:
         limits = self._options.limits
+        if job.name in self._added:
+            self._added.remove(job.name)
+            return Frontier(job.name, job.tree, limits, iter(range(job.tree.width(1))))
         with self._begin() as connection:
             ledger = Ledger(connection, self._epoch, self._options.wall)
             if ledger.add(job):
@@ -199,7 +176,9 @@ class Runner:
         if self._events or not self._jobs:
             return 0.0
         moments = [self._renew_at, *(flight.check_at for flight in self._flights.values())]
-        moments += [due for active in self._jobs if (due := active.frontier.wake_at()) is not None]
+        # What was due when launches were last chosen waits for room, and so for an arrival.
+        wakes = [active.frontier.wake_at(self._chosen_at) for active in self._jobs]
+        moments += [due for due in wakes if due is not None]
         moments += [self._capacity_at] if self._full else []
         moments += [] if until is None else [until]
         return max(0.0, min(moments) - self._clock())
@@ -226,7 +205,7 @@ class Runner:
     def _turn(self, arrivals: Sequence[tuple[int, Any, float]]) -> None:
         if self._client.status != "running":
             raise SchedulerLost(_LOST.format(self._client.status))
-        turn = _Turn()
+        turn = Turn()
         for token, value, arrived_at in arrivals:
             flight = self._drop(token)
             if flight is not None:
@@ -245,7 +224,7 @@ class Runner:
             with self._begin() as connection:
                 self._renew(connection)
 
-    def _outcome(self, flight: _Flight, value: Any) -> NodeReceipt | Partial:
+    def _outcome(self, flight: Flight, value: Any) -> NodeReceipt | Partial:
         if isinstance(value, NodeReceipt | Partial):
             return value
         if isinstance(value, _CANCELLED):
@@ -254,7 +233,7 @@ class Runner:
             return Partial()  # it was this driver that ended the worker: nobody's fault
         return Partial(failures=(failure_of(value, flight.active.job, flight.launch),))
 
-    def _take_in(self, turn: _Turn, flight: _Flight, outcome: NodeReceipt | Partial, arrived_at: float) -> None:
+    def _take_in(self, turn: Turn, flight: Flight, outcome: NodeReceipt | Partial, arrived_at: float) -> None:
         active, launch = flight.active, flight.launch
         job, node = active.job, launch.node
         if isinstance(outcome, NodeReceipt):
@@ -272,20 +251,20 @@ class Runner:
         if isinstance(stop, Stop):
             turn.ended.setdefault(job.name, JobFailed(job, stop.reason, stop.held))
 
-    def _choose(self, turn: _Turn) -> None:
-        now = self._clock()
+    def _choose(self, turn: Turn) -> None:
+        now = self._chosen_at = self._clock()
         self._full = False
         for active in self._jobs:
             job, frontier = active.job, active.frontier
             while (launch := frontier.peek(now)) and self._window.admits(launch, job.lane, job.fan_in):
                 frontier.take()
                 self._window.add(launch, job.lane)
-                turn.launches.append((active, launch, _items(active, launch)))
+                turn.launches.append((active, launch, items_of(active, launch)))
             self._full = self._full or launch is not None
             if self._window.closed or (launch is not None and launch.alone):
                 return  # a suspect runs, or waits for the others to end
 
-    def _write(self, turn: _Turn) -> list[Join]:
+    def _write(self, turn: Turn) -> list[Join]:
         with self._begin() as connection:
             ledger = Ledger(connection, self._epoch, self._options.wall)
             for event in turn.commits:
@@ -298,7 +277,7 @@ class Runner:
                 ledger.mark(name, *_state(end))
                 self._events.append(end)
             ledger.started([launch for _, launch, _ in turn.launches])
-            joins = [_join(ledger, active, launch) for active, launch, _ in turn.launches]
+            joins = [join_of(ledger, active, launch) for active, launch, _ in turn.launches]
             self._renew(connection)
             self._probe("ledger-commit")
         self._probe("ledger-committed")
@@ -309,7 +288,7 @@ class Runner:
             renew_lease(connection, self._epoch, self._options.wall())
             self._renew_at = self._clock() + self._options.renew_s
 
-    def _submit(self, active: _Active, launch: Launch, join: Join, items: dict[int, Any]) -> None:
+    def _submit(self, active: Active, launch: Launch, join: Join, items: dict[int, Any]) -> None:
         job = active.job
         graph, key = build_graph(job, launch, self._epoch, active.work, join, items)
         self._probe("submit")
@@ -317,10 +296,10 @@ class Runner:
         future = self._client.get(graph, key, sync=False, priority=int(job.lane), fifo_timeout="0s")
         check_at = float("inf") if job.limit_s is None else self._clock() + job.limit_s
         self._token += 1
-        self._flights[self._token] = _Flight(active, launch, key, future, self._options.wall(), check_at)
+        self._flights[self._token] = Flight(active, launch, key, future, self._options.wall(), check_at)
         self._client.loop.add_callback(self._collect, self._token, future)
 
-    def _drop(self, token: int) -> _Flight | None:
+    def _drop(self, token: int) -> Flight | None:
         flight = self._flights.pop(token, None)
         if flight is not None:
             flight.future.release()  # type: ignore[no-untyped-call]
@@ -334,7 +313,7 @@ class Runner:
             self._window.threads = max(1, sum(self._client.nthreads().values()))
             self._capacity_at = self._clock() + self._options.capacity_s
 
-    def _look_for_overdue(self, turn: _Turn) -> None:
+    def _look_for_overdue(self, turn: Turn) -> None:
         late = {token: flight for token, flight in self._flights.items() if flight.check_at <= self._clock()}
         if not late:
             return
@@ -363,23 +342,6 @@ class Runner:
                 found = Ledger(connection, self._epoch).open_branches(job, after, page)
             yield from found
             after += page
-
-
-def _items(active: _Active, launch: Launch) -> dict[int, Any]:
-    if launch.node.level > 1:
-        return {}
-    leaves = active.job.tree.children(launch.node)
-    items = active.items(leaves)
-    if len(items) != len(leaves):
-        raise ValueError(f"job {active.job.name}: {len(items)} items were given for {len(leaves)} leaves")
-    return dict(zip(leaves, items, strict=True))
-
-
-def _join(ledger: Ledger, active: _Active, launch: Launch) -> Join:
-    if launch.node.level == 1:
-        return active.frontier.join(launch)
-    children = ledger.committed(active.job.name, launch.node.level - 1, active.job.tree.children(launch.node))
-    return Join(launch.node, states=tuple(receipt.state for _, receipt in sorted(children.items())))
 
 
 def _state(end: JobDone | JobFailed) -> tuple[JobState, str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.job import Job
-from pipeline import accounting, journal
+from pipeline import accounting, catalog, journal
 from pipeline.database import Database
-from pipeline.handshake import Condition, Manifest
+from pipeline.handshake import Manifest
 
 NO_RUN = 0
 VERSIONS = "processing versions"
@@ -43,15 +43,19 @@ class Books:
         """Enter a run's manifest, in the transaction that publishes and settles."""
         journal.set_document(connection, manifest.run, self.key("manifest"), manifest.to_document(), self.now())
 
-    def carried_before(self, kind: str, run: int) -> int:
-        """How many released runs right before this one, in a row, carried a kind for want of data."""
-        found = self.documents("manifest")
-        count = 0
-        for earlier in sorted((other for other in found if other < run), reverse=True):
-            if not _carried_for_want(found[earlier], kind):
-                break
-            count += 1
-        return count
+    def manifests(self) -> dict[int, Manifest]:
+        """The manifests of all runs that were released."""
+        return {run: Manifest.from_document(found) for run, found in self.documents("manifest").items()}
+
+    def undecided(self) -> dict[int, float]:
+        """Runs that have events, but no manifest yet, and were not stopped; and when each was first seen."""
+        with self.database.read() as connection:
+            seen = journal.list_documents(connection, self.key("first seen"))
+            status = journal.list_documents(connection, self.key("status"))
+            released = journal.list_documents(connection, self.key("manifest"))
+            known = set(catalog.runs(connection))
+        stopped = {run for run, found in status.items() if found["stage"] == "stopped"}
+        return {run: float(found["at"]) for run, found in seen.items() if run in known - released.keys() - stopped}
 
     def document(self, run: int, what: str) -> Any:
         """One record of a run (`manifest`, `status`, `certification`, ...), or None."""
@@ -81,13 +85,6 @@ class Books:
     def key(self, what: str) -> str:
         """The name a record has in this processing version."""
         return f"{what}/v{self.version}"
-
-
-def _carried_for_want(manifest: Mapping[str, Any], kind: str) -> bool:
-    stretches: Sequence[Mapping[str, Any]] = manifest["kinds"].get(kind, [])
-    return bool(stretches) and all(
-        stretch["state"] == Condition.CARRIED and stretch["why"].startswith("too little data") for stretch in stretches
-    )
 
 
 def processing_version(connection: Connection, lineage: str, now: float) -> tuple[int, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Chain:
     _broken: dict[int, str] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
     _concluded: set[int] = field(default_factory=set)
-    _judged: list[Judged] = field(default_factory=list)
+    _judged: dict[int, list[Judged]] = field(default_factory=dict)
     _open_since: int = 0
 
     @property
@@ -70,11 +71,11 @@ class Chain:
         """The finalizations that may start now and were not asked for before."""
         asks = []
         for place, run in enumerate(self.runs):
-            waiting = run in self._states and run not in self._asked
-            blocked = self.ordered and any(before not in self._concluded for before in self.runs[:place])
-            if waiting and not blocked:
+            if run in self._states and run not in self._asked:
                 self._asked.add(run)
                 asks.append(self._ask(place, run))
+            if self.ordered and run not in self._concluded:
+                break
         return asks
 
     def _ask(self, place: int, run: int) -> Ask:
@@ -93,8 +94,11 @@ class Chain:
         """Take in what the finalization asked for `run` concluded, and judge it by the gates."""
         self._concluded.add(run)
         for note in notes:
-            self._judged.append(self._judge(note, store))
-            self._open_since = int(note["last"]) + 1
+            judged = self._judge(note, store)
+            self._open_since = judged.last + 1
+            first, last = RunLumi.unpack(judged.first).run, RunLumi.unpack(judged.last).run
+            for covered in self.runs[bisect_left(self.runs, first) : bisect_right(self.runs, last)]:
+                self._judged.setdefault(covered, []).append(judged)
 
     def _judge(self, note: Mapping[str, Any], store: PayloadStore) -> Judged:
         first, last, outcome = int(note["first"]), int(note["last"]), Outcome(note["outcome"])
@@ -112,21 +116,15 @@ class Chain:
         """What was concluded for all units of a run; None while something of it is open."""
         if run not in self._concluded or run in self._broken:
             return None
+        found = self._judged.get(run, [])
         spans = self.calibration.granularity is Granularity.SPAN
-        if spans and not self._closed_after(run):
-            return None
-        return tuple(
-            j for j in self._judged if j.first <= RunLumi(run + 1).packed - 1 and j.last >= RunLumi(run).packed
-        )
+        return None if spans and self._open(run, found) else tuple(found)
 
-    def _closed_after(self, run: int) -> bool:
-        """Whether no open unit of a span can still belong to the run."""
-        everything = all(other in self._concluded for other in self.runs)
-        return everything or RunLumi.unpack(self._open_since).run > run or self._covers_end(run)
-
-    def _covers_end(self, run: int) -> bool:
-        covering = [judged for judged in self._judged if RunLumi.unpack(judged.last).run > run]
-        return bool(covering)
+    def _open(self, run: int, found: Sequence[Judged]) -> bool:
+        """Whether units of the run may still belong to a span that is not closed."""
+        complete = len(self._concluded) == len(self.runs)
+        goes_on = any(RunLumi.unpack(judged.last).run > run for judged in found)
+        return not (complete or goes_on or RunLumi.unpack(self._open_since).run > run)
 
     def waits_for(self, run: int) -> str:
         """What keeps a run undecided, in words."""

@@ -62,7 +62,7 @@ def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
         "step": Step.EXPRESS.value,
         "experiment": experiment.name,
         "version": experiment.versions[Step.EXPRESS],
-        "settings": experiment.settings.model_dump(mode="json"),
+        "settings": experiment.step_settings(),
         "fraction": str(context.fraction),
         "conditions": [[segment.since, dict(segment.ids)] for segment in context.segments],
         "inputs": context.inputs,

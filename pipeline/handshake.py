@@ -18,6 +18,10 @@ from pipeline.lineage import lineage
 from pipeline.processing import Segment
 
 
+TOO_LITTLE = "too little data"
+"""how the reason begins of what is carried for want of data"""
+
+
 class Condition(StrEnum):
     """In what state a kind of conditions is for some units of a run."""
 
@@ -178,7 +182,7 @@ def _interval(judged: Judged, kind: KindView, rules: Rules, late: bool) -> Stret
 
 def _too_little(kind: KindView, rules: Rules, late: bool, why: str) -> tuple[Condition, None, str] | str:
     if kind.carried_before < rules.max_carried_runs:
-        return Condition.CARRIED, None, f"too little data: {why}"
+        return Condition.CARRIED, None, f"{TOO_LITTLE}: {why}"
     limit = f"{why}; carried over {kind.carried_before} runs already, the limit"
     if late:
         return Condition.FALLBACK, None, limit
@@ -295,3 +299,15 @@ class Manifest:
                 found = counted.setdefault(kind, {})
                 found[stretch.condition] = found.get(stretch.condition, 0) + 1
         return counted
+
+
+def carried_in_a_row(manifests: Mapping[int, Manifest], kind: str, run: int) -> int:
+    """How many released runs right before this one, in a row, carried a kind for want of data."""
+    count = 0
+    for earlier in sorted((other for other in manifests if other < run), reverse=True):
+        stretches = manifests[earlier].kinds.get(kind, ())
+        carried = (s.condition is Condition.CARRIED and s.why.startswith(TOO_LITTLE) for s in stretches)
+        if not stretches or not all(carried):
+            break
+        count += 1
+    return count

@@ -19,7 +19,7 @@ def prompt_name(context: RunContext, manifest: Manifest, tiers: tuple[str, ...] 
         step=Step.PROMPT,
         experiment=context.experiment.name,
         version=context.experiment.versions[Step.PROMPT],
-        settings=context.experiment.settings.model_dump(mode="json"),
+        settings=context.experiment.step_settings(),
         tiers=tiers,
         conditions=manifest.content(),
         inputs=context.inputs,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib.state import State, unpack_states
 from jobs.job import Job
-from jobs.ledger import Ledger
 from jobs.reduction import NodeReceipt, Work
 from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
@@ -31,7 +31,7 @@ from pipeline.express import (
     finalize_job,
     state_product,
 )
-from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, decide
+from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, carried_in_a_row, decide
 from pipeline.journal import Setback
 from pipeline.model import Chunk
 from pipeline.processing import QUALITY
@@ -94,6 +94,12 @@ class News:
     text: str = ""
 
 
+def _undecided_elsewhere(world: World, here: Container[int]) -> dict[int, float]:
+    """Runs that wait for their conditions but are not worked on now, and until when others wait for them at most."""
+    waiting = {run: seen for run, seen in world.books.undecided().items() if run not in here}
+    return {run: seen + world.settings.for_run(run).handshake.deadline_s for run, seen in waiting.items()}
+
+
 class Service:
     """Takes runs from express to certification. Everything it knows can be read back from the database."""
 
@@ -101,18 +107,19 @@ class Service:
         self,
         world: World,
         runner: Runner,
-        epoch: int,
         ways: Sequence[Way],
         chains: Sequence[Chain],
         listen: Callable[[News], None],
     ) -> None:
         self._world = world
         self._runner = runner
-        self._epoch = epoch
         self._ways = {way.run: way for way in ways}
         self._chains = list(chains)
         self._chain_of = {(chain.calibration.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
+        self._manifests = world.books.manifests()
+        self._elsewhere = _undecided_elsewhere(world, self._ways)
+        self._caught_up = False
         self._next: dict[str, tuple[Callable[[NodeReceipt], None], Callable[[str], None]]] = {}
         self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
 
@@ -123,6 +130,7 @@ class Service:
         """
         for way in list(self._ways.values()):
             self._begin(way)
+        self._catch_up()
         while self._next or (wait and self._wakes()):
             if self._next:
                 events = self._runner.step(self._patience())
@@ -132,6 +140,17 @@ class Service:
             for event in events:
                 self._take(event)
             self._look_again()
+
+    def _catch_up(self) -> None:
+        """Take in all that the ledger has already: no deadline counts against what is concluded."""
+        while events := self._runner.step(0.0):
+            for event in events:
+                self._take(event)
+        self._caught_up = True
+        self._look_again()
+
+    def _now(self) -> float:
+        return self._world.now() if self._caught_up else -math.inf
 
     def _wakes(self) -> list[float]:
         return [way.wake_at for way in self._ways.values() if way.wake_at is not None and not way.ended]
@@ -149,9 +168,16 @@ class Service:
         if isinstance(event, JobDone):
             then(event.root)
         elif event.stop:
-            raise SiteStopped(f"{event.reason}; {REMEDY}")
+            self._site_stops(event.reason)
         else:
             otherwise(event.reason)
+
+    def _site_stops(self, reason: str) -> NoReturn:
+        for way in self._ways.values():
+            if not way.ended:
+                way.reasons = {"site": reason}
+                self._tell(way)
+        raise SiteStopped(f"{reason}; {REMEDY}")
 
     def _start(
         self,
@@ -246,17 +272,17 @@ class Service:
 
     def _look_again(self) -> None:
         for way in self._ways.values():
-            if way.wake_at is not None and way.wake_at <= self._world.now():
+            if way.wake_at is not None and way.wake_at <= self._now():
                 self._try_release(way)
 
     def _try_release(self, way: Way) -> None:
         if way.stage is not Stage.CONDITIONS:
             return
-        settled = self._world.books.manifest(way.run)
+        settled = self._manifests.get(way.run)
         if settled is not None:
             self._prompt(way, settled)
             return
-        found = decide(self._view(way), way.rules, self._world.now())
+        found = decide(self._view(way), way.rules, self._now())
         if isinstance(found, Release):
             self._release(way, found)
         else:
@@ -265,7 +291,10 @@ class Service:
     def _view(self, way: Way) -> RunView:
         first, last = int(way.units[0]), int(way.units[-1])
         kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
-        return RunView(way.run, (first, last), kinds, way.deadline_at, self._held(way.run))
+        # A hold matters only once nothing else keeps the run; until then it is not worth asking the database.
+        open_kinds = any(kind.calibrated and kind.judged is None for kind in kinds)
+        held = "" if open_kinds and self._now() < way.deadline_at else self._held(way.run)
+        return RunView(way.run, (first, last), kinds, way.deadline_at, held)
 
     def _kind_view(self, kind: str, run: int) -> KindView:
         chain = self._chain_of.get((kind, run))
@@ -273,9 +302,10 @@ class Service:
             return KindView(kind, judged=None, calibrated=False)
         judged = chain.judged(run)
         earlier = [r for r in chain.runs if r < run and self._ways[r].manifest is None]
-        undecided = next((r for r in earlier if not self._ways[r].ended and chain.publishes(r)), None)
-        before = self._world.books.carried_before(kind, run) if judged is not None else 0
-        return KindView(kind, judged, chain.waits_for(run), True, chain.relative, before, undecided)
+        undecided = [r for r in earlier if not self._ways[r].ended and chain.publishes(r)]
+        undecided += [r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline]
+        before = carried_in_a_row(self._manifests, kind, run) if judged is not None else 0
+        return KindView(kind, judged, chain.waits_for(run), True, chain.relative, before, min(undecided, default=None))
 
     def _held(self, run: int) -> str:
         hold = self._world.books.document(run, "hold")
@@ -295,7 +325,7 @@ class Service:
                 manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
                 job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
                 world.books.add_manifest(connection, manifest)
-                Ledger(connection, self._epoch).add(job)
+                self._runner.add(connection, job)
         except NoConditions as lack:
             self._wait(way, Hold({"conditions": str(lack)}))
             return
@@ -305,6 +335,7 @@ class Service:
 
     def _prompt(self, way: Way, manifest: Manifest) -> None:
         way.manifest, way.reasons, way.wake_at = manifest, {}, None
+        self._manifests[way.run] = manifest
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)

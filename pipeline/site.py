@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.retry import Cause, classify
 
-REMEDY = "mend that, then start again: nothing is lost"
+REMEDY = "look at the disks of the area and the database, then start again: nothing is lost"
 
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _POSTGRES = {"53100", "25006"}

@@ -213,11 +213,14 @@ def explain(world: World, run: int) -> str:
         status = get_document(connection, run, world.books.key("status"))
         manifest = get_document(connection, run, world.books.key("manifest"))
         known = catalog.runs(connection)
+    found = summarize(world, [run])
     if status is None and run not in known:
-        raise LookupError(f"run {run} was never seen; the runs are {', '.join(map(str, known[:20])) or 'none yet'}")
-    row = summarize(world, [run]).rows[0]
+        aside = [f"; set aside: {setback.place}: {setback.reason}" for setback in found.setbacks]
+        there = ", ".join(map(str, known[:20])) or "none yet"
+        raise LookupError(f"run {run} was never seen; the runs are {there}{''.join(aside)}")
+    row = found.rows[0]
     lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
-    lines += _afterwords(Summary((row,), world.experiment.unit_name, world.books.version))
+    lines += _afterwords(found)
     for kind, stretches in (manifest or {"kinds": {}})["kinds"].items():
         for stretch in stretches:
             payload = (stretch["payload"] or "none")[:12]

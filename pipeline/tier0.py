@@ -166,7 +166,7 @@ class Tier0:
             probe=world.probe,
         )
         try:
-            Service(world, runner, epoch, ways, chains, listen).work_off(wait)
+            Service(world, runner, ways, chains, listen).work_off(wait)
         finally:
             runner.close()
 

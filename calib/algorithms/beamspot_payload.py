@@ -129,7 +129,7 @@ def _carry(best: Measured, previous: Payload | None) -> Measured:
             values[i] = 0.0 if i in (_Z, *SLOPES) else np.nan
         else:
             values[i] = float(previous[name])
-            covariance[i, i] = float(previous[f"{name}_error"]) ** 2
+            covariance[i, i] = float(previous.arrays.get(f"{name}_error", np.nan)) ** 2
     return Measured(values, covariance)
 
 

@@ -22,7 +22,7 @@ Index = NDArray[np.intp]
 
 PASSES = 200
 RESTING = 1e-6
-"""a fit rests when its squared step, in units of its errors, is smaller"""
+"""a fit rests when its squared step, in units of its errors, is smaller, and so the relative change of its scatter"""
 REACH = 4.685
 """Tukey's biweight: a track further off than so many sigma has no weight (95 % efficient for a Gaussian)"""
 SCATTER_REACH, SCATTER_MEAN = 3.0, 0.632_406_8
@@ -74,13 +74,15 @@ class Lines:
     `line` float64[m, 4] is x, y at `z` (mean z of the tracks; NaN without) [cm] and the slopes [rad], `covariance`
     float64[m, 4, 4]; NaN where the fit is `settled` bool[m] False. `scatter` float64[m, 2] is a [cm] and b [cm GeV] of
     the spread sqrt(a^2 + (b / pT)^2) about the line, beside the d0 errors where they are known (then b = 0).
-    `used` int64[m] tracks had weight, of `vertices` int64[m]; `z_error`, `z_spread` float64[m] [cm].
+    `errors_known` bool[m]: whether they are known of all tracks. `used` int64[m] tracks had weight, of `vertices`
+    int64[m]; `z_error`, `z_spread` float64[m] [cm].
     """
 
     line: Floats
     covariance: Floats
     settled: NDArray[np.bool_]
     scatter: Floats
+    errors_known: NDArray[np.bool_]
     used: NDArray[np.int64]
     vertices: NDArray[np.int64]
     z: Floats
@@ -137,6 +139,7 @@ def _fit_slab(tracks: Tracks, starts: Index) -> Lines:
         covariance=np.where(settled[:, None, None], covariance, np.nan),
         settled=settled,
         scatter=np.sqrt(variances).T,
+        errors_known=groups.sum(np.isnan(tracks.d0_error)) == 0,
         used=groups.sum((points.inside(line, variances)[0] < 1).astype(np.int64)),
         vertices=vertices,
         z=np.where(with_z > 0, z, np.nan),
@@ -197,14 +200,17 @@ def _iterate(points: _Points) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     line, normal = _solve(points, np.ones_like(points.d0))
     mean = groups.sum(points.residual(line) ** 2) / groups.counts
     variances = np.stack([np.maximum(mean, points.least), np.zeros_like(mean)])
+    typical = np.stack([np.ones_like(mean), groups.sum(points.softness) / groups.counts])
     settled = np.zeros(len(mean), np.bool_)
     for _ in range(PASSES):
-        variances = np.where(settled, variances, _scatter(points, line, variances))
+        before, variances = variances, np.where(settled, variances, _scatter(points, line, variances))
         inside, _, variance = points.inside(line, variances)
         moved, normal = _solve(points, (1 - inside) ** 2 / variance)
         step = np.einsum("im,mii->m", (moved - line) ** 2, normal)
         line = np.where(settled, line, moved)
-        settled |= step < RESTING
+        # Relative to the variance of a typical track.
+        drift = np.sum(np.abs(variances - before) * typical, axis=0) / np.sum(variances * typical, axis=0)
+        settled |= (step < RESTING) & (drift < np.sqrt(RESTING))
         if settled.all():
             break
     return line, variances, settled

@@ -67,6 +67,7 @@ class IceCubeSndaq(Experiment):
     tree: ClassVar[str] = "sn_all"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
     settings_model: ClassVar[type[ExperimentSettings]] = SndaqSettings
+    judging: ClassVar[frozenset[str]] = frozenset({"good_modules_min", "standard_rate"})
     settings: SndaqSettings
 
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:

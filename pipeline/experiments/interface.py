@@ -89,11 +89,17 @@ class Experiment(ABC):
     versions: ClassVar[Mapping[Step, int]]
     """raised by hand when a step would give another result on the same input"""
     settings_model: ClassVar[type[ExperimentSettings]] = ExperimentSettings
+    judging: ClassVar[frozenset[str]] = frozenset()
+    """names of settings that only the quality tests look at: changing them redoes no event"""
 
     def __init__(self, settings: Any = None) -> None:
         """Raises pydantic's ValidationError, naming the key, for settings it does not know."""
         given = settings.model_dump() if isinstance(settings, BaseModel) else dict(settings or {})
         self.settings = self.settings_model.model_validate(given)
+
+    def step_settings(self) -> dict[str, Any]:
+        """The settings that what a step makes depends on, as JSON."""
+        return self.settings.model_dump(mode="json", exclude=set(self.judging))
 
     @abstractmethod
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:

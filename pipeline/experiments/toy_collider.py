@@ -58,6 +58,7 @@ class ToyCollider(Experiment):
     tree: ClassVar[str] = "Events"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
     settings_model: ClassVar[type[ExperimentSettings]] = ToySettings
+    judging: ClassVar[frozenset[str]] = frozenset({"beam_within_um", "beam_test_tracks"})
     settings: ToySettings
 
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:

@@ -57,7 +57,7 @@ def test_a_sum_that_does_not_fit_is_refused(left: int, right: int) -> None:
 def test_fixed_point_holds_what_fits() -> None:
     assert to_fixed([0.1, -0.25, 1e3], 1e-3).tolist() == [100, -250, 1_000_000]
     for bad in (np.nan, np.inf, 1e16):
-        with pytest.raises(SumOverflow, match="does not fit fixed point with resolution 1.0"):
+        with pytest.raises(SumOverflow, match="does not fit fixed point with resolution"):
             to_fixed([bad], 1.0)
 
 
@@ -110,8 +110,8 @@ def test_rows_agree_with_a_loop_however_cut(given_rows: Keyed, keep: int, random
     assert [tuple(key) for key in joined.keys.tolist()] == expected
     assert joined.columns["r"].tolist() == [given_rows[key] for key in expected]
     assert State({"r": joined}).same(State({"r": unit_rows(shuffled, keep)}))
-    best = joined.best(1).keys[:, 0]
-    assert best.tolist() == np.unique(best).tolist() if keep else True
+    if keep > 1:
+        assert State({"r": joined.best(1)}).same(State({"r": unit_rows(shuffled, 1)}))
 
 
 @given(keyed, st.sets(st.integers(0, 3)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
@@ -70,7 +70,8 @@ def test_a_payload_travels(payload: Payload) -> None:
     assert pickle.loads(pickle.dumps(payload)).id == payload.id
 
 
-@given(hn.arrays(st.sampled_from([np.float64, np.int16, np.bool_, np.float32]), hn.array_shapes(min_dims=0, min_side=0)))
+@settings(max_examples=25)
+@given(hn.arrays(st.sampled_from([np.float64, np.int16, np.bool_]), hn.array_shapes(min_dims=0, min_side=0)))
 def test_what_is_put_comes_back(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
     store = PayloadStore(tmp_path_factory.mktemp("any"))
     payload = Payload("any", {"x": values}, {"x": "cm"})

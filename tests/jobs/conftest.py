@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import dask
 import pytest
 from distributed import Client
 from sqlalchemy import Engine, create_engine
@@ -20,11 +19,7 @@ from tests.jobs.ledgers import open_engine
 @pytest.fixture(scope="session")
 def two_workers() -> Iterator[Client]:
     """A client of two worker processes; tests may kill them, and Dask's nannies bring them back."""
-    # Dask looks after a while whether a lost worker is back, and gives its name up for good when just then it is
-    # being restarted after a second loss.
-    forever = {"distributed.deploy.lost-worker-timeout": "1000 days"}
-    settings = ClusterSettings(workers=2, memory="1 GB", tls=False, dashboard_port=0)
-    with dask.config.set(forever), open_cluster(settings) as client:
+    with open_cluster(ClusterSettings(workers=2, memory="1 GB", tls=False, dashboard_port=0)) as client:
         yield client
 
 

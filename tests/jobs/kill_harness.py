@@ -24,6 +24,7 @@ from jobs.cluster_settings import ClusterSettings
 from jobs.job import Job
 from jobs.lease import drop_lease, take_lease
 from jobs.ledger import Ledger
+from jobs.record import Record
 from jobs.reduction import Node, NodeReceipt
 from jobs.runner import JobFailed, Runner
 from jobs.sweep import sweep
@@ -137,20 +138,20 @@ def check(folder: Path, leaves: int) -> None:
     engine = open_engine(folder / "ledger.sqlite")
     job = the_job(leaves)
     with engine.begin() as connection:
-        ledger = Ledger(connection, 0)
-        root = ledger.root(job)
+        record = Record(connection)
+        root = Ledger(connection, 0).root(job)
         assert root is not None
         assert Sum(str(folder)).load(root.state) == leaves * (leaves - 1) // 2
-        assert ledger.asides(job.name) == []
-        branches = dict(ledger.branches(job))
+        assert record.asides(job.name) == []
+        branches = dict(record.branches(job))
         values = [receipt.note["value"] for branch in branches.values() for receipt in branch.leaves]
         assert values == list(range(leaves))
-        standing = ledger.standing(job)
+        standing = record.standing(job)
         assert standing.leaves_committed == leaves
         assert standing.commits == sum(job.tree.width(level) for level in range(1, job.tree.depth + 1))
         assert standing.starts >= standing.commits
         times = dict(connection.execute(select(nodes.c.place, nodes.c.committed_at).where(nodes.c.level == 1)).all())
-        _check_files(folder, branches, set(ledger.files(job.name)))
+        _check_files(folder, branches, set(record.files(job.name)))
     engine.dispose()
     begun = [(index, at) for what, index, at, _ in read_log(folder) if what == "leaf"]
     assert set(Counter(index for index, _ in begun)) == set(range(leaves))

@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from jobs.ledger import Ledger, ledger_metadata
+from jobs.ledger import ledger_metadata
+from jobs.record import Record
 
 
 def open_engine(path: Path) -> Engine:
@@ -33,12 +34,8 @@ def open_engine(path: Path) -> Engine:
 Begin = Callable[[], AbstractContextManager[Connection]]
 
 
-def in_ledger(begin: Begin, epoch: int = 0) -> AbstractContextManager[Ledger]:
-    """A ledger in a transaction of its own."""
-
-    @contextmanager
-    def opened() -> Iterator[Ledger]:
-        with begin() as connection:
-            yield Ledger(connection, epoch)
-
-    return opened()
+@contextmanager
+def recorded(begin: Begin) -> Iterator[Record]:
+    """What the ledger holds, in a transaction of its own."""
+    with begin() as connection:
+        yield Record(connection)

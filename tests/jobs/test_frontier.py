@@ -84,12 +84,13 @@ def test_pause_before_a_repeat() -> None:
     failure = Failure(Cause.PASSING, "net", 1)
     assert frontier.fail(launch, done(0, 2, 3, failures=(failure,)), now=10.0) is None
     assert frontier.peek(10.9) is None
-    assert frontier.wake_at() == 11.0
+    assert frontier.wake_at(10.9) == 11.0
+    assert frontier.wake_at(11.0) is None
     again = take(frontier, 11.0)
     assert (again.leaves, again.attempt, again.alone) == ((1,), 2, False)
     assert sorted(again.prior.done) == [0, 2, 3]
     assert again.prior.failures == ()
-    assert frontier.wake_at() is None
+    assert frontier.wake_at(0.0) is None
 
 
 def test_loss_in_company_is_run_again_in_company_then_alone() -> None:
@@ -229,7 +230,7 @@ def test_any_order_any_trouble_every_node_once(
         assert sum(launch.width for launch in flying) <= 2 * max(threads, fan_in)
         assert len(flying) == 1 or not any(launch.alone for launch in flying)
         if not flying:
-            wake = frontier.wake_at()
+            wake = frontier.wake_at(now)
             if wake is None:
                 break
             now = max(now, wake)

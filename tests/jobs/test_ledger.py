@@ -9,21 +9,30 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy import Connection, Engine, create_engine, func, select
 
 from jobs.frontier import Launch
 from jobs.job import Lane
 from jobs.ledger import JobChanged, JobState, Ledger, StaleEpoch, ledger_metadata, take_lease
+from jobs.record import Record
 from jobs.reduction import Aside, FileRecord, Node, NodeReceipt, Receipt
 from jobs.retry import Cause, Failure
 from jobs.tables import jobs, nodes
 from tests.jobs.toy import make_job
 
 
+class Open(Ledger):
+    """A ledger, and what it holds in the same transaction."""
+
+    def __init__(self, connection: Connection, epoch: int) -> None:
+        super().__init__(connection, epoch, clock=lambda: 100.0)
+        self.record = Record(connection)
+
+
 @contextmanager
-def opened(engine: Engine, epoch: int | None = None) -> Iterator[Ledger]:
+def opened(engine: Engine, epoch: int | None = None) -> Iterator[Open]:
     with engine.begin() as connection:
-        yield Ledger(connection, take_lease(connection) if epoch is None else epoch, clock=lambda: 100.0)
+        yield Open(connection, take_lease(connection) if epoch is None else epoch)
 
 
 def receipt(name: str = "state", *leaves: str, aside: tuple[Aside, ...] = ()) -> NodeReceipt:
@@ -39,7 +48,7 @@ def test_job_is_one_row_and_found_again(engine: Engine) -> None:
         assert not ledger.add(replace(job, lane=Lane.BULK, group="other"))
         assert ledger.job("sum") == job
         assert ledger.job("other") is None
-        assert ledger.open_jobs() == [job]
+        assert ledger.record.open_jobs() == [job]
     with engine.begin() as connection:
         assert connection.scalar(select(func.count()).select_from(jobs)) == 1
         assert connection.scalar(select(func.count()).select_from(nodes)) == 0
@@ -78,8 +87,8 @@ def test_older_driver_writes_nothing(engine: Engine) -> None:
         with pytest.raises(StaleEpoch), opened(engine, epoch=1) as ledger:
             write(ledger)
     with opened(engine) as ledger:
-        assert ledger.standing(job).starts == 0
-        assert ledger.standing(job).commits == 0
+        assert ledger.record.standing(job).starts == 0
+        assert ledger.record.standing(job).commits == 0
 
 
 def test_open_branches_page_by_page(engine: Engine) -> None:
@@ -116,8 +125,11 @@ def test_root_and_branches_of_a_job(engine: Engine) -> None:
         ledger.commit(Node("sum", 1, 0), receipt("a", "leaf0"))
         ledger.commit(Node("sum", 2, 0), receipt("root"))
         assert ledger.root(job) == receipt("root")
-        assert [(index, found.state.note["name"]) for index, found in ledger.branches(job)] == [(0, "a"), (1, "b")]
-        assert sorted(ledger.files("sum")) == ["a", "b", "leaf0", "leaf4", "root"]
+        assert [(index, found.state.note["name"]) for index, found in ledger.record.branches(job)] == [
+            (0, "a"),
+            (1, "b"),
+        ]
+        assert sorted(ledger.record.files("sum")) == ["a", "b", "leaf0", "leaf4", "root"]
 
 
 @pytest.mark.parametrize(("places", "leaves"), [((), 0), ((0,), 4), ((2,), 1), ((0, 1, 2), 9)])
@@ -127,20 +139,20 @@ def test_standing_counts_leaves_of_a_short_last_branch(engine: Engine, places: t
         ledger.add(job)
         for place in places:
             ledger.commit(Node("sum", 1, place), receipt())
-        assert ledger.standing(job).leaves_committed == leaves
-        assert ledger.standing(job).commits == len(places)
+        assert ledger.record.standing(job).leaves_committed == leaves
+        assert ledger.record.standing(job).commits == len(places)
 
 
 def test_states_and_reasons(engine: Engine) -> None:
     job = make_job(9)
     with opened(engine) as ledger:
         ledger.add(job)
-        assert ledger.standing(job).state is JobState.OPEN
+        assert ledger.record.standing(job).state is JobState.OPEN
         ledger.mark("sum", JobState.HELD, "disk full")
-        assert (ledger.standing(job).state, ledger.standing(job).reason) == (JobState.HELD, "disk full")
-        assert ledger.open_jobs() == [job]
+        assert (ledger.record.standing(job).state, ledger.record.standing(job).reason) == (JobState.HELD, "disk full")
+        assert ledger.record.open_jobs() == [job]
         ledger.mark("sum", JobState.DONE)
-        assert ledger.open_jobs() == []
+        assert ledger.record.open_jobs() == []
 
 
 def test_starts_failures_and_what_is_set_aside(engine: Engine) -> None:
@@ -154,12 +166,12 @@ def test_starts_failures_and_what_is_set_aside(engine: Engine) -> None:
         ledger.started([])
         ledger.failed(launch, [oops, died])
         ledger.failed(launch, [])
-        assert ledger.attempts(node) == 2
-        assert ledger.history(node) == [oops, died]
+        assert ledger.record.attempts(node) == 2
+        assert ledger.record.history(node) == [oops, died]
         aside = Aside(2, Cause.BUG, "oops", "Traceback ...")
         ledger.commit(node, receipt("s", aside=(aside,)))
-        assert ledger.asides("sum") == [aside]
-        assert ledger.standing(make_job(10)).starts == 2
+        assert ledger.record.asides("sum") == [aside]
+        assert ledger.record.standing(make_job(10)).starts == 2
         assert ledger.past(make_job(10)).attempts == 2
     with opened(engine) as ledger:
         assert ledger.past(make_job(10)).attempts == 0

@@ -113,6 +113,19 @@ def test_what_cannot_be_unpickled_is_a_failure() -> None:
     assert broken.cause is Cause.BUG
 
 
+class Unspeakable(Sum):
+    """Its notes are no JSON."""
+
+    def leaf(self, item: int, attempt: str) -> tuple[Receipt, int]:
+        return Receipt((), {"value": {item}}), item
+
+
+def test_note_that_is_no_json_is_the_fault_of_its_leaf(tmp_path: Path) -> None:
+    found = leaf(Unspeakable(str(tmp_path)), 1)
+    assert isinstance(found, Failure)
+    assert "not JSON serializable" in found.message
+
+
 def test_bad_data_are_set_aside_on_the_spot(tmp_path: Path) -> None:
     work = Sum(str(tmp_path), failing={1: "bad_data"})
     found = branch(work, BRANCH, [leaf(work, index) for index in (0, 1, 2)])

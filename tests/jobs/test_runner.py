@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from sqlalchemy import Connection, Engine, text
 
 from jobs.job import Job, Lane
 from jobs.ledger import JobState, Ledger, StaleEpoch, take_lease
+from jobs.record import Record
 from jobs.reduction import Node, NodeReceipt, Receipt
 from jobs.retry import Cause, Limits
 from jobs.runner import Event, JobDone, JobFailed, NodeCommitted, Options, Runner, SchedulerLost
-from tests.jobs.ledgers import in_ledger
+from tests.jobs.ledgers import recorded
 from tests.jobs.toy import Sum, kill_myself, make_job, numbers, read_log, total
 
 QUICK = Options(limits=Limits(passing=(0.05, 0.05), missing=0.05), capacity_s=0.5)
@@ -45,8 +47,8 @@ class House:
     def work(self, **more: Any) -> Sum:
         return Sum(str(self.root), **more)
 
-    def ledger(self) -> Any:
-        return in_ledger(self.engine.begin, self.epoch)
+    def record(self) -> AbstractContextManager[Record]:
+        return recorded(self.engine.begin)
 
 
 @pytest.fixture
@@ -86,8 +88,8 @@ def test_every_leaf_once_for_any_shape(house: House, leaves: int) -> None:
     assert root(run(house, leaves)) == leaves * (leaves - 1) // 2
     begun = Counter(index for what, index, _, _ in read_log(house.root) if what == "leaf")
     assert begun == Counter(range(leaves))
-    with house.ledger() as ledger:
-        standing = ledger.standing(make_job(leaves))
+    with house.record() as record:
+        standing = record.standing(make_job(leaves))
         assert (standing.state, standing.leaves_committed) == (JobState.DONE, leaves)
         assert standing.starts == standing.commits
 
@@ -107,8 +109,8 @@ def test_every_node_is_told_once_with_its_times(house: House) -> None:
     )
     for event in told:
         assert before <= event.submitted_at <= event.arrived_at <= time.time()
-    with house.ledger() as ledger:
-        assert [index for index, _ in ledger.branches(make_job(20))] == list(range(5))
+    with house.record() as record:
+        assert [index for index, _ in record.branches(make_job(20))] == list(range(5))
 
 
 def test_complete_job_is_done_at_once(house: House) -> None:
@@ -121,6 +123,18 @@ def test_complete_job_is_done_at_once(house: House) -> None:
     assert runner.step() == []
 
 
+def test_job_entered_in_the_transaction_of_the_caller(house: House) -> None:
+    runner = house.runner()
+    with house.engine.begin() as connection:
+        runner.add(connection, make_job(9))
+        runner.add(connection, make_job(9))
+    assert root(run(house, 9, runner=runner)) == 36
+    with house.engine.begin() as connection:
+        runner.add(connection, make_job(9))
+    assert root(run(house, 9, runner=runner)) == 36
+    assert begun(house) == Counter(range(9))
+
+
 def test_restart_repeats_no_committed_work(house: House) -> None:
     runner = house.runner()
     runner.start(make_job(200), house.work(seconds=0.005), numbers)
@@ -129,8 +143,8 @@ def test_restart_repeats_no_committed_work(house: House) -> None:
         committed |= {e.node.index for e in runner.step() if isinstance(e, NodeCommitted) and e.node.level == 1}
     runner.close()
     halted = time.time()
-    with house.ledger() as ledger:
-        committed = {index for index, _ in ledger.branches(make_job(200))}
+    with house.record() as record:
+        committed = {index for index, _ in record.branches(make_job(200))}
     assert root(run(house, 200)) == 19900
     again = {index // 4 for what, index, at, _ in read_log(house.root) if what == "leaf" and at > halted + 0.5}
     assert not again & committed
@@ -178,9 +192,9 @@ def test_caller_writes_in_the_same_transaction(house: House) -> None:
     with house.engine.begin() as connection:
         rows = connection.execute(text("SELECT level, place FROM outputs ORDER BY place")).all()
     assert rows == [(1, 0), (1, 1), (1, 2), (1, 3)]
-    with house.ledger() as ledger:
-        assert sorted(ledger.committed("sum", 1, range(4))) == [0, 1, 2, 3]
-        assert ledger.committed("sum", 2, range(1)) == {}
+    with house.record() as record:
+        assert [index for index, _ in record.branches(make_job(16))] == [0, 1, 2, 3]
+        assert record.standing(make_job(16)).commits == 4
 
 
 def test_node_committed_by_someone_else_is_not_told_again(house: House) -> None:
@@ -188,8 +202,8 @@ def test_node_committed_by_someone_else_is_not_told_again(house: House) -> None:
 
     def meddle(point: str) -> None:
         if point == "submit":
-            with house.ledger() as ledger:
-                ledger.commit(Node("sum", 1, 0), foreign)
+            with house.engine.begin() as connection:
+                Ledger(connection, house.epoch).commit(Node("sum", 1, 0), foreign)
 
     runner = house.runner(probe=meddle)
     runner.start(make_job(8), house.work(), numbers)
@@ -213,8 +227,8 @@ def test_driver_that_was_followed_commits_nothing(house: House) -> None:
     house.runner()
     with pytest.raises(StaleEpoch):
         finish(old)
-    with house.ledger() as ledger:
-        assert ledger.standing(make_job(8)).commits == 0
+    with house.record() as record:
+        assert record.standing(make_job(8)).commits == 0
 
 
 def test_lease_is_renewed_while_waiting(house: House) -> None:
@@ -251,12 +265,23 @@ def test_higher_lane_overtakes(house: House) -> None:
     assert [end.job.name for end in ends] == ["short", "long"]
 
 
+def test_waiting_takes_no_time_of_the_processor(house: House) -> None:
+    # Repeats become due while slow branches fill the window: they wait for room, and nobody asks again and again.
+    runner = house.runner()
+    failing = dict.fromkeys((0, 4), "network_once")
+    runner.start(make_job(8, name="failing", group="failing"), house.work(failing=failing), numbers)
+    runner.start(make_job(16, name="slow", group="slow", lane=Lane.EXPRESS), house.work(seconds=0.3), numbers)
+    used = -time.thread_time()
+    finish(runner)
+    assert used + time.thread_time() < 1.0
+
+
 # what goes wrong
 
 
 def asides(house: House) -> dict[int, tuple[Cause, str]]:
-    with house.ledger() as ledger:
-        return {aside.leaf: (aside.cause, aside.reason) for aside in ledger.asides("sum")}
+    with house.record() as record:
+        return {aside.leaf: (aside.cause, aside.reason) for aside in record.asides("sum")}
 
 
 def begun(house: House) -> Counter[int]:
@@ -273,10 +298,10 @@ def test_bug_is_tried_twice_and_its_traceback_kept(house: House) -> None:
     assert root(run(house, 12, house.work(failing={5: "bug"}))) == 66 - 5
     assert asides(house) == {5: (Cause.BUG, "ZeroDivisionError: a bug")}
     assert begun(house) == Counter([*range(12), 5])
-    with house.ledger() as ledger:
-        [aside] = ledger.asides("sum")
+    with house.record() as record:
+        [aside] = record.asides("sum")
         assert "toy.py" in aside.traceback
-        assert len(ledger.history(Node("sum", 1, 1))) == 2
+        assert len(record.history(Node("sum", 1, 1))) == 2
 
 
 def test_what_passes_leaves_no_trace_in_the_result(house: House) -> None:
@@ -302,8 +327,8 @@ def test_full_disk_holds_the_job_and_the_next_start_goes_on(house: House) -> Non
     assert isinstance(end, JobFailed)
     assert end.stop
     assert "No space left" in end.reason
-    with house.ledger() as ledger:
-        standing = ledger.standing(make_job(12))
+    with house.record() as record:
+        standing = record.standing(make_job(12))
         assert (standing.state, standing.reason) == (JobState.HELD, end.reason)
     assert asides(house) == {}
     assert root(run(house, 12)) == 66
@@ -322,8 +347,8 @@ def test_every_leaf_failing_is_the_code(house: House) -> None:
     assert "every leaf fails the same way" in end.reason
     assert "a bug" in end.reason
     assert sum(begun(house).values()) < 50
-    with house.ledger() as ledger:
-        assert ledger.standing(make_job(4000)).state is JobState.FAILED
+    with house.record() as record:
+        assert record.standing(make_job(4000)).state is JobState.FAILED
 
 
 def test_leaf_that_kills_its_worker_is_set_aside(house: House) -> None:
@@ -332,8 +357,8 @@ def test_leaf_that_kills_its_worker_is_set_aside(house: House) -> None:
     assert list(found) == [13]
     assert found[13][0] is Cause.LOST
     assert "3 times while it ran alone" in found[13][1]
-    with house.ledger() as ledger:
-        assert ledger.standing(make_job(40)).leaves_committed == 40
+    with house.record() as record:
+        assert record.standing(make_job(40)).leaves_committed == 40
 
 
 def test_worker_lost_once_costs_nothing_but_time(house: House) -> None:
@@ -394,9 +419,3 @@ def test_ledger_works_with_the_runner_on_postgres(client: Client, engine: Engine
     finally:
         for runner in house.runners:
             runner.close()
-
-
-def test_ledger_is_what_is_asked(house: House) -> None:
-    run(house, 9)
-    with house.engine.begin() as connection:
-        assert Ledger(connection, house.epoch).attempts(Node("sum", 1, 0)) == 1

@@ -11,11 +11,13 @@ from calib.algorithms.channel_status import KIND, Status, all_good
 from calib.calibration import conclude
 from calib.iov import RunLumi
 from calib.payload import Payload
+from pipeline.certify import Quality, judge
 from pipeline.events import SourceFile
 from pipeline.experiments.icecube_sndaq import HIGH_EFFICIENCY, IceCubeSndaq
 from pipeline.experiments.interface import Experiment, MissingBranch
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, measured, read
 from pipeline.model import Step
+from pipeline.processing import fill
 from tests.pipeline.experiments.sndaq_files import two_faults, write_copy
 
 DEAD_BY_CONFIGURATION = {45, *range(396, 402), 403, 404, 1308, 1925, 2278, 3594, 4061, 4734, 4735}
@@ -144,3 +146,18 @@ def test_faults_are_found_where_they_are(data_dir: Path, tmp_path: Path) -> None
         (150, 199, Status.GOOD, Status.GOOD),
         (200, 370, Status.GOOD, Status.NOISY),
     ]
+
+
+def test_the_first_bin_is_not_whole_and_is_found_bad(recorded: SourceFile) -> None:
+    """The run began within it: its counts are those of 0.3 s."""
+    experiment = IceCubeSndaq()
+    events = read(experiment, recorded, Step.PROMPT)
+    processed = experiment.process(Step.PROMPT, events, experiment.initial_conditions())
+    quality = fill(experiment.histograms(Step.PROMPT), measured(processed, events))
+    bad = {
+        (RunLumi.unpack(found.unit).lumi, found.test)
+        for test in experiment.quality_tests()
+        for found in judge(test, quality[test.histogram])
+        if found.quality is Quality.BAD
+    }
+    assert bad == {(0, "standard rate")}

@@ -1,0 +1,382 @@
+"""What the chain costs beside a bare loop: the same kernels, outputs, allocator and number of processes, no Dask.
+
+    python benchmarks/throughput.py                chunks of 0.5 s and 2 s, 120 a process: a quarter of an hour
+    python benchmarks/throughput.py --seconds 0.5 --chunks 40
+    python benchmarks/throughput.py --small        only that it works
+
+Both ways do the chunks of one express pass: read, unfold, cluster, write a tier, accumulate and fill histograms. The
+chain is the runner with ledger, catalogue and accounts; the bare loop is two processes that take the next chunk and
+add up. They take turns, and every round gives a ratio; the median counts. The wall time of the chain is all that a
+running Tier-0 needs, from handing in the job to its committed root; start-up is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import numpy as np
+from distributed import Client, LocalCluster
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # workers get it from here, however this file was started
+
+from benchmarks._detector import RUN, Detector, write_raw  # noqa: E402
+from calib.state import unpack_states  # noqa: E402
+from jobs.cluster import ClusterSettings, dask_config, open_cluster  # noqa: E402
+from jobs.cluster_settings import ONE_THREAD, worker_environment  # noqa: E402
+from jobs.inspection import verify  # noqa: E402
+from jobs.job import Job  # noqa: E402
+from jobs.ledger import take_lease  # noqa: E402
+from jobs.reduction import Node  # noqa: E402
+from jobs.runner import JobDone, Runner  # noqa: E402
+from pipeline.booking import book_branch  # noqa: E402
+from pipeline.express import express_job, express_products  # noqa: E402
+from pipeline.ingest import ingest  # noqa: E402
+from pipeline.model import Chunk  # noqa: E402
+from pipeline.preparation import prepare  # noqa: E402
+from pipeline.processing import ChunkWork, States  # noqa: E402
+from pipeline.settings import settings_from  # noqa: E402
+from pipeline.warm import WarmWorkers, warm_up  # noqa: E402
+from pipeline.world import World, open_world, set_up  # noqa: E402
+
+PROCESSES = 2
+UNITS = 5
+"""lumisections of a chunk"""
+GOALS = {0.5: 1.15, 2.0: 1.05}
+"""seconds of a chunk, and how much longer the chain may take"""
+START_UP_S = 10.0
+CLUSTER = ClusterSettings(workers=PROCESSES, dashboard_port=0)
+DASK_DEFAULT = {"MALLOC_TRIM_THRESHOLD_": "65536", **ONE_THREAD}
+"""the allocator as Dask's nanny sets it by itself"""
+
+START_UP = """
+import json, sys, time
+from benchmarks._detector import Detector
+from pipeline.tier0 import Tier0
+with Tier0(json.loads(sys.argv[1]), Detector()) as tier0:
+    print(tier0.client.submit(time.time).result())
+"""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One pass over one run, which both ways do."""
+
+    world: World
+    job: Job
+    work: ChunkWork
+    chunks: Sequence[Chunk]
+
+
+@dataclass
+class Case:
+    """What was measured at one size of chunks; wall times of equal passes, in seconds."""
+
+    wanted_s: float
+    chunks: int
+    """of one pass"""
+    events: int
+    """of one chunk"""
+    bare: list[float] = field(default_factory=list)
+    chain: list[float] = field(default_factory=list)
+    beside_default: list[float] = field(default_factory=list)
+    default: list[float] = field(default_factory=list)
+    """the chain with Dask's default allocator, and above it the bare passes next to it"""
+
+    @property
+    def ratios(self) -> list[float]:
+        """Chain over bare, round by round."""
+        return [chain / bare for chain, bare in zip(self.chain, self.bare, strict=True)]
+
+    @property
+    def factor(self) -> float:
+        """The chain with Dask's default allocator over bare."""
+        return statistics.median(np.array(self.default) / np.array(self.beside_default))
+
+    @property
+    def missed(self) -> bool:
+        """Whether the bound of this size is missed."""
+        return statistics.median(self.ratios) > GOALS.get(self.wanted_s, float("inf"))
+
+    def a_chunk(self, walls: Sequence[float]) -> float:
+        """Seconds a process spends on a chunk."""
+        return statistics.median(walls) * PROCESSES / self.chunks
+
+
+def settings_of(area: Path, events: int = 1) -> dict[str, Any]:
+    """Settings of a Tier-0 over the detector, with so many events a chunk."""
+    return {
+        "experiment": {"name": "benchmarks._detector:Detector"},
+        "storage": {"area": str(area)},
+        "cluster": {"workers": PROCESSES, "dashboard_port": 0},
+        "splitting": {"events": events, "block_events": events},
+    }
+
+
+def make_field(area: Path, chunks: int, events: int) -> Field:
+    """Write the data, register and cut them as the pipeline does; `events` is a multiple of UNITS."""
+    world = set_up(open_world(settings_from(settings_of(area, events)), Detector()))
+    path = write_raw(area / "raw.root", chunks * events, events // UNITS)
+    ingest(world.database.begin, world.experiment, [path], world.now())
+    context = prepare(world, [RUN])[0][0].context
+    job, work = express_job(context, express_products(context))
+    if job.leaves != chunks:
+        raise RuntimeError(f"{job.leaves} chunks were cut instead of {chunks}")
+    return Field(world, job, work, world.chunks(RUN, context.layout, range(chunks)))
+
+
+# the bare loop --------------------------------------------------------------------------------------------------------
+
+
+class Bare:
+    """Processes that take the next chunk until none is left, and add up."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._next = context.Value("q", 0)
+        self._pipes = []
+        for _ in range(PROCESSES):
+            pipe, other = context.Pipe()
+            context.Process(target=_take_orders, args=(other, self._next), daemon=True).start()
+            other.close()
+            self._pipes.append(pipe)
+        for pipe in self._pipes:
+            pipe.recv()  # it has imported everything
+
+    def run(self, work: ChunkWork, chunks: Sequence[Chunk]) -> tuple[float, States]:
+        """Do all chunks; gives the wall time and the joined states."""
+        begun = time.perf_counter()
+        self._next.value = 0
+        for pipe in self._pipes:
+            pipe.send((work, chunks))
+        states = work.merge([states for pipe in self._pipes if (states := pipe.recv()) is not None])
+        work.store(states, Node("bare", 1, 0), "bare")
+        return time.perf_counter() - begun, states
+
+    def close(self) -> None:
+        """Let the processes end."""
+        for pipe in self._pipes:
+            pipe.send(None)
+
+
+def _take_orders(pipe: Any, following: Any) -> None:
+    warm_up()
+    pipe.send("ready")
+    while (order := pipe.recv()) is not None:
+        pipe.send(_share(*order, following))
+
+
+def _share(work: ChunkWork, chunks: Sequence[Chunk], following: Any) -> States | None:
+    joined = None
+    while True:
+        with following.get_lock():
+            index = following.value
+            following.value += 1
+        if index >= len(chunks):
+            return joined
+        _, states = work.leaf(chunks[index], f"bare-{index}")
+        joined = states if joined is None else work.merge([joined, states])
+
+
+@contextmanager
+def bare_loop() -> Iterator[Bare]:
+    """Bare processes in the environment of the workers."""
+    with environment(worker_environment(CLUSTER)):
+        bare = Bare()
+    try:
+        yield bare
+    finally:
+        bare.close()
+
+
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables for the processes started in the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# the chain ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def cluster() -> Iterator[Client]:
+    """A cluster as `Tier0` opens it; says what is not in force."""
+    with open_cluster(CLUSTER) as client:
+        client.register_plugin(WarmWorkers())
+        for mismatch in verify(client, CLUSTER):
+            print(f"not in force: {mismatch}")
+        yield client
+
+
+@contextmanager
+def cluster_of_default_allocator() -> Iterator[Client]:
+    """The same with the allocator that Dask sets by itself."""
+    config = {**dask_config(CLUSTER), "distributed.nanny.pre-spawn-environ": DASK_DEFAULT}
+    with (
+        dask.config.set(config),
+        LocalCluster(n_workers=PROCESSES, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        client.register_plugin(WarmWorkers())
+        client.wait_for_workers(PROCESSES)
+        yield client
+
+
+def run_chain(client: Client, pass_: Field, name: str) -> tuple[float, States]:
+    """Do the pass as a job of its own; gives the wall time and the joined states."""
+    world, job = pass_.world, replace(pass_.job, name=f"{pass_.job.name}-{name}")
+    with world.database.begin() as connection:
+        epoch = take_lease(connection)
+    runner = Runner(
+        client,
+        world.database.begin,
+        epoch,
+        lambda connection, job, node, receipt: book_branch(connection, job, node, receipt, world.now()),
+    )
+    begun = time.perf_counter()
+    runner.start(job, pass_.work, lambda leaves: [pass_.chunks[leaf] for leaf in leaves])
+    told = [event for _ in iter(lambda: runner.active, 0) for event in runner.step()]
+    wall = time.perf_counter() - begun
+    runner.close()
+    end = told[-1]
+    if not isinstance(end, JobDone):
+        raise RuntimeError(f"the chain did not come through: {end}")
+    return wall, unpack_states(end.root.state.files[0].path)
+
+
+# both -----------------------------------------------------------------------------------------------------------------
+
+
+def chunk_events(bare: Bare, area: Path, seconds: float) -> int:
+    """How many events take so long, while both processes work; a multiple of UNITS."""
+    chunks, events = 4 * PROCESSES, 500 * UNITS
+    sample = make_field(area, chunks, events)
+    walls = [bare.run(sample.work, sample.chunks)[0] for _ in range(3)]
+    rate = chunks * events / statistics.median(walls) / PROCESSES
+    return UNITS * max(1, round(seconds * rate / UNITS))
+
+
+def same(one: States, other: States) -> bool:
+    """Whether two passes came to the same sums."""
+    pairs = ((one[kind].to_arrays(), other[kind].to_arrays()) for kind in one)
+    return all(a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a) for a, b in pairs)
+
+
+def take_turns(case: Case, bare: Bare, client: Client, pass_: Field, rounds: Sequence[str]) -> None:
+    """Measure both ways, round by round, each first in turn; into `default` for rounds that are called so."""
+    for number, name in enumerate(rounds):
+        found: dict[str, tuple[float, States]] = {}
+        for way in ("bare", "chain") if number % 2 == 0 else ("chain", "bare"):
+            folder = Path(pass_.work.folder).with_name(way)
+            work = replace(pass_.work, folder=str(folder))
+            if way == "bare":
+                found[way] = bare.run(work, pass_.chunks)
+            else:
+                found[way] = run_chain(client, replace(pass_, work=work), name)
+            shutil.rmtree(folder)
+        if not same(found["bare"][1], found["chain"][1]):
+            raise RuntimeError("the two ways did not come to the same sums: nothing can be compared")
+        default = name.startswith("default")
+        (case.beside_default if default else case.bare).append(found["bare"][0])
+        (case.default if default else case.chain).append(found["chain"][0])
+
+
+def measure(seconds: float, chunks: int, rounds: int) -> Case:
+    """Chunks of so many seconds, so many of them a process, in so many rounds."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        bare = stack.enter_context(bare_loop())
+        events = chunk_events(bare, Path(name) / "sample", seconds)
+        count = PROCESSES * -(-chunks // rounds)
+        pass_ = make_field(Path(name) / "area", count, events)
+        case = Case(seconds, count, events)
+        with cluster() as client:
+            take_turns(case, bare, client, pass_, [f"round-{i}" for i in range(rounds)])
+        with cluster_of_default_allocator() as client:
+            take_turns(case, bare, client, pass_, [f"default-{i}" for i in range(-(-rounds // 4))])
+        return case
+
+
+def start_up() -> float:
+    """Seconds from nothing to the first task on a worker that has all it needs."""
+    with tempfile.TemporaryDirectory() as name:
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        begun = time.time()
+        command = [sys.executable, "-c", START_UP, json.dumps(settings_of(Path(name)))]
+        told = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+        return float(told.stdout) - begun
+
+
+def report(start: float, cases: Sequence[Case]) -> str:
+    """The figures as a table."""
+    head = f"start-up {start:.1f} s (at most {START_UP_S:g})"
+    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "Dask's default allocator")
+    rows = [columns]
+    for case in cases:
+        low, high = min(case.ratios), max(case.ratios)
+        rows.append(
+            (
+                f"{case.wanted_s:g} s",
+                str(case.events),
+                f"{len(case.bare)} x {case.chunks}",
+                f"{case.a_chunk(case.bare):.3f} s",
+                f"{case.a_chunk(case.chain):.3f} s",
+                f"{statistics.median(case.ratios):.3f}",
+                f"{GOALS[case.wanted_s]:g}" if case.wanted_s in GOALS else "-",
+                f"{low:.3f}-{high:.3f}",
+                f"{case.a_chunk(case.default):.3f} s, {case.factor:.2f} x bare",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
+    return "\n".join([head, *("  ".join(map(str.rjust, row, widths)) for row in rows)])
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs="+", default=list(GOALS), help="how long a chunk takes")
+    parser.add_argument("--chunks", type=int, default=120, help="chunks a process, over all rounds")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--small", action="store_true", help="a few tiny chunks; nothing is judged")
+    options = parser.parse_args()
+    if options.small:
+        options.seconds, options.chunks, options.rounds = [0.02], 6, 2
+    return options
+
+
+def main() -> int:
+    options = parsed()
+    warm_up()
+    start = start_up()
+    cases = [measure(seconds, options.chunks, options.rounds) for seconds in options.seconds]
+    print(report(start, cases))
+    if options.small:
+        return 0
+    missed = [f"chunks of {case.wanted_s:g} s" for case in cases if case.missed]
+    missed += ["start-up"] if start > START_UP_S else []
+    if missed:
+        print(f"MISSED: {', '.join(missed)}")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
