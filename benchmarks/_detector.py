@@ -15,7 +15,7 @@ from calib.accumulators import UnitSums, to_fixed
 from calib.calibration import Calibration
 from calib.payload import Payload
 from calib.state import State
-from pipeline.columns import packed_units
+from calib.calibration import packed_units
 from pipeline.events import write_tier
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram, Wanted
 from pipeline.model import Columns, EventSource, Keys, Step

@@ -7,7 +7,8 @@
 Both ways do the chunks of one express pass: read, unfold, cluster, write a tier, accumulate and fill histograms. The
 chain is the runner with ledger, catalogue and accounts; the bare loop is two processes that take the next chunk and
 add up. They take turns, and every round gives a ratio; the median counts. The wall time of the chain is all that a
-running Tier-0 needs, from handing in the job to its committed root; start-up is told apart.
+running Tier-0 needs, from handing in the job to its committed root; start-up is told apart. On a machine that others
+use too look at the ratio of CPU time, of all processes: it does not feel them as much.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.config
 import numpy as np
+import psutil
 from distributed import Client, LocalCluster
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,39 +86,54 @@ class Field:
     chunks: Sequence[Chunk]
 
 
+class Spent(NamedTuple):
+    """Seconds of a pass; of CPU, in all processes."""
+
+    wall: float
+    cpu: float
+
+
 @dataclass
 class Case:
-    """What was measured at one size of chunks; wall times of equal passes, in seconds."""
+    """What was measured at one size of chunks, over equal passes."""
 
     wanted_s: float
     chunks: int
     """of one pass"""
     events: int
     """of one chunk"""
-    bare: list[float] = field(default_factory=list)
-    chain: list[float] = field(default_factory=list)
-    beside_default: list[float] = field(default_factory=list)
-    default: list[float] = field(default_factory=list)
-    """the chain with Dask's default allocator, and above it the bare passes next to it"""
-
-    @property
-    def ratios(self) -> list[float]:
-        """Chain over bare, round by round."""
-        return [chain / bare for chain, bare in zip(self.chain, self.bare, strict=True)]
-
-    @property
-    def factor(self) -> float:
-        """The chain with Dask's default allocator over bare."""
-        return statistics.median(np.array(self.default) / np.array(self.beside_default))
+    rounds: list[tuple[Spent, Spent]] = field(default_factory=list)
+    """bare, chain"""
+    default: list[tuple[Spent, Spent]] = field(default_factory=list)
+    """bare, chain with Dask's default allocator"""
 
     @property
     def missed(self) -> bool:
         """Whether the bound of this size is missed."""
-        return statistics.median(self.ratios) > GOALS.get(self.wanted_s, float("inf"))
+        return statistics.median(ratios(self.rounds)) > GOALS.get(self.wanted_s, float("inf"))
 
-    def a_chunk(self, walls: Sequence[float]) -> float:
-        """Seconds a process spends on a chunk."""
-        return statistics.median(walls) * PROCESSES / self.chunks
+    def a_chunk(self, rounds: Sequence[tuple[Spent, Spent]], way: int) -> str:
+        """How long a process spends on a chunk."""
+        return f"{statistics.median(pair[way].wall for pair in rounds) * PROCESSES / self.chunks:.3f} s"
+
+
+def ratios(rounds: Sequence[tuple[Spent, Spent]], what: int = 0) -> list[float]:
+    """Chain over bare, round by round: of the wall time, or (1) of the CPU time."""
+    return [chain[what] / bare[what] for bare, chain in rounds]
+
+
+def measured(pids: Sequence[int], do: Callable[[], States]) -> tuple[Spent, States]:
+    """Do it, and tell what it took this process and those."""
+    processes = [psutil.Process(pid) for pid in (os.getpid(), *pids)]
+    before, begun = sum(map(_cpu, processes)), time.perf_counter()
+    done = do()
+    wall = time.perf_counter() - begun
+    return Spent(wall, sum(map(_cpu, processes)) - before), done
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def settings_of(area: Path, events: int = 1) -> dict[str, Any]:
@@ -155,18 +173,16 @@ class Bare:
             context.Process(target=_take_orders, args=(other, self._next), daemon=True).start()
             other.close()
             self._pipes.append(pipe)
-        for pipe in self._pipes:
-            pipe.recv()  # it has imported everything
+        self.pids = [int(pipe.recv()) for pipe in self._pipes]
 
-    def run(self, work: ChunkWork, chunks: Sequence[Chunk]) -> tuple[float, States]:
-        """Do all chunks; gives the wall time and the joined states."""
-        begun = time.perf_counter()
+    def run(self, work: ChunkWork, chunks: Sequence[Chunk]) -> States:
+        """Do all chunks; gives the joined states."""
         self._next.value = 0
         for pipe in self._pipes:
             pipe.send((work, chunks))
         states = work.merge([states for pipe in self._pipes if (states := pipe.recv()) is not None])
         work.store(states, Node("bare", 1, 0), "bare")
-        return time.perf_counter() - begun, states
+        return states
 
     def close(self) -> None:
         """Let the processes end."""
@@ -176,7 +192,7 @@ class Bare:
 
 def _take_orders(pipe: Any, following: Any) -> None:
     warm_up()
-    pipe.send("ready")
+    pipe.send(os.getpid())
     while (order := pipe.recv()) is not None:
         pipe.send(_share(*order, following))
 
@@ -243,9 +259,9 @@ def cluster_of_default_allocator() -> Iterator[Client]:
         yield client
 
 
-def run_chain(client: Client, pass_: Field, name: str) -> tuple[float, States]:
-    """Do the pass as a job of its own; gives the wall time and the joined states."""
-    world, job = pass_.world, replace(pass_.job, name=f"{pass_.job.name}-{name}")
+def run_chain(client: Client, field_: Field, name: str) -> States:
+    """Do the pass as a job of this name; gives the joined states."""
+    world, job = field_.world, replace(field_.job, name=f"{field_.job.name}-{name}")
     with world.database.begin() as connection:
         epoch = take_lease(connection)
     runner = Runner(
@@ -254,15 +270,13 @@ def run_chain(client: Client, pass_: Field, name: str) -> tuple[float, States]:
         epoch,
         lambda connection, job, node, receipt: book_branch(connection, job, node, receipt, world.now()),
     )
-    begun = time.perf_counter()
-    runner.start(job, pass_.work, lambda leaves: [pass_.chunks[leaf] for leaf in leaves])
+    runner.start(job, field_.work, lambda leaves: [field_.chunks[leaf] for leaf in leaves])
     told = [event for _ in iter(lambda: runner.active, 0) for event in runner.step()]
-    wall = time.perf_counter() - begun
     runner.close()
     end = told[-1]
     if not isinstance(end, JobDone):
         raise RuntimeError(f"the chain did not come through: {end}")
-    return wall, unpack_states(end.root.state.files[0].path)
+    return unpack_states(end.root.state.files[0].path)
 
 
 # both -----------------------------------------------------------------------------------------------------------------
@@ -272,7 +286,7 @@ def chunk_events(bare: Bare, area: Path, seconds: float) -> int:
     """How many events take so long, while both processes work; a multiple of UNITS."""
     chunks, events = 4 * PROCESSES, 500 * UNITS
     sample = make_field(area, chunks, events)
-    walls = [bare.run(sample.work, sample.chunks)[0] for _ in range(3)]
+    walls = [measured(bare.pids, lambda: bare.run(sample.work, sample.chunks))[0].wall for _ in range(3)]
     rate = chunks * events / statistics.median(walls) / PROCESSES
     return UNITS * max(1, round(seconds * rate / UNITS))
 
@@ -283,37 +297,37 @@ def same(one: States, other: States) -> bool:
     return all(a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a) for a, b in pairs)
 
 
-def take_turns(case: Case, bare: Bare, client: Client, pass_: Field, rounds: Sequence[str]) -> None:
-    """Measure both ways, round by round, each first in turn; into `default` for rounds that are called so."""
-    for number, name in enumerate(rounds):
-        found: dict[str, tuple[float, States]] = {}
+def take_turns(bare: Bare, client: Client, both: Field, names: Sequence[str]) -> list[tuple[Spent, Spent]]:
+    """Do the pass both ways, once for each name; every way is first in every second round."""
+    workers = list(client.run(os.getpid).values())
+    rounds = []
+    for number, name in enumerate(names):
+        found: dict[str, tuple[Spent, States]] = {}
         for way in ("bare", "chain") if number % 2 == 0 else ("chain", "bare"):
-            folder = Path(pass_.work.folder).with_name(way)
-            work = replace(pass_.work, folder=str(folder))
+            folder = Path(both.work.folder).with_name(way)
+            one = replace(both, work=replace(both.work, folder=str(folder)))
             if way == "bare":
-                found[way] = bare.run(work, pass_.chunks)
+                found[way] = measured(bare.pids, partial(bare.run, one.work, one.chunks))
             else:
-                found[way] = run_chain(client, replace(pass_, work=work), name)
+                found[way] = measured(workers, partial(run_chain, client, one, name))
             shutil.rmtree(folder)
         if not same(found["bare"][1], found["chain"][1]):
             raise RuntimeError("the two ways did not come to the same sums: nothing can be compared")
-        default = name.startswith("default")
-        (case.beside_default if default else case.bare).append(found["bare"][0])
-        (case.default if default else case.chain).append(found["chain"][0])
+        rounds.append((found["bare"][0], found["chain"][0]))
+    return rounds
 
 
 def measure(seconds: float, chunks: int, rounds: int) -> Case:
     """Chunks of so many seconds, so many of them a process, in so many rounds."""
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        bare = stack.enter_context(bare_loop())
+    with tempfile.TemporaryDirectory() as name, bare_loop() as bare:
         events = chunk_events(bare, Path(name) / "sample", seconds)
         count = PROCESSES * -(-chunks // rounds)
-        pass_ = make_field(Path(name) / "area", count, events)
+        both = make_field(Path(name) / "area", count, events)
         case = Case(seconds, count, events)
         with cluster() as client:
-            take_turns(case, bare, client, pass_, [f"round-{i}" for i in range(rounds)])
+            case.rounds = take_turns(bare, client, both, [f"round-{i}" for i in range(rounds)])
         with cluster_of_default_allocator() as client:
-            take_turns(case, bare, client, pass_, [f"default-{i}" for i in range(-(-rounds // 4))])
+            case.default = take_turns(bare, client, both, [f"default-{i}" for i in range(-(-rounds // 4))])
         return case
 
 
@@ -330,25 +344,26 @@ def start_up() -> float:
 def report(start: float, cases: Sequence[Case]) -> str:
     """The figures as a table."""
     head = f"start-up {start:.1f} s (at most {START_UP_S:g})"
-    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "Dask's default allocator")
-    rows = [columns]
-    for case in cases:
-        low, high = min(case.ratios), max(case.ratios)
-        rows.append(
-            (
-                f"{case.wanted_s:g} s",
-                str(case.events),
-                f"{len(case.bare)} x {case.chunks}",
-                f"{case.a_chunk(case.bare):.3f} s",
-                f"{case.a_chunk(case.chain):.3f} s",
-                f"{statistics.median(case.ratios):.3f}",
-                f"{GOALS[case.wanted_s]:g}" if case.wanted_s in GOALS else "-",
-                f"{low:.3f}-{high:.3f}",
-                f"{case.a_chunk(case.default):.3f} s, {case.factor:.2f} x bare",
-            )
-        )
+    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "CPU", "Dask's allocator")
+    rows = [columns, *map(_row, cases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     return "\n".join([head, *("  ".join(map(str.rjust, row, widths)) for row in rows)])
+
+
+def _row(case: Case) -> tuple[str, ...]:
+    walls, goal = ratios(case.rounds), GOALS.get(case.wanted_s)
+    return (
+        f"{case.wanted_s:g} s",
+        str(case.events),
+        f"{len(case.rounds)} x {case.chunks}",
+        case.a_chunk(case.rounds, 0),
+        case.a_chunk(case.rounds, 1),
+        f"{statistics.median(walls):.3f}",
+        f"{goal:g}" if goal else "-",
+        f"{min(walls):.3f}-{max(walls):.3f}",
+        f"{statistics.median(ratios(case.rounds, 1)):.3f}",
+        f"{case.a_chunk(case.default, 1)}, {statistics.median(ratios(case.default)):.2f} x bare",
+    )
 
 
 def parsed() -> argparse.Namespace:

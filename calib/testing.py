@@ -38,7 +38,8 @@ MOST_SINGLES = 60
 
 # The fixtures are the same for every example, and a law is inherited by many classes.
 _law = settings(
-    max_examples=20,
+    max_examples=15,
+    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
 _seeds = st.integers(0, 2**32 - 1)

@@ -68,6 +68,11 @@ def book(
             connection.execute(sa.insert(table), values)
 
 
+def booked(connection: Connection, job: str) -> bool:
+    """Whether anything was booked on account of a job."""
+    return connection.execute(sa.select(counts.c.job).where(counts.c.job == job).limit(1)).first() is not None
+
+
 def check_complete(connection: Connection, run: int, job: str) -> None:
     """Raise Unbalanced, naming the first unit, unless a job has accounted for every event of the run once."""
     units, events = catalog.units(connection, run)

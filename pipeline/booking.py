@@ -29,6 +29,9 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
     leaves = {first + place: leaf for place, leaf in enumerate(receipt.leaves)}
     found = {index: _counts(leaf.note) for index, leaf in leaves.items()}
     written = [output for index, leaf in leaves.items() for output in _outputs(index, leaf)]
+    if not accounting.booked(connection, job.name):
+        # What was set aside when this was last made, of other input or under other settings, is history.
+        journal.resolve_setbacks_under(connection, f"{job.group}, ", now, task.run)
     accounting.book(connection, task, found, written)
     setbacks = [
         journal.Setback("events", f"{job.group}, chunk {index}", reason, task.run)

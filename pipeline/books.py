@@ -82,6 +82,16 @@ class Books:
         with self.database.begin() as connection:
             journal.add_setbacks(connection, [setback], self.now())
 
+    def mended(self, run: int, kind: str, place: str = "") -> None:
+        """What was set aside of a run is in order again: at one place, or all of a kind."""
+        with self.database.read() as connection:
+            known = [found for found in journal.list_setbacks(connection, run) if found.run == run]
+        places = {found.place for found in known if found.kind == kind and place in ("", found.place)}
+        if places:
+            with self.database.begin() as connection:
+                for found in places:
+                    journal.resolve_setbacks(connection, kind, found, self.now(), run)
+
     def key(self, what: str) -> str:
         """The name a record has in this processing version."""
         return f"{what}/v{self.version}"

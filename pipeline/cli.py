@@ -103,6 +103,9 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
         click.echo(tier0.plan(*files))
         return
     with tier0:
+        click.echo(f"Dask dashboard: {tier0.dashboard}")
+        for mismatch in tier0.mismatches:
+            click.echo(f"not as it should be: {mismatch}", err=True)
         summary = tier0.run(*files, wait=wait, progress=not quiet)
     click.echo(summary.text())
     sys.exit(summary.exit_code)

@@ -9,7 +9,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.iov import LUMI_BITS
+from calib.calibration import packed_units
 from pipeline.model import Columns
 
 IDENTITY = ("run", "lumi", "event")
@@ -36,14 +36,6 @@ def _join(arrays: Sequence[Any]) -> Any:
     if all(isinstance(array, np.ndarray) for array in arrays):
         return np.concatenate(arrays)
     return ak.to_packed(ak.concatenate(arrays))
-
-
-def packed_units(columns: Columns) -> NDArray[np.int64]:
-    """Run and lumisection of each event as one integer."""
-    units: NDArray[np.int64] = (np.asarray(columns["run"], np.int64) << LUMI_BITS) | np.asarray(
-        columns["lumi"], np.int64
-    )
-    return units
 
 
 def in_order(columns: Columns) -> dict[str, Any]:

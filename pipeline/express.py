@@ -28,6 +28,11 @@ INGREDIENTS = "express ingredients"
 """the record of what the last express of a run was made of, to tell what has changed since"""
 
 
+def ingredients_of(kind: str) -> str:
+    """The name of the record of what the last finalization of a kind was made of."""
+    return f"finalize {kind} ingredients"
+
+
 def state_product(kind: str) -> str:
     """The name of the product that is the state of one calibration."""
     return f"state:{kind}"
@@ -189,13 +194,18 @@ def conclusion_note(conclusion: Conclusion) -> dict[str, Any]:
     }
 
 
+def finalize_ingredients(work: FinalizeWork, states: Sequence[StateFile]) -> dict[str, Any]:
+    """What the conclusions of a finalization depend on."""
+    return {
+        "finalize": work.calibration.finalize_settings(),
+        "states": [[file.lineage, file.since] for file in states],
+        "previous": work.previous,
+        "flush": work.flush,
+    }
+
+
 def finalize_job(run: int, work: FinalizeWork, states: Sequence[StateFile]) -> Job:
     """The conditions future of one calibration: a job of one leaf, named by what it depends on."""
-    name = lineage(
-        finalize=work.calibration.finalize_settings(),
-        states=[[file.lineage, file.since] for file in states],
-        previous=work.previous,
-        flush=work.flush,
-    )
+    name = lineage(**finalize_ingredients(work, states))
     group = f"conditions-{work.calibration.kind}-{run}"
     return Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=1, fan_in=2, spec="{}")

@@ -52,6 +52,13 @@ def resolve_setbacks(connection: Connection, kind: str, place: str, now: float, 
     connection.execute(sa.update(setbacks).where(still).values(resolved=now))
 
 
+def resolve_setbacks_under(connection: Connection, start: str, now: float, run: int) -> None:
+    """What was set aside of a run at any place whose name starts so is in order again."""
+    still = sa.and_(setbacks.c.run == run, setbacks.c.resolved.is_(None))
+    there = sa.and_(still, setbacks.c.place.startswith(start, autoescape=True))
+    connection.execute(sa.update(setbacks).where(there).values(resolved=now))
+
+
 def list_setbacks(connection: Connection, run: int | None = None, *, resolved: bool = False) -> list[Setback]:
     """What was set aside, oldest first: of a run, with what concerns no run in particular; or all of it."""
     query = sa.select(*(setbacks.c[name] for name in ("kind", "place", "reason", "run", "at", "resolved")))

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import catalog, journal
-from pipeline.chain import Chain
-from pipeline.database import open_database
-from pipeline.express import INGREDIENTS, StateFile, express_ingredients, express_products, finalize_job, state_product
+from pipeline.chain import Ask, Chain
+from pipeline.express import (
+    INGREDIENTS,
+    StateFile,
+    express_ingredients,
+    express_products,
+    finalize_ingredients,
+    finalize_job,
+    ingredients_of,
+    state_product,
+)
 from pipeline.ingest import ingest
 from pipeline.journal import list_setbacks
 from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name
+from pipeline.rehearsal import rehearsal
 from pipeline.service import Way
-from pipeline.world import World, set_up
+from pipeline.world import World
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,7 @@ def _events(todo: Todo) -> str:
 
 def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
     """Work out what `run` would do with these files."""
-    with tempfile.TemporaryDirectory() as folder:
-        copied = _copy(world, Path(folder))
+    with rehearsal(world) as copied:
         ingest(copied.database.begin, copied.experiment, files, copied.now())
         with copied.database.read() as connection:
             runs = catalog.runs_in(connection, [str(path) for path in files])
@@ -63,20 +70,7 @@ def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
         ways, chains = prepare(copied, runs)
         todos = [todo for way in ways for todo in _express(copied, way)]
         todos += [todo for way in ways for todo in _rest(copied, way, chains)]
-        copied.database.close()
     return Plan(tuple(sorted(todos, key=lambda todo: todo.run)), len(runs), cluster, tuple(setbacks))
-
-
-def _copy(world: World, folder: Path) -> World:
-    """The same world over a copy of its database."""
-    target = folder / "tier0.db"
-    if world.database.is_sqlite:
-        with sqlite3.connect(str(world.database.engine.url.database)) as source, sqlite3.connect(target) as copy:
-            source.backup(copy)
-        source.close()
-        copy.close()
-    database = open_database(target)
-    return set_up(replace(world, database=database, books=replace(world.books, database=database)))
 
 
 def _express(world: World, way: Way) -> list[Todo]:
@@ -100,8 +94,14 @@ def _differences(world: World, way: Way, missing: Sequence[str]) -> list[str]:
         before = journal.get_document(connection, way.run, INGREDIENTS)
     if before is None:
         return ["first sight of the run"]
-    now = express_ingredients(way.context)
+    now = _as_kept(express_ingredients(way.context))
     return [words for name in missing for words in _compare(name, before.get(name), now[name])]
+
+
+def _as_kept(ingredients: Mapping[str, Any]) -> dict[str, Any]:
+    """What is made of them by being kept as JSON."""
+    kept: dict[str, Any] = json.loads(json.dumps(ingredients))
+    return kept
 
 
 def _compare(name: str, before: Any, now: Any) -> list[str]:
@@ -146,14 +146,23 @@ def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     return todos
 
 
-def _open_asks(world: World, chain: Chain) -> list[tuple[Any, str]]:
+def _open_asks(world: World, chain: Chain) -> list[tuple[Ask, str]]:
     """Finalizations that would run; those done before are taken from the ledger, so that the next can be asked."""
     todo = []
     while asks := chain.asks():
         for ask in asks:
             root = world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
             if root is None:
-                todo.append((ask, "its settings, its states or what went before have changed"))
+                todo.append((ask, _why_finalize(world, ask)))
             else:
                 chain.concluded(ask.run, root.leaves[0].note["conclusions"], world.store)
     return todo
+
+
+def _why_finalize(world: World, ask: Ask) -> str:
+    with world.database.read() as connection:
+        before = journal.get_document(connection, ask.run, ingredients_of(ask.work.calibration.kind))
+    if before is None:
+        return "not done yet"
+    now = _as_kept(finalize_ingredients(ask.work, ask.states))
+    return "; ".join(words for name in now for words in _compare(name, before.get(name), now[name])) or "not complete"

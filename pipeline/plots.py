@@ -40,11 +40,11 @@ def plot(intervals: Sequence[Interval], names: Sequence[str], title: str = "") -
 
     Raises NothingToPlot, naming the scalars there are.
     """
-    from matplotlib.figure import Figure
+    from pipeline.drawing import Drawing
 
     if not intervals:
         raise NothingToPlot("there is no payload yet; run the calibration first, or look with `tier0 conditions list`")
-    figure = Figure(figsize=(9, 2.4 * len(names) + 0.8), layout="constrained")
+    figure = Drawing(figsize=(9, 2.4 * len(names) + 0.8), layout="constrained")
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
         values = [_scalar(interval.payload, name) for interval in intervals]

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.accumulators import UnitHistogram
-from calib.calibration import Calibration
+from calib.calibration import Calibration, packed_units
 from calib.iov import RunLumi
 from calib.payload import Conditions
 from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
 from jobs.retry import BadData
-from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, packed_units, take
+from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, take
 from pipeline.events import write_tier
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
 from pipeline.model import Chunk, Columns, Counts, Piece, Step

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jobs.retry import BadData
-from pipeline.columns import join, length, packed_units
+from calib.calibration import packed_units
+from pipeline.columns import join, length
 from pipeline.events import SourceFile
 from pipeline.experiments.interface import Experiment
 from pipeline.model import Columns, EventSource, Piece

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
@@ -28,7 +28,9 @@ from pipeline.express import (
     express_ingredients,
     express_job,
     express_products,
+    finalize_ingredients,
     finalize_job,
+    ingredients_of,
     state_product,
 )
 from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, carried_in_a_row, decide
@@ -94,12 +96,6 @@ class News:
     text: str = ""
 
 
-def _undecided_elsewhere(world: World, here: Container[int]) -> dict[int, float]:
-    """Runs that wait for their conditions but are not worked on now, and until when others wait for them at most."""
-    waiting = {run: seen for run, seen in world.books.undecided().items() if run not in here}
-    return {run: seen + world.settings.for_run(run).handshake.deadline_s for run, seen in waiting.items()}
-
-
 class Service:
     """Takes runs from express to certification. Everything it knows can be read back from the database."""
 
@@ -118,7 +114,7 @@ class Service:
         self._chain_of = {(chain.calibration.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
         self._manifests = world.books.manifests()
-        self._elsewhere = _undecided_elsewhere(world, self._ways)
+        self._elsewhere = world.undecided_beside(self._ways)
         self._caught_up = False
         self._next: dict[str, tuple[Callable[[NodeReceipt], None], Callable[[str], None]]] = {}
         self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
@@ -247,17 +243,20 @@ class Service:
     def _finalize(self, chain: Chain, ask: Ask) -> None:
         job, work = finalize_job(ask.run, ask.work, ask.states), replace(ask.work, probe=self._world.probe)
         way = self._ways[ask.run]
-        self._next[job.name] = (partial(self._concluded, chain, ask.run), partial(self._failed, chain, ask.run))
+        self._next[job.name] = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
         self._leaves[job.name] = (way.run, Stage.CONDITIONS, 0, 1)
         self._runner.start(job, work, lambda leaves: [ask.states])
 
-    def _concluded(self, chain: Chain, run: int, root: NodeReceipt) -> None:
+    def _concluded(self, chain: Chain, ask: Ask, root: NodeReceipt) -> None:
         note = root.leaves[0].note
         if note.get("failed"):
-            self._failed(chain, run, str(note["failed"]))
+            self._failed(chain, ask.run, str(note["failed"]))
             return
-        chain.concluded(run, note["conclusions"], self._world.store)
+        chain.concluded(ask.run, note["conclusions"], self._world.store)
         self._after_verdict()
+        made_of = finalize_ingredients(ask.work, ask.states)
+        self._world.books.record_for_ever(ask.run, ingredients_of(chain.calibration.kind), made_of)
+        self._world.books.mended(ask.run, "conditions", chain.calibration.kind)
 
     def _failed(self, chain: Chain, run: int, reason: str) -> None:
         chain.broken(run, f"finalize failed: {reason}")
@@ -356,6 +355,7 @@ class Service:
         found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, mask)
         document = found.to_document(manifest.id) | {"prompt": job.name}
         self._world.books.record(way.run, "certification", document)
+        self._world.books.mended(way.run, "step")
         self._enter(way, Stage.CERTIFIED)
 
     # where every run stands -------------------------------------------------------------------------------------

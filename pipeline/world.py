@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,6 +81,11 @@ class World:
         with self.database.read() as connection:
             return catalog.chunks(connection, run, layout, wanted)
 
+    def undecided_beside(self, here: Container[int]) -> dict[int, float]:
+        """Other runs that wait for their conditions, and until when the runs worked on `here` must wait for them."""
+        beside = {run: seen for run, seen in self.books.undecided().items() if run not in here}
+        return {run: seen + self.settings.for_run(run).handshake.deadline_s for run, seen in beside.items()}
+
     def mask(self) -> Ranges | None:
         """The certification file that the settings name. Raises BadMask."""
         path = self.settings.certify.mask
@@ -107,7 +112,8 @@ def open_world(
 ) -> World:
     """Open the Tier-0 of these settings; its folder and database are made on first sight.
 
-    Raises SettingsError with everything that is wrong with the settings. The processing version is the one of these settings, or, until something is run under them, the next.
+    Raises SettingsError with everything that is wrong with the settings. The processing version is the one of these
+    settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
     check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings)

@@ -23,6 +23,9 @@ Statuses = NDArray[np.int8]
 
 KIND = "channel_status"
 
+SLAB = 2_000_000
+"""counts judged at a time"""
+
 
 class Status(IntEnum):
     """What is the matter with a channel."""
@@ -144,12 +147,15 @@ class ChannelStatus(Calibration):
     def _judge(self, counts: Int) -> Statuses:
         """Status [b, channels] by the counts [b, channels] of blocks, each block on its own."""
         status = np.full(counts.shape, Status.GOOD, np.int8)
-        for kind in self._kinds(counts):
-            own = counts[:, kind.members]
-            usual, spread = kind.typical[:, None], kind.spread[:, None]
-            dead = ~kind.alive | (own < self.dead_below * usual)
-            noisy = own > usual + self.noisy_above * spread
-            status[:, kind.members] = np.where(dead, Status.DEAD, np.where(noisy, Status.NOISY, Status.GOOD))
+        # Some blocks at a time, to bound the memory.
+        for slab in np.array_split(np.arange(len(counts)), 1 + counts.size // SLAB):
+            for kind in self._kinds(counts[slab]):
+                own = counts[np.ix_(slab, kind.members)]
+                usual, spread = kind.typical[:, None], kind.spread[:, None]
+                dead = ~kind.alive | (own < self.dead_below * usual)
+                noisy = own > usual + self.noisy_above * spread
+                found = np.where(dead, Status.DEAD, np.where(noisy, Status.NOISY, Status.GOOD))
+                status[np.ix_(slab, kind.members)] = found
         return status
 
 
@@ -176,8 +182,8 @@ class _Kind:
 
 def _median(rows: NDArray[Any], among: NDArray[np.bool_]) -> Floats:
     """The (lower) median of every row among the entries of a mask; 0 where there is none."""
-    ordered = np.sort(np.where(among, rows, np.inf), axis=1)
     middle = (np.maximum(among.sum(axis=1), 1) - 1) // 2
+    ordered = np.partition(np.where(among, rows, np.inf), np.unique(middle), axis=1)
     found = np.take_along_axis(ordered, middle[:, None], axis=1)[:, 0]
     return np.where(among.any(axis=1), found, 0.0)
 
@@ -187,13 +193,15 @@ def _fano(counts: Int, alive: NDArray[np.bool_]) -> float:
 
     NaN from one unit, or with nothing alive.
     """
-    seen = counts[:, alive].astype(np.float64)
-    if len(seen) < 2 or not seen.shape[1]:
+    seen = counts[:, alive]
+    by_unit = seen.sum(axis=1)
+    seen, by_unit = seen[by_unit > 0], by_unit[by_unit > 0]
+    if len(seen) < 2:
         return np.nan
-    total = seen.sum()
-    expected = seen.sum(axis=0) * seen.sum(axis=1, keepdims=True) / total
-    squares = np.divide((seen - expected) ** 2, expected, out=np.zeros_like(seen), where=expected > 0)
-    return float(np.median(squares.sum(axis=0)) / (len(seen) - 1))
+    # sum (n - e)^2 / e over units, with e = by_unit x by_channel / total.
+    by_channel = seen.sum(axis=0)
+    squares = np.einsum("uc,uc,u->c", seen, seen, by_unit.sum() / by_unit) / by_channel - by_channel
+    return float(np.median(squares) / (len(seen) - 1))
 
 
 def follow(blocks: Sequence[Block], status: Statuses, flush: bool, rest: Block = ()) -> list[Interval]:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from calib.payload import Payload
-from pipeline.columns import IDENTITY, join, length, packed_units, take
+from calib.calibration import packed_units
+from pipeline.columns import IDENTITY, join, length, take
 from pipeline.events import read_tier, write_tier
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed
 from pipeline.model import Columns, EventSource, Step

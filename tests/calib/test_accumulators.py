@@ -45,6 +45,17 @@ def test_sums_agree_with_a_loop_however_cut(given_rows: Rows, cut: int) -> None:
     assert whole.total().tolist() == np.array([r[1:] for r in given_rows]).reshape(-1, 2).sum(axis=0).tolist()
 
 
+@pytest.mark.parametrize("shape", [(4000,), (90, 600), (90, 20, 30), (5, 3)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int64, np.bool_])
+def test_sums_of_any_width(shape: tuple[int, ...], dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    units, counts = rng.integers(0, 3, shape[0]), rng.integers(0, 2, shape).astype(dtype)
+    found = UnitSums.of_rows(units, counts)
+    expected = [counts[units == unit].astype(np.int64).sum(axis=0) for unit in found.keys]
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.values.dtype == np.int64
+
+
 @pytest.mark.parametrize(("left", "right"), [(HUGE, 1), (-HUGE, -2), (HUGE, HUGE)])
 def test_a_sum_that_does_not_fit_is_refused(left: int, right: int) -> None:
     with pytest.raises(SumOverflow, match=r"passed 2\^63"):

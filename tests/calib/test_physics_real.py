@@ -17,6 +17,7 @@ from calib.calibration import Conclusion, Granularity, conclude
 from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.state import State
+from calib.testing import PayloadLaws
 
 UM = 1e-4
 """cm"""
@@ -112,6 +113,12 @@ class Test2011:
                     far.append(np.abs(at - expected) / np.hypot(error, of_payload))
         assert len(far) >= 16
         assert np.max(far) < 4
+
+    def test_spans_are_stable(self, muons: dict[str, Any]) -> None:
+        spans = BeamSpot(granularity=Granularity.SPAN)
+        state = spans.accumulate(muons, {})
+        PayloadLaws().test_what_is_closed_stays(spans, state)
+        PayloadLaws().test_an_open_interval_can_be_gone_on_with(spans, state)
 
     def test_ranges_of_the_readme(self, muons: dict[str, Any]) -> None:
         expected = {

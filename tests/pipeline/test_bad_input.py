@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import uproot
 
+from pipeline.model import Step
 from pipeline.service import Stage
 from pipeline.settings import SettingsError
 from pipeline.site import SiteStopped
 from pipeline.tier0 import Tier0
 from tests.pipeline.probes import Once
-from tests.pipeline.tiny import settings, write_file, write_units
+from tests.pipeline.tiny import Tiny, TinySettings, settings, write_file, write_units
 from tests.pipeline.traces import done_again, work
 
 
@@ -116,6 +117,10 @@ def test_file_that_goes_bad_half_way(house, tmp_path, mishap, word):
     summary, said = run(plain, good, bad, other)
     assert (summary[7].prompt.read, summary[7].prompt.bad, summary.exit_code) == (15, 0, 3)
     assert word in summary.text()
+    write_units(bad, 7, [4, 5], first_event=90)
+    summary, said = run(plain, good, bad, other)
+    assert (summary[7].prompt.read, summary[7].prompt.bad, summary.exit_code) == (25, 0, 0)
+    assert word not in said[7]
 
 
 def test_duplicated_event_in_one_file(house, tmp_path):
@@ -157,6 +162,41 @@ def test_lumisections_with_holes(house, tmp_path):
     assert (summary[7].stage, summary[7].good, summary.exit_code) == (Stage.CERTIFIED, 4, 3)
     for text in (summary.text(), said[7]):
         assert "run 7: no data for spills 3-4, 6-8" in text
+
+
+class FaultySettings(TinySettings):
+    """What may be set."""
+
+    step: str
+    mended: str
+
+
+class Faulty(Tiny):
+    """Its code fails in one step of run 8, until a file says that it was mended."""
+
+    settings_model = FaultySettings
+
+    def process(self, step, events, conditions):
+        faulty = step == self.settings.step and int(events["run"][0]) == 8
+        if faulty and not Path(self.settings.mended).exists():
+            raise ZeroDivisionError("the code has a fault")
+        return super().process(step, events, conditions)
+
+
+@pytest.mark.parametrize("step", Step)
+def test_run_on_which_the_code_fails(house, tmp_path, step):
+    """Every chunk fails the same way: that is not the data's fault, so the run stops, and its events are not bad."""
+    files = [write_file(tmp_path / f"{number}.root", number, mean=0.5) for number in (7, 8, 9)]
+    plain, experiment = house(), Faulty({"step": step.value, "mended": str(tmp_path / "mended")})
+    summary, said = run(plain, *files, experiment=experiment)
+    assert [row.stage for row in summary.rows] == [Stage.CERTIFIED, Stage.STOPPED, Stage.CERTIFIED]
+    assert (summary[8].prompt.bad, summary.exit_code) == (0, 3)
+    assert "every leaf fails the same way (3 tried, none succeeded): ZeroDivisionError: the code has a fault" in said[8]
+    (tmp_path / "mended").touch()
+    summary, said = run(plain, *files, experiment=experiment)
+    assert (summary[8].stage, summary[8].prompt.bad, summary.exit_code) == (Stage.CERTIFIED, 0, 0)
+    assert "fault" not in said[8]
+    assert done_again(plain) == 0
 
 
 @pytest.mark.parametrize(

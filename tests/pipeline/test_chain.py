@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from jobs.lease import Holder
 from jobs.ledger import SecondDriver, drop_lease, take_lease
@@ -40,10 +42,10 @@ def test_every_run_goes_all_the_way(house, files):
     assert summary[8].prompt == Counts(15, 13, {"no hit": 2}, 0)
     assert summary.states == {"offset": {"fresh": 2}}
     assert (summary[7].good, summary.exit_code) == (4, 0)
-    text = summary.text()
-    assert "offset: 2 fresh, 0 carried, 0 fallback" in text
-    assert "20 = 17 + 3 + 0" in text
-    assert "filtered: 5 no hit (prompt)" in text
+    said = summary.text()
+    assert "offset: 2 fresh, 0 carried, 0 fallback" in said
+    assert "20 = 17 + 3 + 0" in said
+    assert "filtered: 5 no hit (prompt)" in said
 
 
 def test_every_event_is_in_one_output_with_the_conditions_of_its_run(house, files):
@@ -171,18 +173,18 @@ def command(house, tmp_path):
 
 
 def test_pattern_without_files_is_exit_code_1(command, tmp_path, house):
-    code, text = command("run", "SETTINGS", tmp_path / "*.nothing", "--quiet")
+    code, said = command("run", "SETTINGS", tmp_path / "*.nothing", "--quiet")
     assert code == 1
-    assert "no file matches" in text
+    assert "no file matches" in said
     with pytest.raises(NoFiles), Tier0(house()) as tier0:
         tier0.run(str(tmp_path / "*.nothing"), progress=False)
 
 
 def test_held_run_is_exit_code_4(command, files, house):
     plain = house(conditions={"initial": False}, calibration={"offset": {"min_hits": 1000}})
-    code, text = command("run", "SETTINGS", *files, "--quiet", plain=plain)
+    code, said = command("run", "SETTINGS", *files, "--quiet", plain=plain)
     assert code == 4
-    assert "no payload of kind offset" in text
+    assert "no payload of kind offset" in said
 
 
 def test_second_driver_is_refused_by_name(command, house, files, tmp_path):
@@ -191,11 +193,32 @@ def test_second_driver_is_refused_by_name(command, house, files, tmp_path):
     other = Holder("another-host", 4321, 0.0)
     with world.database.begin() as connection:
         epoch = take_lease(connection, other)
-    code, text = command("run", "SETTINGS", *files, "--quiet", plain=plain)
+    code, said = command("run", "SETTINGS", *files, "--quiet", plain=plain)
     assert code == 5
-    assert "pid 4321 on host another-host" in text
+    assert "pid 4321 on host another-host" in said
     with pytest.raises(SecondDriver):
         run(plain, *files)
     with world.database.begin() as connection:
         drop_lease(connection, epoch)
     assert run(plain, *files).exit_code == 0
+
+
+# another database
+
+
+def test_the_same_in_postgresql(house, files, postgres_url):
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE chain"))
+    plain = house(storage={"database": postgres_url.replace("/postgres?", "/chain?")})
+    here = house("sqlite")
+    with Tier0(plain) as tier0, Tier0(here) as other:
+        assert "first sight of the run" in str(tier0.plan(*files))
+        assert tier0.run(*files, progress=False).exit_code == 0
+        other.run(*files, progress=False)
+        assert str(tier0.plan(*files)).startswith("nothing to do: all 2 runs")
+        before = work(plain)
+        assert tier0.run(*files, progress=False).exit_code == 0
+        tier0._world.database.close()
+    assert work(plain) == before
+    assert results(plain) == results(here)

@@ -27,7 +27,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = [write_file(folder / f"{run}.root", run) for run in (7, 8)]
     done = tier0("run", folder / "tiny.toml", *files, "--quiet")
     assert done.exit_code == 0, done.output
-    assert "certified" in done.output and "7" in done.output
+    assert "Dask dashboard: http" in done.output and "certified" in done.output and "7" in done.output
     return folder
 
 

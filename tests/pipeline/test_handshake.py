@@ -1,6 +1,7 @@
 """When a run's prompt reconstruction may start, and what its manifest says."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -125,7 +126,7 @@ def test_stretches_always_tile_the_run(intervals):
     judged = [made(start, end, decision) for (start, decision), end in zip(starts, ends, strict=True)]
     found = decide(view(kind(*judged)), RULES, LATE).stretches["beamspot"]
     assert found[0].first == at(1) and found[-1].last == at(9)
-    assert all(left.last + 1 == right.first for left, right in zip(found, found[1:], strict=False))
+    assert all(left.last + 1 == right.first for left, right in pairwise(found))
 
 
 def manifest():

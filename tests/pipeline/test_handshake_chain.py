@@ -1,4 +1,4 @@
-"""The handshake in whole chains: what a run's conditions are when they cannot be made, and that every output says it."""
+"""The handshake in whole chains: what a run gets when its conditions cannot be made, and that every output says it."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,10 @@ def run(house, tmp_path, watch):
     def call(*numbers, calibration=None, wait=False, **sections):
         handshake = {"deadline": DEADLINE} | sections.pop("handshake", {})
         call.plain = house(handshake=handshake, calibration={"offset": calibration or {}}, **sections)
-        files = [write_file(tmp_path / f"{number}.root", number, lumis=3, mean=0.5) for number in numbers]
+        files = [tmp_path / f"{number}.root" for number in numbers]
+        for number, file in zip(numbers, files, strict=True):
+            if not file.exists():
+                write_file(file, number, lumis=2, mean=0.5)
         with Tier0(call.plain, clock=watch) as tier0:
             call.tier0 = tier0
             return tier0.run(*files, wait=wait, progress=False)
@@ -61,7 +64,7 @@ def test_too_little_data_is_carried(run):
     assert why.endswith(" hits of 1000000")
     assert summary.exit_code == 0
     assert "0 fresh, 1 carried, 0 fallback" in summary.text()
-    assert "offset 7:1 to 7:3: carried" in run.tier0.why(7)
+    assert "offset 7:1 to 7:2: carried" in run.tier0.why(7)
 
 
 def test_too_little_data_over_the_limit_waits_for_the_deadline_and_falls_back(run, watch):
@@ -69,8 +72,9 @@ def test_too_little_data_over_the_limit_waits_for_the_deadline_and_falls_back(ru
     summary = run(7, 8, 9, **sections)
     assert [row.stage for row in summary.rows] == [Stage.CERTIFIED, Stage.CERTIFIED, Stage.CONDITIONS]
     assert summary.exit_code == 4
-    assert "carried over 2 runs already, the limit; falls back to the payload in force at the deadline" in summary.text()
-    assert "until 2023-11-14 23:13:20 UTC" in summary.text()
+    said_of_it = summary.text()
+    assert "carried over 2 runs already, the limit; falls back to the payload in force at the deadline" in said_of_it
+    assert "until 2023-11-14 23:13:20 UTC" in said_of_it
     watch.now = START + DEADLINE - 1
     assert run(7, 8, 9, **sections)[9].stage is Stage.CONDITIONS
     watch.now = START + DEADLINE
@@ -80,7 +84,7 @@ def test_too_little_data_over_the_limit_waits_for_the_deadline_and_falls_back(ru
     assert state == "fallback"
     assert "carried over 2 runs already" in why
     assert [said(run, number)[0][0] for number in (7, 8)] == ["carried", "carried"]
-    assert work(run.plain)["express"] == 9
+    assert work(run.plain)["express"] == 6
 
 
 def test_no_convergence_waits_then_falls_back(run, watch):
@@ -132,7 +136,7 @@ def test_carried_waits_for_an_earlier_run_that_is_undecided(run, watch):
     assert "run 8 is not decided yet, and what holds for it could hold here" in run.tier0.why(9)
     watch.now += DEADLINE
     summary = run(8, 9, **{"for": rules})
-    assert [said(run, number)[0][0] for number in (8, 9)] == ["fallback", "fallback"]
+    assert [said(run, number)[0][0] for number in (8, 9)] == ["fallback", "carried"]
 
 
 def test_told_to_wait_it_stays_until_the_deadline(house, tmp_path):
@@ -159,7 +163,7 @@ def test_no_payload_at_all_holds_the_run_until_there_is_one(run, tmp_path, watch
         tier0.conditions.upload("offset", tmp_path / "survey.npz", "0", "a survey")
     summary = run(7, **nothing)
     assert (summary[7].stage, summary[7].conditions) == (Stage.CERTIFIED, {"offset": {"carried": 1}})
-    assert work(run.plain)["express"] == 3
+    assert work(run.plain)["express"] == 2
 
 
 def test_fresh_conditions_need_none_before_them(run):

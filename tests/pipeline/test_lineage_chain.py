@@ -9,7 +9,7 @@ from pipeline.model import Step
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.world import open_world
-from tests.pipeline.tiny import Tiny, write_file
+from tests.pipeline.tiny import Tiny, write_file, write_units
 from tests.pipeline.traces import done_again, headers, results, work
 
 ONCE = {"express": 7, "conditions": 2, "prompt": 7}
@@ -78,7 +78,7 @@ def test_changed_threshold_reads_no_events(house, files, done):
     said = plan(other, *files)
     assert "express" not in said
     assert "run 7: finalize offset" in said
-    assert "min_hits: 10 -> 12" in said
+    assert "run 7: finalize offset: finalize min_hits: 10 -> 12" in said
     assert run(other, *files).exit_code == 0
     assert work(done) == ONCE | {"conditions": 4}
     again = results(other)
@@ -155,8 +155,6 @@ def test_raised_version_of_prompt_redoes_prompt_alone(house, files, done):
 
 
 def test_more_events_of_a_run_redo_that_run(house, files, done, tmp_path):
-    from tests.pipeline.tiny import write_units
-
     more = write_units(tmp_path / "c.root", 7, [5], first_event=500)
     said = plan(done, *files, more)
     assert "run 7: express (events, state:offset): events inputs" in said

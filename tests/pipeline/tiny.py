@@ -13,10 +13,10 @@ import numpy as np
 import uproot
 
 from calib.accumulators import UnitSums
-from calib.calibration import Calibration, Granularity, NotConverged, NotEnoughData, at_finalize
+from calib.calibration import Calibration, Granularity, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.payload import Payload
 from calib.state import State
-from pipeline.columns import flat_by_unit, packed_units
+from pipeline.columns import flat_by_unit
 from pipeline.experiments.interface import (
     Experiment,
     ExperimentSettings,

@@ -12,7 +12,8 @@ import pytest
 from calib.algorithms.beamspot import BeamSpot
 from calib.calibration import Granularity, conclude
 from calib.payload import Payload
-from pipeline.columns import packed_units, take
+from calib.calibration import packed_units
+from pipeline.columns import take
 from pipeline.events import SourceFile
 from pipeline.experiments.cms_opendata import CmsOpenData
 from pipeline.experiments.testing import measured, read

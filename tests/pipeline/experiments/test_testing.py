@@ -15,7 +15,7 @@ from calib.accumulators import UnitSums
 from calib.calibration import Calibration
 from calib.payload import Payload
 from calib.state import State
-from pipeline.columns import packed_units
+from calib.calibration import packed_units
 from pipeline.experiments.interface import (
     Experiment,
     ExperimentSettings,

@@ -1,0 +1,34 @@
+"""Every benchmark runs and prints its table; at this size nothing is judged, so a busy machine fails none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(name: str, *words: str) -> str:
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("[a-z]*.py")), ids=lambda path: path.name)
+def test_it_says_how_to_call_it(path: Path) -> None:
+    assert "usage" in run(path.name, "--help")
+
+
+def test_throughput() -> None:
+    told = run("throughput.py", "--small").splitlines()
+    assert told[-3].startswith("start-up")
+    assert {"bare", "chain", "ratio", "CPU"} <= set(told[-2].split())
+    assert told[-1].split()[:2] == ["0.02", "s"]
+
+
+def test_handshake() -> None:
+    told = run("handshake.py", "--small").splitlines()
+    assert told[-3].startswith("3 runs")
+    assert [line.split("  ")[0] for line in told[-2:]] == ["from the last conditions future", "from the end of finalize"]
