@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.accumulators import UnitSums, to_fixed
-from calib.calibration import Calibration
+from calib.calibration import Calibration, packed_units
 from calib.payload import Payload
 from calib.state import State
-from calib.calibration import packed_units
 from pipeline.events import write_tier
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram, Wanted
 from pipeline.model import Columns, EventSource, Keys, Step

@@ -13,6 +13,9 @@ from jobs.reduction import Node, NodeReceipt, Receipt
 from pipeline import accounting, journal
 from pipeline.model import Counts, Step
 
+GONE = "gone file"
+"""the kind of setback that ends by itself when the file is back"""
+
 
 def task_spec(run: int, step: Step, layout: str) -> str:
     """What a job over the chunks of a run keeps in the ledger."""
@@ -38,6 +41,8 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
         for index, leaf in leaves.items()
         for reason in leaf.note["setbacks"]
     ]
+    gone = {path for leaf in leaves.values() for path in leaf.note.get("gone", ())}
+    setbacks += [journal.Setback(GONE, path, "it was not there when it was to be read", task.run) for path in gone]
     journal.add_setbacks(connection, setbacks, now)
 
 

@@ -89,7 +89,7 @@ class ConditionsView:
         return as_text(["entry", "recorded (UTC)", "author", "since", "payload", "why"], rows)
 
     def plot(self, kind: str, *names: str, tag: str | None = None, path: Path | None = None) -> Figure | Path:
-        """Draw numbers of a kind over the intervals, by default all that have an error; to a file where one is given."""
+        """Draw numbers of a kind over the intervals, by default all with an error; to a file where one is given."""
         intervals = self.intervals(kind, tag)
         if not names and intervals:
             arrays = intervals[0].payload.arrays

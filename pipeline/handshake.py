@@ -17,7 +17,6 @@ from calib.iov import RunLumi
 from pipeline.lineage import lineage
 from pipeline.processing import Segment
 
-
 TOO_LITTLE = "too little data"
 """how the reason begins of what is carried for want of data"""
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs.retry import BadData
 from calib.calibration import packed_units
+from jobs.retry import BadData
 from pipeline.columns import join, length
 from pipeline.events import SourceFile
 from pipeline.experiments.interface import Experiment

@@ -26,8 +26,8 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from calib.payload import Payload
 from calib.calibration import packed_units
+from calib.payload import Payload
 from pipeline.columns import IDENTITY, join, length, take
 from pipeline.events import read_tier, write_tier
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed

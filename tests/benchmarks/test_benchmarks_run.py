@@ -31,4 +31,7 @@ def test_throughput() -> None:
 def test_handshake() -> None:
     told = run("handshake.py", "--small").splitlines()
     assert told[-3].startswith("3 runs")
-    assert [line.split("  ")[0] for line in told[-2:]] == ["from the last conditions future", "from the end of finalize"]
+    assert [line.split("  ")[0] for line in told[-2:]] == [
+        "from the last conditions future",
+        "from the end of finalize",
+    ]

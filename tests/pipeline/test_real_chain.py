@@ -107,9 +107,7 @@ def test_pooled_intervals_of_2012(data_dir: Path, tmp_path: Path) -> None:
     for (low, high), wanted in ranges.items():
         inside = [i.payload for i in intervals if low <= i.iov.since.run < high]
         for axis, expected in zip("xy", wanted, strict=True):
-            values, errors = (
-                CM_TO_UM * np.array([float(p[name]) for p in inside]) for name in (axis, f"{axis}_error")
-            )
+            values, errors = (CM_TO_UM * np.array([float(p[name]) for p in inside]) for name in (axis, f"{axis}_error"))
             weights = errors**-2
             pooled, own = (values * weights).sum() / weights.sum(), weights.sum() ** -0.5
             assert pooled == pytest.approx(expected, abs=3 * np.hypot(own, 2) + 3)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from calib.algorithms.beamspot import BeamSpot
-from calib.calibration import Granularity, conclude
+from calib.calibration import Granularity, conclude, packed_units
 from calib.payload import Payload
-from calib.calibration import packed_units
 from pipeline.columns import take
 from pipeline.events import SourceFile
 from pipeline.experiments.cms_opendata import CmsOpenData

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 from calib.accumulators import UnitSums
-from calib.calibration import Calibration
+from calib.calibration import Calibration, packed_units
 from calib.payload import Payload
 from calib.state import State
-from calib.calibration import packed_units
 from pipeline.experiments.interface import (
     Experiment,
     ExperimentSettings,
