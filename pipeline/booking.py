@@ -13,8 +13,8 @@ from jobs.reduction import Node, NodeReceipt, Receipt
 from pipeline import accounting, journal
 from pipeline.model import Counts, Step
 
-GONE = "gone file"
-"""the kind of setback that ends by itself when the file is back"""
+GONE, UNREADABLE = "gone file", "unreadable file"
+"""kinds of setback that end when the file is back, or was fetched again"""
 
 
 def task_spec(run: int, step: Step, layout: str) -> str:
@@ -41,9 +41,15 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
         for index, leaf in leaves.items()
         for reason in leaf.note["setbacks"]
     ]
-    gone = {path for leaf in leaves.values() for path in leaf.note.get("gone", ())}
-    setbacks += [journal.Setback(GONE, path, "it was not there when it was to be read", task.run) for path in gone]
+    unread = {path: there for leaf in leaves.values() for path, there in leaf.note.get("unread", {}).items()}
+    setbacks += [journal.Setback(*_unread(path, there), task.run) for path, there in sorted(unread.items())]
     journal.add_setbacks(connection, setbacks, now)
+
+
+def _unread(path: str, there: bool) -> tuple[str, str, str]:
+    if there:
+        return UNREADABLE, path, "it could not be used when it was to be read; fetch it again from its source"
+    return GONE, path, "it was not there when it was to be read"
 
 
 def _counts(note: Mapping[str, Any]) -> dict[int, Counts]:

@@ -88,6 +88,18 @@ def index_file(experiment: Experiment, path: str | Path) -> FileIndex:
     return FileIndex(str(path), before.size, checksum, held, tuple(left_out), entries, before.modified_ns)
 
 
+def is_sound_again(connection: Connection, path: str, after: float | None = None) -> bool:
+    """Whether a file is there and is the one that was registered; where a time is given, registered after it."""
+    known = catalog.find_file(connection, path)
+    try:
+        stamp = stamp_of(path)
+    except OSError:
+        return False
+    if known is None or not _is_known(known, stamp.size, stamp.modified_ns):
+        return False
+    return after is None or known.registered > after
+
+
 def identify(experiment: Experiment, source: SourceFile, ranges: Iterable[tuple[int, int]]) -> tuple[Int, Int]:
     """Packed unit and event number of these entries, one range after the other. Raises BadFile for impossible ones."""
     units, events = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

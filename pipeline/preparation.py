@@ -11,10 +11,12 @@ from calib.gates import Gate, gate_from_settings
 from calib.iov import RunLumi
 from calib.tags import Sync
 from pipeline import catalog, journal
+from pipeline.booking import GONE, UNREADABLE
 from pipeline.catalog import Layout
 from pipeline.chain import Chain
 from pipeline.express import RunContext
 from pipeline.handshake import Rules
+from pipeline.ingest import is_sound_again
 from pipeline.model import Step
 from pipeline.processing import Segment
 from pipeline.service import Way
@@ -56,7 +58,7 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
     settings = world.settings.for_run(run)
     with world.database.begin() as connection:
         units, _ = catalog.units(connection, run)
-        inputs = catalog.inputs(connection, run)
+        inputs = _inputs(world, connection, run)
         layout, fan_in = _layout(world, connection, run, inputs, settings.splitting)
         first_seen = _first_seen(world, connection, run)
         segments = _express_conditions(world, connection, run, units.tolist())
@@ -77,6 +79,27 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
     )
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)
+
+
+def _inputs(world: World, connection: Connection, run: int) -> str:
+    """The name of what a run consists of: another one when a file that could not be read is back or was fetched again,
+    so that what it holds is read after all."""
+    key = "files that came back"
+    came_back = int(journal.get_document(connection, run, key) or 0)
+    back = [
+        found
+        for found in journal.list_setbacks(connection, run)
+        if found.run == run
+        and found.kind in (GONE, UNREADABLE)
+        and is_sound_again(connection, found.place, None if found.kind == GONE else found.at)
+    ]
+    if back:
+        came_back += 1
+        journal.set_document(connection, run, key, came_back, world.now())
+    for found in back:
+        journal.resolve_setbacks(connection, found.kind, found.place, world.now(), run)
+    inputs = catalog.inputs(connection, run)
+    return f"{inputs}-{came_back}" if came_back else inputs
 
 
 def _layout(world: World, connection: Connection, run: int, inputs: str, cut: SplittingSection) -> tuple[Layout, int]:

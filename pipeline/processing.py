@@ -75,7 +75,7 @@ class ChunkWork:
             "tiers": tiers,
             "absent": dict(absent),
             "setbacks": sorted({reason for _, reason in bad}),
-            "gone": sorted({piece.path for piece, _ in bad if not Path(piece.path).exists()}),
+            "unread": {piece.path: Path(piece.path).exists() for piece, _ in bad},
         }
         return Receipt(tuple(records), note), self._accumulate(results)
 
