@@ -69,6 +69,8 @@ class Frontier:
         self._first_attempt = past.attempts + 1
         self._ready: deque[Node] = deque()
         self._delayed: list[tuple[float, Node]] = []
+        self._parked: deque[Node] = deque()
+        self._flying = 0
         self._troubles = {node: _Trouble(tuple(losses)) for node, losses in past.losses.items()}
         self._tallies: dict[Node, int] = {}
         self._aside: dict[int, Failure] = {}
@@ -87,6 +89,7 @@ class Frontier:
     def take(self) -> None:
         """Say that what `peek` gave is in flight."""
         self._head = None
+        self._flying += 1
 
     def wake_at(self, after: float) -> float | None:
         """Give the next moment later than `after` at which a delayed repeat becomes due."""
@@ -94,6 +97,7 @@ class Frontier:
 
     def commit(self, node: Node, *, good: bool = True) -> bool:
         """Take in that a node is committed; True when it was the root. `good`: not all its leaves are set aside."""
+        self._flying -= 1
         self._good = self._good or good
         self._troubles.pop(node, None)
         if node == self._tree.root(self._job):
@@ -103,6 +107,7 @@ class Frontier:
 
     def fail(self, launch: Launch, result: Partial, now: float) -> Stop | None:
         """Take in that a launch ended without its node being complete; a Stop ends the job."""
+        self._flying -= 1
         old = self._troubles.get(launch.node, _Trouble())
         prior = replace(result, failures=()) if result.done else launch.prior
         trouble = _Trouble((*old.history, *result.failures), prior, old.attempts + 1)
@@ -121,7 +126,12 @@ class Frontier:
                 return Stop(f"{what} cannot be done: {verdict.reason}")
             elif not self._good:
                 self._aside[failure.leaf] = failure
-        heapq.heappush(self._delayed, (now + pause, launch.node))
+        left = [leaf for leaf in self._leaves(launch.node) if leaf not in prior.done]
+        if left and not self._good and all(isinstance(found.get(leaf), SetAside) for leaf in left):
+            # Committed, they would be bad for ever; if the others fail alike, it is the code that must be mended.
+            self._parked.append(launch.node)
+        else:
+            heapq.heappush(self._delayed, (now + pause, launch.node))
         return None if self._good else alike(self._aside, self._limits)
 
     def join(self, launch: Launch) -> Join:
@@ -141,11 +151,17 @@ class Frontier:
         if self._delayed and self._delayed[0][0] <= now:
             return heapq.heappop(self._delayed)[1]
         index = next(self._branches, None)
-        return None if index is None else Node(self._job, 1, index)
+        if index is not None:
+            return Node(self._job, 1, index)
+        nothing_else = not (self._flying or self._delayed)
+        return self._parked.popleft() if self._parked and (self._good or nothing_else) else None
+
+    def _leaves(self, node: Node) -> tuple[int, ...]:
+        return tuple(self._tree.children(node)) if node.level == 1 else ()
 
     def _launch(self, node: Node) -> Launch:
         trouble = self._troubles.get(node)
-        leaves = tuple(self._tree.children(node)) if node.level == 1 else ()
+        leaves = self._leaves(node)
         if trouble is None:
             return Launch(node, self._first_attempt, leaves)
         left = tuple(leaf for leaf in leaves if leaf not in trouble.prior.done)

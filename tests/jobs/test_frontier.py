@@ -187,13 +187,35 @@ def test_first_leaves_all_failing_end_the_job_but_not_after_a_success() -> None:
 def test_a_branch_of_leaves_set_aside_is_no_success() -> None:
     frontier = make(6, fan_in=2)
     branches = [take(frontier) for _ in range(3)]
-    frontier.fail(branches[0], Partial(failures=(bug(0), bug(1))), 0)
-    frontier.fail(take(frontier), Partial(failures=(bug(0), bug(1))), 0)
     frontier.commit(branches[0].node, good=False)
-    frontier.fail(branches[1], Partial(failures=(bug(2),)), 0)
-    take(frontier)
-    again = take(frontier)
-    assert isinstance(frontier.fail(replace(again, absent={}), Partial(failures=(bug(2),)), 0), Stop)
+    both = [Partial(failures=(bug(leaf), bug(leaf + 1))) for leaf in (2, 4)]
+    for branch, failed in zip(branches[1:], both, strict=True):
+        frontier.fail(branch, failed, 0)
+    assert frontier.fail(take(frontier), both[0], 0) is None
+    assert isinstance(frontier.fail(take(frontier), both[1], 0), Stop)
+
+
+def test_nothing_is_set_aside_for_good_before_something_succeeded() -> None:
+    """The branch of the first two waits for what becomes of the others: were the code at fault, it must run again."""
+    frontier = make(6, fan_in=2)
+    branches = [take(frontier) for _ in range(3)]
+    failed = Partial(failures=(bug(0), bug(1)))
+    frontier.fail(branches[0], failed, 0)
+    frontier.fail(take(frontier), failed, 0)
+    assert frontier.peek(0) is None
+    frontier.commit(branches[1].node)
+    assert sorted(take(frontier).absent) == [0, 1]
+
+
+def test_few_leaves_that_all_fail_are_set_aside_once_nothing_else_is_left() -> None:
+    frontier = make(4, fan_in=2)
+    branches = [take(frontier) for _ in range(2)]
+    failed = Partial(failures=(bug(0), bug(1)))
+    frontier.fail(branches[0], failed, 0)
+    frontier.fail(take(frontier), failed, 0)
+    assert frontier.peek(0) is None
+    frontier.commit(branches[1].node, good=False)
+    assert sorted(take(frontier).absent) == [0, 1]
 
 
 # all of it at once

@@ -221,7 +221,7 @@ def test_run_on_which_the_code_fails(house, tmp_path, step):
     assert "none succeeded): ZeroDivisionError: the code has a fault" in said[8]
     (tmp_path / "mended").touch()
     summary, said = run(plain, *files, experiment=experiment)
-    assert (summary[8].stage, summary[8].prompt.bad, summary.exit_code) == (Stage.CERTIFIED, 0, 0)
+    assert (summary[8].stage, summary[8].prompt.bad, summary.exit_code) == (Stage.CERTIFIED, 0, 0), summary.text()
     assert "fault" not in said[8]
     assert done_again(plain) == 0
 
