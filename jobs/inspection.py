@@ -148,18 +148,26 @@ def _ask_scheduler(client: Client) -> dict[str, Any]:
     return facts
 
 
-def _ask_workers(client: Client) -> dict[str, dict[str, Any]]:
-    answers = client.run(worker_facts, on_error="return")
-    found: dict[str, dict[str, Any]] = {}
-    for worker, facts in answers.items():
+def _ask_workers(client: Client, timeout: float = 60.0) -> dict[str, dict[str, Any]]:
+    from distributed.comm.core import CommClosedError
+
+    until = time.monotonic() + timeout
+    while True:
+        answers = client.run(worker_facts, on_error="return")
+        # One that dies as it is asked says nothing of the others; what replaces it is judged as it joins.
+        found = {worker: facts for worker, facts in answers.items() if not isinstance(facts, CommClosedError)}
+        if found:
+            break
+        if time.monotonic() >= until:
+            raise ClusterRefused(f"no worker answers for {timeout:g} s: read their logs")
+        time.sleep(0.1)
+        wait_for_worker(client, until - time.monotonic())
+    for worker, facts in found.items():
         if isinstance(facts, BaseException):
             raise ClusterRefused(
                 f"worker {worker} cannot run this package ({type(facts).__name__}: {facts}): "
                 "start workers from the Python environment that this runs in"
             ) from facts
-        found[worker] = facts
-    if not found:
-        raise ClusterRefused("no worker to ask: wait for one")
     return found
 
 

@@ -58,6 +58,8 @@ class RunContext:
     area: str
     environment: Mapping[str, str] = field(default_factory=dict)
     """what the workers run on: recorded in every output, never compared"""
+    limit_s: float | None = None
+    """seconds a chunk may take before its worker is given up"""
 
 
 def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
@@ -115,6 +117,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         leaves=context.leaves,
         fan_in=context.fan_in,
         spec=task_spec(context.run, Step.EXPRESS, context.layout),
+        limit_s=context.limit_s,
     )
     return job, work
 

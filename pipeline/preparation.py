@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dask.utils import parse_timedelta
 from sqlalchemy import Connection
 
 from calib.calibration import Calibration
@@ -76,6 +77,7 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
         conditions_root=str(world.store.root),
         area=str(world.area),
         environment=environment,
+        limit_s=float(parse_timedelta(world.settings.cluster.longest_task)),
     )
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)

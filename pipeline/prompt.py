@@ -61,5 +61,6 @@ def prompt_job(
         leaves=context.leaves,
         fan_in=context.fan_in,
         spec=task_spec(context.run, Step.PROMPT, context.layout),
+        limit_s=context.limit_s,
     )
     return job, work

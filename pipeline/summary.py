@@ -78,7 +78,7 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all well, 3 something was set aside or is not good, 4 a run waits or is held."""
+        """0 all well, 3 something was set aside, is missing or not good, 4 a run waits or is held."""
         if any(row.stage in (Stage.EXPRESS, Stage.CONDITIONS, Stage.PROMPT) for row in self.rows):
             return 4
         return 3 if self.setbacks or any(not row.in_order for row in self.rows) else 0

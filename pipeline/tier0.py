@@ -83,7 +83,8 @@ class Tier0:
     def client(self) -> Client:
         """The Dask client; the cluster starts when it is first asked for."""
         client = self._stack.enter_context(open_cluster(self._cluster()))
-        client.register_plugin(WarmWorkers())
+        with suppress(OSError):  # a worker that dies as it is told; those that come are told as they start
+            client.register_plugin(WarmWorkers())
         warm_up()
         self.mismatches = tuple(map(str, verify(client, self._cluster())))
         return client

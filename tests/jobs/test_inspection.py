@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -265,3 +266,12 @@ def test_default_cluster_is_joined_and_told_what_it_lacks(monkeypatch: pytest.Mo
     assert "--nthreads 1" in str(found["threads"])
     assert "MALLOC_TRIM_THRESHOLD_='268435456'" in found["allocator"].remedy
     assert found["page faults"].found == "4 thousand"
+
+
+def test_worker_that_dies_as_it_is_asked_is_no_reason_to_refuse(client: Client) -> None:
+    """Time after time one of the two is killed and asked before anybody has noticed."""
+    for _ in range(3):
+        victim = client.run(os.getpid).popitem()[1]
+        os.kill(victim, signal.SIGKILL)
+        assert numerical_class(client)["digest"] == class_here()["digest"]
+        client.wait_for_workers(2, timeout=60)

@@ -5,16 +5,18 @@ import os
 import random
 import re
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
 from tests.pipeline.probes import DRIVER, WORKER, KillAt
 from tests.pipeline.tiny import settings, write_file
-from tests.pipeline.traces import done_again, results, starts_and_commits
+from tests.pipeline.traces import done_again, results, starts_and_commits, work
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -signal.SIGKILL
@@ -40,11 +42,15 @@ class Driver:
         self._process = DRIVERS.Process(target=drive, args=(plain, files, probe))
         self._process.start()
 
+    @property
+    def pid(self):
+        return self._process.pid
+
     def lives(self):
         return self._process.is_alive()
 
     def kill(self):
-        os.kill(self._process.pid, signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
 
     def end(self, timeout=120.0):
         """Its exit code, or minus the signal that killed it."""
@@ -117,6 +123,20 @@ def chains(house, files, undisturbed):
         return house(f"area-{number}", experiment={"settings": {"pause_s": 0.02}})
 
     return slow
+
+
+def test_second_driver_is_refused_while_the_first_works_and_others_may_look(chains, files, undisturbed):
+    plain = chains()
+    driver = Driver(plain, files)
+    while not work(plain):
+        time.sleep(0.05)
+    with Tier0(plain) as tier0:
+        with pytest.raises(SecondDriver, match=rf"pid {driver.pid} on host {re.escape(socket.gethostname())}"):
+            tier0.run(*files, progress=False)
+        assert "run 7, processing version 1: " in tier0.why(7)
+        assert tier0.status().exit_code in (0, 4)
+    assert driver.end() == 0
+    check(plain, undisturbed)
 
 
 @pytest.mark.parametrize("kills", KILLS)
