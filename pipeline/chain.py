@@ -67,6 +67,10 @@ class Chain:
         self._broken[run] = reason
         self._concluded.add(run)
 
+    def is_broken(self, run: int) -> bool:
+        """Whether nothing will be concluded for a run."""
+        return run in self._broken
+
     def asks(self) -> list[Ask]:
         """The finalizations that may start now and were not asked for before."""
         asks = []

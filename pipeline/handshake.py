@@ -55,6 +55,8 @@ class KindView:
     judged: tuple[Judged, ...] | None
     waits_for: str = ""
     """what an undecided kind is waiting for, in words"""
+    broken: bool = False
+    """whether there will be no verdict: its finalization has failed"""
     calibrated: bool = True
     """whether this loop makes payloads of the kind; if not, the one in force is what the run needs"""
     relative: bool = False
@@ -142,6 +144,8 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
     if not kind.calibrated:
         return (Stretch(first, last, Condition.CARRIED, None, "not calibrated in this loop"),)
     if kind.judged is None:
+        if kind.broken and rules.failed == "fallback":
+            return (Stretch(first, last, Condition.FALLBACK, None, kind.waits_for),)
         if late:
             return (Stretch(first, last, Condition.FALLBACK, None, f"no verdict at the deadline: {kind.waits_for}"),)
         return kind.waits_for

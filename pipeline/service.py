@@ -304,7 +304,8 @@ class Service:
         undecided = [r for r in earlier if not self._ways[r].ended and chain.publishes(r)]
         undecided += [r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline]
         before = carried_in_a_row(self._manifests, kind, run) if judged is not None else 0
-        return KindView(kind, judged, chain.waits_for(run), True, chain.relative, before, min(undecided, default=None))
+        first = min(undecided, default=None)
+        return KindView(kind, judged, chain.waits_for(run), chain.is_broken(run), True, chain.relative, before, first)
 
     def _held(self, run: int) -> str:
         hold = self._world.books.document(run, "hold")

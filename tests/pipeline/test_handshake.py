@@ -92,6 +92,13 @@ def test_no_verdict_waits_then_falls_back_and_says_for_what():
     assert states(found) == [Condition.FALLBACK] and "finalize is running" in found.stretches["beamspot"][0].why
 
 
+def test_a_broken_finalization_falls_back_at_once_only_by_setting():
+    broken = view(KindView("beamspot", None, waits_for="finalize failed: a fault", broken=True))
+    assert isinstance(decide(broken, RULES, EARLY), Wait)
+    found = decide(broken, replace(RULES, failed="fallback"), EARLY)
+    assert states(found) == [Condition.FALLBACK] and "a fault" in found.stretches["beamspot"][0].why
+
+
 def test_what_leans_on_an_earlier_run_waits_for_it_but_fresh_does_not():
     waiting = decide(view(kind(too_little(), earlier_undecided=5)), RULES, EARLY)
     assert isinstance(waiting, Wait) and "run 5" in waiting.reasons["beamspot"]

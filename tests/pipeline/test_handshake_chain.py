@@ -116,6 +116,11 @@ def test_broken_calibration_is_a_named_state(run, watch):
     assert "RuntimeError: the calibration has a fault" in why
 
 
+def test_broken_calibration_falls_back_at_once_where_that_is_the_rule(run):
+    summary = run(7, calibration={"breaks": True}, handshake={"failed": "fallback"})
+    assert (summary[7].stage, summary[7].conditions) == (Stage.CERTIFIED, {"offset": {"fallback": 1}})
+
+
 def test_a_run_that_cannot_be_decided_stops_no_other(run):
     """Run 8 diverges; 7 and 9 have payloads of their own and do not wait for it."""
     only = [{"runs": "8", "calibration": {"offset": {"diverges": True}}}]
