@@ -13,8 +13,13 @@ from jobs.numerics import BASELINES, NATIVE, level_environment
 LOOPBACK = "127.0.0.1"
 
 # Dask's nanny asks glibc to give every temporary array back to the kernel, which costs array work a factor of
-# 1.5 to 1.9 in page faults; with these two a worker keeps up to 256 MB at hand.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+# 1.5 to 1.9 in page faults; with the first two a worker keeps up to 256 MB at hand. Tasks run in a thread of their
+# own, whose arena would be built of pieces of 64 MB and given back all the same: hence one arena for all.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "268435456",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 # A worker is one process and one thread: more would race for the cores, and sum in another order.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
