@@ -7,7 +7,7 @@ rows once they are started, committed or failed. Nothing here holds more than a 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, exists, func, insert, select, upda
 from jobs.frontier import Launch, Past
 from jobs.job import Job, Lane
 from jobs.lease import SecondDriver, StaleEpoch, check_epoch, drop_lease, renew_lease, take_lease
-from jobs.reduction import Node, NodeReceipt
+from jobs.reduction import FileRecord, Node, NodeReceipt
 from jobs.retry import Cause, Failure
 from jobs.tables import failures, insert_new, jobs, ledger_metadata, nodes, set_aside, starts
 
@@ -172,6 +172,14 @@ class Ledger:
     def root(self, job: Job) -> NodeReceipt | None:
         """Give the root of a job that is complete."""
         return self.committed(job.name, job.tree.depth, range(1)).get(0)
+
+    def files(self, groups: Sequence[str]) -> Iterator[FileRecord]:
+        """Give every file that a committed node of these task groups holds: states, and what leaves wrote."""
+        query = select(nodes.c.receipt).join(jobs, jobs.c.name == nodes.c.job).where(jobs.c.task_group.in_(groups))
+        for text in self._connection.scalars(query.execution_options(yield_per=_PAGE)):
+            receipt = NodeReceipt.from_json(text)
+            for part in (*receipt.leaves, receipt.state):
+                yield from part.files
 
     def _fence(self) -> None:
         # Once is enough: the row stays locked until the transaction ends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,16 @@ class RunContext:
     """seconds a chunk may take before its worker is given up"""
 
 
+def folder_of_run(area: Path | str, run: int) -> str:
+    """Where everything lies that is made of a run."""
+    return f"{area}/runs/{run}"
+
+
+def express_group(run: int) -> str:
+    """How the tasks of a run's express are called, in the dashboard and in the ledger."""
+    return f"express-{run}"
+
+
 def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
     """What each product of express depends on, by name; states depend on all that the events do as well."""
     experiment = context.experiment
@@ -90,7 +101,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
     name = lineage(pass_of=dict(wanted))
     calibrations = tuple(c for c in context.calibrations if state_product(c.kind) in wanted)
     header = {
-        "name": f"express-{context.run}",
+        "name": express_group(context.run),
         "step": Step.EXPRESS.value,
         "run": context.run,
         "lineage": name,
@@ -104,7 +115,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         calibrations=calibrations,
         segments=context.segments,
         conditions_root=context.conditions_root,
-        folder=f"{context.area}/runs/{context.run}/express-{name[:12]}",
+        folder=f"{folder_of_run(context.area, context.run)}/express-{name[:12]}",
         header=header,
         tiers=None if EVENTS in wanted else (),
         fraction=context.fraction,
@@ -112,7 +123,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
     )
     job = Job(
         name=name,
-        group=f"express-{context.run}",
+        group=express_group(context.run),
         lane=Lane.EXPRESS,
         leaves=context.leaves,
         fan_in=context.fan_in,

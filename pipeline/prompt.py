@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 from jobs.job import Job, Lane
 from pipeline.booking import task_spec
-from pipeline.express import RunContext
+from pipeline.express import RunContext, folder_of_run
 from pipeline.handshake import Manifest
 from pipeline.lineage import lineage
 from pipeline.model import Step
 from pipeline.processing import ChunkWork, nothing
+
+
+def prompt_group(run: int) -> str:
+    """How the tasks of a run's prompt are called, in the dashboard and in the ledger."""
+    return f"prompt-{run}"
 
 
 def prompt_name(context: RunContext, manifest: Manifest, tiers: tuple[str, ...] | None) -> str:
@@ -35,7 +40,7 @@ def prompt_job(
     """The pass that reconstructs the run. Every output carries the manifest: which conditions, and in what state."""
     name = prompt_name(context, manifest, tiers)
     header = {
-        "name": f"prompt-{context.run}",
+        "name": prompt_group(context.run),
         "step": Step.PROMPT.value,
         "run": context.run,
         "lineage": name,
@@ -49,14 +54,14 @@ def prompt_job(
         calibrations=(),
         segments=manifest.segments(),
         conditions_root=context.conditions_root,
-        folder=f"{context.area}/runs/{context.run}/prompt-{name[:12]}",
+        folder=f"{folder_of_run(context.area, context.run)}/prompt-{name[:12]}",
         header=header,
         tiers=tiers,
         probe=probe,
     )
     job = Job(
         name=name,
-        group=f"prompt-{context.run}",
+        group=prompt_group(context.run),
         lane=Lane.PROMPT,
         leaves=context.leaves,
         fan_in=context.fan_in,

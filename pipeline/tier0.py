@@ -24,6 +24,7 @@ from pipeline.conditions_view import ConditionsView
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.ingest import ingest
+from pipeline.leftovers import clear_leftovers
 from pipeline.plan import Plan, plan
 from pipeline.preparation import prepare
 from pipeline.processing import nothing
@@ -111,6 +112,7 @@ class Tier0:
             runs = self._take_in(files)
             with show(progress, world.experiment.unit_name) as listen:
                 self._work_off(runs, epoch, listen, wait)
+            clear_leftovers(world, runs)
             return summarize(world, runs, time.monotonic() - began)
 
     def plan(self, *files: Path | str) -> Plan:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-DRIVER = ("ledger-commit", "ledger-committed", "submit", "publish", "settle", "released")
+DRIVER = ("ledger-commit", "ledger-committed", "submit", "publish", "settle", "released", "delete")
 WORKER = ("write", "rename", "payload")
 
 

@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uproot
 
+from jobs.runner import SchedulerLost
 from pipeline.model import Step
 from pipeline.service import Stage
 from pipeline.settings import SettingsError
@@ -16,7 +18,7 @@ from pipeline.site import SiteStopped
 from pipeline.tier0 import Tier0
 from tests.pipeline.probes import Once
 from tests.pipeline.tiny import Tiny, TinySettings, settings, write_file, write_units
-from tests.pipeline.traces import done_again, work
+from tests.pipeline.traces import done_again, results, work
 
 
 def run(plain, *files, **more):
@@ -305,3 +307,26 @@ def test_full_disk_under_the_database(house, small_disk, tmp_path, leave):
     filler.unlink()
     summary, _ = run(plain, file)
     assert (summary.exit_code, done_again(plain)) == (0, 0)
+
+
+def test_scheduler_lost_in_mid_chain_is_said_and_the_next_start_goes_on(tmp_path):
+    file = write_file(tmp_path / "a.root", 7, lumis=6)
+    plain = settings(tmp_path / "area", cluster={"workers": 1})
+    end = Once(tmp_path / "probe", "ledger-committed", lambda: ended.set())
+    ended = threading.Event()
+    with Tier0(plain, probe=end) as tier0:
+        scheduler = tier0.client.cluster.scheduler
+
+        def lose():
+            ended.wait()
+            tier0.client.loop.add_callback(scheduler.close)
+
+        threading.Thread(target=lose).start()
+        with pytest.raises(SchedulerLost, match="start again: nothing that is committed is done twice"):
+            tier0.run(file, progress=False)
+    summary, _ = run(plain, file)
+    assert summary.exit_code == 0
+    assert done_again(plain) == 0
+    undisturbed = settings(tmp_path / "undisturbed", cluster={"workers": 1})
+    run(undisturbed, file)
+    assert results(plain) == results(undisturbed)

@@ -17,7 +17,7 @@ from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
 from tests.pipeline.probes import DRIVER, WORKER, KillAt
 from tests.pipeline.tiny import settings, write_file
-from tests.pipeline.traces import done_again, results, starts_and_commits, work
+from tests.pipeline.traces import done_again, results, starts_and_commits, stray, work
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED = -signal.SIGKILL
@@ -98,12 +98,14 @@ def test_every_kill_point_of_the_code_is_tried_here():
 @pytest.mark.parametrize("hit", [1, 2])
 def test_driver_killed_at_every_point_in_turn(house, files, undisturbed, tmp_path, hit):
     plain, probe = house(), KillAt(tmp_path / "kills", DRIVER, hit)
+    strays = [stray(plain, run, name) for run in (7, 8) for name in ("a.root", "b.partial")]
     lives = 1
     while (end := Driver(plain, files, probe).end()) == KILLED:
         lives += 1
     assert end == 0
     assert probe.killed() == set(DRIVER)
     assert lives == 1 + len(DRIVER)
+    assert not any(path.exists() for path in strays)
     check(plain, undisturbed)
 
 

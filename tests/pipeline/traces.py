@@ -1,7 +1,9 @@
 """What a Tier-0 left behind: results to compare, and how often work was started."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,6 +70,15 @@ def _jobs(world, connection):
         product = status[run]["express"]
         express = accounting.made_by(connection, [product])[product]
         yield run, {Step.EXPRESS: express, Step.PROMPT: found["prompt"]}
+
+
+def stray(plain, run: int, name: str, written_at: float = 0.0) -> Path:
+    """A file among those of a run that no row knows, as a killed attempt leaves it."""
+    path = Path(plain["storage"]["area"]) / "runs" / str(run) / "express-0" / "EXPRESS" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("half of something")
+    os.utime(path, (written_at, written_at))
+    return path
 
 
 def headers(plain, step) -> list[dict[str, Any]]:

@@ -1,0 +1,44 @@
+"""What killed and repeated attempts have left on disk: no row knows it, so nobody will ever read it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from dask.utils import parse_timedelta
+
+from jobs.ledger import Ledger
+from jobs.sweep import sweep
+from pipeline.express import express_group, folder_of_run
+from pipeline.products import READING
+from pipeline.prompt import prompt_group
+from pipeline.world import World
+
+logger = logging.getLogger(__name__)
+
+MARGIN_S = 60.0
+
+
+def clear_leftovers(world: World, runs: Sequence[int]) -> int:
+    """Delete the files of attempts that did not count, in the folders of these runs; gives how many.
+
+    A task ends itself at twice its time limit, so what has not been written to for longer belongs to nobody.
+    """
+    grace = 2 * parse_timedelta(world.settings.cluster.longest_task) + MARGIN_S
+    return sum(_clear(world, run, grace) for run in runs)
+
+
+def _clear(world: World, run: int, grace_s: float) -> int:
+    with world.database.read() as connection:
+        ledger = Ledger(connection, READING)
+        known = {file.path for file in ledger.files([express_group(run), prompt_group(run)])}
+    found = list(sweep(Path(folder_of_run(world.area, run)), known, grace_s, world.now()))
+    for path in found:
+        world.probe("delete")
+        with suppress(FileNotFoundError):
+            path.unlink()
+    if found:
+        logger.info("run %d: %d files of attempts that did not count are deleted", run, len(found))
+    return len(found)
