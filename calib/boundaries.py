@@ -101,11 +101,12 @@ class Trend:
 def running_mean(trend: Trend, significance: float, flush: bool, rest: Block = ()) -> list[Interval]:
     """Cut a trend where it moves off the inverse-variance mean of the open interval. `rest` are undecided units.
 
-    A block is off if a coordinate is more than `significance` of its errors, and more than its floor, from the mean.
-    Two blocks in a row off on the same side close the interval at the first of them; if they differ from one another
-    as much, each opens an interval of its own. One alone is vetoed: left out of the mean and listed. At a run boundary
-    there is no veto: a block that is off closes the interval at once, and one that was off at the end of its run gets
-    an interval of its own. So does one at the end of the data (`flush`); both are `unconfirmed` unless data that
+    A block is off if a coordinate is more than its floor, and more than `significance` errors, from the mean. The error
+    is that of their difference, sqrt(1/w + 1/W) with the weights w of the block and W of the mean. Two blocks in a row
+    off on the same side close the interval at the first of them; if they differ from one another as much, each opens
+    an interval of its own. One alone is vetoed: left out of the mean and listed. At a run boundary there is no veto: a
+    block that is off closes the interval at once, and one that was off at the end of its run gets an interval of its
+    own. So does one at the end of the data (`flush`); both are `unconfirmed` unless data that
     follow agree. Coordinates are followed on their own: any one closes.
     """
     walk = _Walk(trend, significance)
@@ -169,8 +170,10 @@ class _Walk:
     def _sides(self, i: int) -> Int:
         """For every coordinate whether block i lies off the mean: -1 below, 1 above, 0 not."""
         both = (self._weights[i] > 0) & (self._weight > 0)
-        move = self._values[i] - self._moment / np.where(both, self._weight, 1.0)
-        error = 1 / np.sqrt(np.where(both, self._weights[i], 1.0))
+        of_block, of_mean = np.where(both, self._weights[i], 1.0), np.where(both, self._weight, 1.0)
+        move = self._values[i] - self._moment / of_mean
+        # The block is not in the mean, so their errors are independent.
+        error = np.sqrt(1 / of_block + 1 / of_mean)
         off = both & (np.abs(move) > self._significance * error) & (np.abs(move) > self._trend.floors[i])
         return np.where(off, np.sign(move), 0).astype(np.int64)
 

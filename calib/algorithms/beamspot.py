@@ -54,7 +54,7 @@ class BeamSpot(Calibration):
     """
 
     kind: ClassVar[str] = beamspot_payload.KIND
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("track_d0", "track_phi", "track_pt")
     reads_if_there: ClassVar[tuple[str, ...]] = (
         "track_z0",

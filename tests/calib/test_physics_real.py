@@ -92,12 +92,12 @@ class Test2011:
         assert self.width(muons, conclusions) <= 29.5
         assert 10 <= len(made(conclusions)) <= 16
 
-    @pytest.mark.parametrize("halves", [(0, 1), (1, 0), (0, 0), (None, None)])
-    def test_no_run_is_off_the_payload_that_covers_it(
-        self, muons: dict[str, Any], halves: tuple[int | None, int | None]
-    ) -> None:
-        """Payload from one half of the events, runs measured with the other (or the same, or all with all)."""
-        spans = BeamSpot(granularity=Granularity.SPAN, keep_tracks=10_000)
+    def pulls(self, muons: dict[str, Any], halves: tuple[int | None, int | None], **settings: Any) -> list[float]:
+        """How far each run of more than 100 muons lies from the payload that covers it, in errors of both.
+
+        Payloads from one half of the events (None: from all), runs measured with the other or the same.
+        """
+        spans = BeamSpot(granularity=Granularity.SPAN, keep_tracks=10_000, **settings)
         fitted, seen = (
             spans.accumulate(muons if half is None else events(muons, muons["event"] % 2 == half), {})
             for half in halves
@@ -110,9 +110,27 @@ class Test2011:
                 part = seen.select(np.array([RunLumi(run, 1).packed]))
                 if len(part["tracks"].keys) >= spans.min_tracks:
                     (at, error), (expected, of_payload) = place(spans.finalize(part, None)), place(payload)
-                    far.append(np.abs(at - expected) / np.hypot(error, of_payload))
+                    far.append(float(np.max(np.abs(at - expected) / np.hypot(error, of_payload))))
         assert len(far) >= 16
-        assert np.max(far) < 4
+        return far
+
+    @pytest.mark.parametrize("half", [0, 1, None])
+    def test_no_run_is_off_the_payload_that_covers_it(self, muons: dict[str, Any], half: int | None) -> None:
+        assert max(self.pulls(muons, (half, half))) < 4
+
+    @pytest.mark.parametrize("halves", [(0, 1), (1, 0)])
+    def test_events_not_used_find_no_run_off_but_where_half_of_them_cannot_tell(
+        self, muons: dict[str, Any], halves: tuple[int, int]
+    ) -> None:
+        """Run 166784 lies 12 um from the next, 6.6 errors with all events; the even ones have it 8.3 um, 2.6 errors,
+        away, so they make one payload of both, and the odd ones see it 5.0 errors off.
+        """
+        far = sorted(self.pulls(muons, halves))
+        assert far[-2] < 4
+        assert far[-1] < 5.5
+
+    def test_a_floor_of_10_um_between_runs_would_leave_a_run_off(self, muons: dict[str, Any]) -> None:
+        assert max(self.pulls(muons, (None, None), least_move_between_runs=10 * UM)) > 4.5
 
     def test_spans_are_stable(self, muons: dict[str, Any]) -> None:
         spans = BeamSpot(granularity=Granularity.SPAN)
@@ -186,18 +204,22 @@ class Test2012:
         self, collisions: dict[str, Any], granularity: str, min_tracks: int
     ) -> None:
         calibration = BeamSpot(granularity=Granularity(granularity), min_tracks=min_tracks)
-        conclusions = conclude(calibration, calibration.accumulate(collisions, {}), None, flush=True)
-        middles, at, errors = [], [], []
-        for runs, payload in made(conclusions):
-            found, error = place(payload)
-            middles.append((runs[0] + runs[-1]) / 2)
-            at.append(found)
-            errors.append(error)
-        where, weights = np.array(middles), np.array(errors) ** -2.0
-        for (first, last), truth in RANGES.items():
-            here = (where >= first) & (where < last)
-            pooled = np.average(np.array(at)[here], axis=0, weights=weights[here])
-            own = weights[here].sum(axis=0) ** -0.5
+        state = calibration.accumulate(collisions, {})
+        shares, at, errors = [], [], []
+        for conclusion in conclude(calibration, state, None, flush=True):
+            if conclusion.payload is not None:
+                part = state.select(np.array(conclusion.interval.units))
+                # An interval may lie in two ranges: it enters each by its share of tracks.
+                shares.append(
+                    [len(in_range(part, *range_)["tracks"].keys) / len(part["tracks"].keys) for range_ in RANGES]
+                )
+                found, error = place(conclusion.payload)
+                at.append(found)
+                errors.append(error)
+        weights = np.array(errors) ** -2.0
+        for share, truth in zip(np.array(shares).T[:, :, None], RANGES.values(), strict=True):
+            pooled = np.average(np.array(at), axis=0, weights=share * weights)
+            own = (share * weights).sum(axis=0) ** -0.5
             assert np.all(np.abs(pooled - truth) < 3 * np.hypot(own, 2) + 3)
         one = np.average(np.array(at), axis=0, weights=weights)
         chi2 = np.sum((np.array(at) - one) ** 2 * weights)
