@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.accumulators import PARTS, Part, StatesDiffer
+from calib.channel_sums import ChannelSums
 
 Array = NDArray[Any]
+
+FORMS: dict[str, type[Part]] = {**PARTS, ChannelSums.form: ChannelSums}
+"""every mergeable part by the name it is stored under"""
 
 
 class State(Mapping[str, Any]):
@@ -66,7 +70,7 @@ class State(Mapping[str, Any]):
         for flat, array in arrays.items():
             name, form, key = flat.split("/", 2)
             grouped.setdefault((name, form), {})[key] = array
-        return cls({name: PARTS[form].from_arrays(found) for (name, form), found in grouped.items()})
+        return cls({name: FORMS[form].from_arrays(found) for (name, form), found in grouped.items()})
 
     def same(self, other: State) -> bool:
         """Whether both hold the same numbers to the last bit, with the same types."""

@@ -1,0 +1,230 @@
+"""Sums of ADC samples by channel, with and without the common mode of each group of channels taken off.
+
+Everything is integer. A deviation is `16 * adc - round(16 * reference)`: sixteenths of an ADC count from the pedestal
+in force. In each event the common mode of a group is the median of its channels' deviations; a sample counts when it
+lies within the window *of the common mode*, not of the reference. So a group whose pedestals moved together, or a
+large common mode, loses no samples at one side more than at the other, and what is left of the spread is the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int = NDArray[np.int64]
+Fixed = NDArray[np.int32]
+Array = NDArray[Any]
+
+RESOLUTION = 16
+"""parts of an ADC count"""
+TOP = (1 << 16) - 1
+"""ADC; no sample is larger, and no reference may be"""
+LARGEST_WINDOW = 1000.0
+"""ADC; up to here sums of squares of one slab fit 64 bits a million times over, and deviations 32"""
+
+SLAB = 1 << 17
+"""samples looked at in one piece, so that all passes over them stay in the cache"""
+FAR = np.uint32(1 << 31)
+"""stands for a deviation that no window holds"""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What samples are held against, block by block.
+
+    `level` int32[b, block]: the pedestals in sixteenths. `idle`: row and channel of those that have no say in the
+    median, sorted. `voices` int32[b, groups]: how many have one. `window` in sixteenths; `group` 0 for no common mode.
+    """
+
+    level: Fixed
+    idle: tuple[Int, Int]
+    voices: Fixed
+    window: int
+    group: int
+
+    @classmethod
+    def of(cls, mean: Array, idle: NDArray[np.bool_], window: float, group: int) -> Reference:
+        """Of pedestals `mean` [b, block] (ADC) and channels to leave out of the median, bool[b, block].
+
+        In a group with more than half of its channels to leave out all have a say: it may have come back to life.
+        Raises ValueError for a mean that no ADC can have.
+        """
+        level = np.rint(mean * np.float32(RESOLUTION))
+        if not (level.min(initial=0) >= -RESOLUTION * TOP and level.max(initial=0) <= RESOLUTION * TOP):
+            raise ValueError(
+                f"a reference pedestal is not finite, or beyond {TOP} ADC; publish a payload that is right"
+            )
+        blocks, block = level.shape
+        groups = block // group if group else 0
+        cells = np.flatnonzero(idle) if group else np.zeros(0, np.int64)
+        of_group = cells // max(group, 1)
+        silent = np.bincount(of_group, minlength=blocks * groups)
+        heeded = np.where(2 * silent > group, 0, silent)
+        cells = cells[heeded[of_group] > 0]
+        voices = (group - heeded).astype(np.int32).reshape(blocks, groups)
+        return cls(level.astype(np.int32), (cells // block, cells % block), voices, round(RESOLUTION * window), group)
+
+    def ordered(self, order: Int) -> Reference:
+        """Its blocks in another order, each once."""
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        row, channel = self.idle
+        again = np.argsort(place[row], kind="stable")
+        idle = place[row][again], channel[again]
+        return Reference(self.level[order], idle, self.voices[order], self.window, self.group)
+
+    def deviations(self, rows: slice, adc: Fixed) -> tuple[Fixed, Fixed, NDArray[np.bool_]]:
+        """Deviations int32[m, k, block] of samples [m, k, block] of some rows [m], the common mode taken off.
+
+        With them how many channels the median of each group was taken among, int32[m, k, groups], and whether the
+        group is to be left out: when fewer than half of the channels with a say lie within the window.
+        """
+        found = adc << np.int32(RESOLUTION.bit_length() - 1)
+        found -= self.level[rows, None, :]
+        if not self.group:
+            none = np.zeros((*found.shape[:2], 0), np.int32)
+            return found, none, none.astype(np.bool_)
+        median, among = self._common_mode(rows, found)
+        lost = (2 * among < self.voices[rows, None, :]) | (among == 0)
+        median[lost] = 0
+        grouped = found.reshape(*median.shape, self.group)
+        grouped -= median[..., None]
+        return found, among, lost
+
+    def _common_mode(self, rows: slice, found: Fixed) -> tuple[Fixed, Fixed]:
+        """The median of each group of deviations, int32[m, k, groups], and among how many channels.
+
+        Of an even number it is the mean of the two in the middle, rounded down to a sixteenth.
+        """
+        # Without a sign, what lies below the window comes after everything in it, as what lies above does.
+        rising = (found + np.int32(self.window)).view(np.uint32)
+        first, last = np.searchsorted(self.idle[0], (rows.start, rows.stop))
+        rising[self.idle[0][first:last] - rows.start, :, self.idle[1][first:last]] = FAR
+        flat = rising.reshape(-1, self.group)
+        # Whole rows are sorted: for 32-bit integers that is vectorized, and quicker than to search two of them.
+        flat.sort(axis=1)
+        inside = (flat <= 2 * self.window).view(np.uint8)
+        among = inside.sum(axis=1, dtype=np.uint8 if self.group < 256 else np.int32).astype(np.int32)
+        start = np.arange(len(flat)) * self.group
+        low = flat.reshape(-1)[start + np.maximum(among - 1, 0) // 2]
+        high = flat.reshape(-1)[start + np.minimum(among // 2, self.group - 1)]
+        median = ((low + high) >> np.uint32(1)).astype(np.int32) - np.int32(self.window)
+        shape = (*found.shape[:2], -1)
+        return median.reshape(shape), among.reshape(shape)
+
+
+def sum_samples(adc: NDArray[np.uint16], place: Int, reference: Reference) -> dict[str, Array]:
+    """Sums by channel of samples [rows, block], row i of block `place[i]` of the reference.
+
+    Columns [b, block], over samples in the window: `entries`; `adc` and `adc_squared`, sums of the samples themselves;
+    `rest` and `rest_squared`, sums of the deviations (sixteenths) with the common mode taken off. `under` and `over`
+    count samples outside. Columns [b, groups]: `left_out`, events in which the group was left out of all the above;
+    `among`, over the other events, the number of channels in the median.
+    """
+    counts = np.bincount(place, minlength=len(reference.level))
+    order = np.argsort(counts, kind="stable")
+    if np.all(order[1:] > order[:-1]):
+        return _in_order(adc, place, counts, reference)
+    where = np.empty_like(order)
+    where[order] = np.arange(len(order))
+    found = _in_order(adc, where[place], counts[order], reference.ordered(order))
+    return {name: values[where] for name, values in found.items()}
+
+
+def _in_order(adc: NDArray[np.uint16], place: Int, counts: Int, reference: Reference) -> dict[str, Array]:
+    tally = _Tally.empty(reference, int(adc.max(initial=0)), int(counts.max(initial=0)))
+    for rows, samples in _slabs(place, counts, adc.shape[1]):
+        tally.add(rows, adc[samples].astype(np.int32))
+    return tally.columns(counts)
+
+
+def _slabs(place: Int, counts: Int, block: int) -> Iterator[tuple[slice, Int]]:
+    """Rows [m] of the reference and which samples are theirs [m, k], all of them seen as often; `counts` rises.
+
+    So slabs are not ragged, and no row needs a pass of its own.
+    """
+    # Which of a row's samples comes first does not matter; to sort packed integers is vectorized, argsort is not.
+    order = np.sort(place << 32 | np.arange(len(place))) & 0xFFFFFFFF
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(counts)) + 1, [len(counts)]])
+    done = 0
+    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        often = int(counts[begin]) if end > begin else 0
+        samples = order[done : done + (end - begin) * often].reshape(end - begin, often)
+        done += samples.size
+        deep = max(1, min(often, SLAB // block))
+        wide = max(1, SLAB // (deep * block))
+        for first in range(begin, end, wide):
+            last = min(end, first + wide)
+            for layer in range(0, often, deep):
+                yield slice(first, last), samples[first - begin : last - begin, layer : layer + deep]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tally:
+    """Sums in the making, and where samples lay outside of the window."""
+
+    reference: Reference
+    sums: Mapping[str, Array]
+    outside: list[tuple[Int, NDArray[np.bool_]]]
+
+    @classmethod
+    def empty(cls, reference: Reference, top: int, most: int) -> _Tally:
+        """For samples up to `top`, at most so many of a channel."""
+        shape = reference.level.shape
+        kind = np.int32 if most * max(top, reference.window) ** 2 < 1 << 31 else np.int64
+        sums = {name: np.zeros(shape, kind) for name in ("adc", "adc_squared", "rest", "rest_squared")}
+        sums |= {name: np.zeros(reference.voices.shape, np.int64) for name in ("among", "left_out")}
+        return cls(reference, sums, [])
+
+    def add(self, rows: slice, adc: Fixed) -> None:
+        """Take in samples [m, k, block] of these rows; they are written over."""
+        rest, among, lost = self.reference.deviations(rows, adc)
+        if lost.any():
+            among[lost] = 0
+            for values in (adc, rest):
+                values.reshape(*lost.shape, -1)[lost] = 0
+        self._mask(rows.start, adc, rest)
+        self.sums["among"][rows] += among.sum(axis=1, dtype=np.int64)
+        self.sums["left_out"][rows] += lost.sum(axis=1, dtype=np.int64)
+        for name, values in (("adc", adc), ("rest", rest)):
+            kind = self.sums[name].dtype
+            self.sums[name][rows] += _sum_layers(values, kind)
+            self.sums[f"{name}_squared"][rows] += _sum_layers(np.multiply(values, values, dtype=kind), kind)
+
+    def _mask(self, first: int, adc: Fixed, rest: Fixed) -> None:
+        """Put what lies outside of the window to 0, and remember its channels."""
+        _, layers, block = rest.shape
+        distance = (rest + np.int32(self.reference.window)).view(np.uint32)
+        off = np.flatnonzero(distance > 2 * self.reference.window)
+        flat = rest.reshape(-1)
+        self.outside.append(((first + off // (layers * block)) * block + off % block, flat[off] > 0))
+        flat[off] = 0
+        adc.reshape(-1)[off] = 0
+
+    def columns(self, counts: Int) -> dict[str, Array]:
+        """The sums, and the counts that follow from how often each row was seen."""
+        shape, group = self.reference.level.shape, self.reference.group
+        cells = np.concatenate([np.zeros(0, np.int64), *(cell for cell, _ in self.outside)])
+        above = np.concatenate([np.zeros(0, np.bool_), *(over for _, over in self.outside)])
+        under, over = (_counted(cells[side], shape) for side in (~above, above))
+        entries = counts[:, None].astype(np.int32) - under - over
+        if group:
+            entries.reshape(len(counts), -1, group)[...] -= self.sums["left_out"].astype(np.int32)[..., None]
+        return {**self.sums, "under": under, "over": over, "entries": entries}
+
+
+def _sum_layers(values: Array, kind: np.dtype[Any]) -> Array:
+    """Sums over the middle axis."""
+    return values[:, 0] if values.shape[1] == 1 else np.add.reduce(values, axis=1, dtype=kind)
+
+
+def _counted(cells: Int, shape: tuple[int, ...]) -> Fixed:
+    """How often each cell of a flat index comes; few are expected, so that the counting of none should be cheap."""
+    found = np.zeros(shape, np.int32)
+    where, times = np.unique(cells, return_counts=True)
+    found.reshape(-1)[where] = times
+    return found
