@@ -50,7 +50,11 @@ class BeamSpot(Calibration):
     resolution is fitted from the data.
 
     Intervals: units are merged until there are `min_tracks`, and end where x, y or z leave the mean of the open
-    interval (`calib.boundaries.running_mean`).
+    interval (`calib.boundaries.running_mean`; physics note 11). Inside a run a move in x or y counts from `least_move`
+    and half the width, one in z from half the length; the width is that of tracks with known errors, else of vertices.
+
+    From run to run the note has 10 um, `least_move_between_runs` is 5: with 10, run 166784 of the 2011A muons shares a
+    payload with four others and lies 9.0 um, 4.8 errors, from it; with 5 no run is over 3.0 (12 intervals; 11 with 10).
     """
 
     kind: ClassVar[str] = beamspot_payload.KIND
@@ -147,16 +151,31 @@ class BeamSpot(Calibration):
             place = np.einsum("mii->mi", lines.covariance)[:, :2]
             values[:full] = np.column_stack([lines.line[:, :2], lines.z])
             errors[:full] = np.column_stack([np.sqrt(place), lines.z_error])
-            floors[:full] = self._floors(blocks[:full], lines)
+            floors[:full] = self._floors(state, blocks[:full], lines)
         return Trend(blocks, values, errors, floors)
 
-    def _floors(self, blocks: Sequence[Block], lines: Lines) -> Floats:
+    def _floors(self, state: State, blocks: Sequence[Block], lines: Lines) -> Floats:
         """The moves that count: half the width inside a run, where it is known; half the length in z."""
         ends = [run_of(block[-1]) for block in blocks]
         new_run = np.diff(ends, prepend=ends[0]) != 0
-        inside = np.maximum(self.least_move, np.where(lines.errors_known, lines.scatter[:, 0] / 2, 0.0))
+        inside = np.maximum(self.least_move, self._widths(state["vertices"], blocks, lines) / 2)
         across = np.where(new_run, self.least_move_between_runs, inside)
         return np.column_stack([across, across, lines.z_spread / 2])
+
+    def _widths(self, rows: UnitRows, blocks: Sequence[Block], lines: Lines) -> Floats:
+        """The width of the beam in each block [cm], and 0 where it is not known.
+
+        From the tracks where their errors are known; else from vertices, where there are enough.
+        """
+        widths = np.where(lines.errors_known, lines.scatter[:, 0], 0.0)
+        edges = np.searchsorted(rows.keys[:, 0], [*(block[0] for block in blocks), blocks[-1][-1] + 1])
+        asked = np.flatnonzero(~lines.errors_known & (np.diff(edges) >= self.min_vertices))
+        if len(asked):
+            parts = [np.arange(edges[i], edges[i + 1]) for i in asked]
+            starts = np.cumsum([0, *(len(part) for part in parts[:-1])])
+            found = fit_lines(Tracks.through(rows, np.concatenate(parts)), 2 * starts)
+            widths[asked] = np.where(found.settled, found.scatter[:, 0], 0.0)
+        return widths
 
     def _region(self, rows: UnitRows) -> tuple[Measured, int]:
         if len(rows.keys) < self.min_vertices:

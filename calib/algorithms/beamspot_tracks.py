@@ -60,6 +60,19 @@ class Tracks:
         columns = {name: rows.columns[name].astype(np.float64) for name in names}
         return cls(rows.keys[:, 0], rows.keys[:, 1], **columns)
 
+    @classmethod
+    def through(cls, vertices: UnitRows, rows: Index) -> Self:
+        """Two for each of these vertices of a state, along y and along x through it: their d0 is x, and -y.
+
+        Their scatter about the line of the beam, beside the errors of the vertices, is the width of the beam.
+        """
+        x, y, z, x_error, y_error = (
+            vertices.columns[name][rows].astype(np.float64) for name in ("x", "y", "z", "x_error", "y_error")
+        )
+        unit, event, z = (np.repeat(values, 2) for values in (vertices.keys[rows, 0], vertices.keys[rows, 1], z))
+        d0, error = (np.stack(pair, axis=1).ravel() for pair in ((x, -y), (x_error, y_error)))
+        return cls(unit, event, d0, np.tile([np.pi / 2, 0.0], len(x)), z, error, np.zeros(len(d0)))
+
     def __len__(self) -> int:
         return len(self.d0)
 

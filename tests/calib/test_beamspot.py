@@ -378,12 +378,42 @@ class TestIntervals:
         np.testing.assert_allclose(trend.floors[:, 0], 10 * UM)
         np.testing.assert_allclose(trend.floors[:, 2], 2.0, rtol=0.2)
 
-    def test_a_wide_beam_has_a_wide_floor_inside_a_run_only(self) -> None:
+    @pytest.mark.parametrize("hidden", ["vertex", "track_d0_error"])
+    def test_a_wide_beam_has_a_wide_floor_inside_a_run_only(self, hidden: str) -> None:
+        """The width is that of tracks whose errors are known, or of vertices."""
         columns = collisions(np.random.default_rng(5), [(1, 1), (1, 2), (2, 1)], [Beam(width=60 * UM)] * 3, 400)
         calibration = BeamSpot(granularity=Granularity.SPAN, min_tracks=500)
-        floors = calibration.trend(calibration.accumulate(columns, {})).floors
+        floors = calibration.trend(calibration.accumulate(without(columns, hidden), {})).floors
         assert floors[1, 0] == pytest.approx(30 * UM, rel=0.1)
         assert floors[2, 0] == 5 * UM
+
+    def test_where_the_width_is_not_known_the_floor_is_the_least_move(self) -> None:
+        columns = collisions(np.random.default_rng(5), [(1, 1), (1, 2)], [Beam(width=60 * UM)] * 2, 400)
+        few = without(columns, "track_d0_error")
+        calibration = BeamSpot(granularity=Granularity.SPAN, min_tracks=500, min_vertices=400)
+        for part in (few, without(few, "vertex")):
+            assert calibration.trend(calibration.accumulate(part, {})).floors[1, 0] == 10 * UM
+
+    def test_each_block_has_the_width_of_its_own_vertices(self) -> None:
+        beams = [Beam(width=width * UM) for width in (60, 30, 60, 90)]
+        units = [(1, 1), (1, 2), (1, 3), (1, 4)]
+        columns = without(collisions(np.random.default_rng(7), units, beams, 400), "track_d0_error")
+        calibration = BeamSpot(granularity=Granularity.LUMI, min_tracks=500)
+        state = calibration.accumulate(columns, {})
+        # One block in the middle has too few vertices.
+        rows = state["vertices"]
+        lone = rows.select(np.array([RunLumi(1, 3).packed]))
+        few = rows.select(np.array([RunLumi(1, lumi).packed for lumi in (1, 2, 4)])).merge(lone.best(50))
+        floors = calibration.trend(State({**state, "vertices": few})).floors[:, 0] / UM
+        np.testing.assert_allclose(floors, [30, 15, 10, 45], rtol=0.1)
+
+    def test_a_move_of_less_than_half_the_width_closes_nothing(self) -> None:
+        units = [(1, lumi) for lumi in range(1, 7)]
+        beams = [Beam(x=0.08 + (i >= 3) * 20 * UM, width=60 * UM) for i in range(6)]
+        columns = without(collisions(np.random.default_rng(9), units, beams, 1000), "track_d0_error")
+        calibration = BeamSpot(granularity=Granularity.LUMI, min_tracks=500)
+        for part, intervals in ((columns, 1), (without(columns, "vertex"), 2)):
+            assert len(calibration.intervals(calibration.accumulate(part, {}), flush=True)) == intervals
 
     def test_thresholds_are_no_business_of_the_state(self) -> None:
         one, two = BeamSpot(), BeamSpot(min_tracks=7, significance=3.0, granularity=Granularity.SPAN)
