@@ -1,7 +1,8 @@
 """Where an interval of validity must end. Pure functions over units in order.
 
 All of them are stable: what they close without `flush` stays the same whatever data follow, and starting afresh at
-the first unit of an open interval cuts what follows at the same places.
+the first unit of an open interval cuts what follows at the same places. The rule CMS has, which is not, is in
+`calib.collapsing` for comparison.
 """
 
 from __future__ import annotations
