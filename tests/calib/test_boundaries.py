@@ -138,7 +138,13 @@ class TestRunningMeanOnToys:
 
     def test_slow_drift_is_cut_once(self) -> None:
         found = self.found(1.5 * self.LUMI)
-        assert all(len(cuts) == 1 and 12 <= cuts[0] <= 16 for cuts in found)
+        assert all(len(cuts) == 1 and 10 <= cuts[0] <= 16 for cuts in found)
+        assert sum(n for cuts, n in found.items() if 12 <= cuts[0] <= 14) > 60
+
+    def test_step_and_drift_together(self) -> None:
+        found = self.found(1.5 * self.LUMI + np.where(self.LUMI >= 12, 40.0, 0.0))
+        assert found[(12,)] >= 80
+        assert all(12 in cuts for cuts in found)
 
     def test_fast_drift_is_cut_every_few(self) -> None:
         found = self.found(5.0 * self.LUMI)
