@@ -11,7 +11,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate
+from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, median_among
 from calib.algorithms.pedestal_samples import LARGEST_WINDOW, TOP, Reference, sum_samples
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.channel_sums import ChannelSums
@@ -214,12 +214,9 @@ class Pedestal(Calibration):
         return status
 
     def _typical_noise(self, found: Estimates, alive: Mask) -> NDArray[np.float64]:
-        """The median noise among the kin of each channel, [channels]; infinite where none is alive."""
+        """The median noise among the kin of each channel that are alive, [channels]."""
         kin = self.group or (self.block if self.block >= SMALLEST_GROUP else self.channels)
-        rows = np.where(alive, found.noise, np.inf).reshape(-1, kin)
-        rows.sort(axis=1)
-        middle = np.maximum(alive.reshape(-1, kin).sum(axis=1) - 1, 0) // 2
-        return np.repeat(rows[np.arange(len(rows)), middle], kin)
+        return np.repeat(median_among(found.noise.reshape(-1, kin), alive.reshape(-1, kin)), kin)
 
     def _moved(self, found: Estimates, alive: Mask, previous: Payload | None) -> NDArray[np.int8]:
         if previous is None:
@@ -269,11 +266,8 @@ class Pedestal(Calibration):
 
     def _common_mode(self, found: Estimates, kept: Mask) -> NDArray[np.float32]:
         """The rms of the common mode of each group, ADC: what its typical channel spreads more with it than without."""
-        more = np.where(kept, np.inf, found.raw**2 - found.wide**2).reshape(-1, self.group)
-        more.sort(axis=1)
-        good = (~kept).reshape(-1, self.group).sum(axis=1)
-        typical = more[np.arange(len(more)), np.maximum(good - 1, 0) // 2]
-        return np.sqrt(np.where(good > 0, np.maximum(typical, 0.0), 0.0)).astype(np.float32)
+        more = (found.raw**2 - found.wide**2).reshape(-1, self.group)
+        return np.sqrt(np.maximum(median_among(more, ~kept.reshape(more.shape)), 0.0)).astype(np.float32)
 
 
 def _places(cells: Int, most: int) -> tuple[Int, Int]:

@@ -15,6 +15,7 @@ variance of a uniform distribution one count wide (W. F. Sheppard, Proc. London 
    so var(c) = (pi/2) h^2 / M and cov(x_i, c) = t_i h / M, h the harmonic mean of the t_j. What is measured is
    V = var(x_i - c) = t_i^2 - 2 t_i h / M + (pi/2) h^2 / M, which is solved for t_i. Without it the noise would be
    0.17 % too small at M = 128. (M + 1 in place of M in var(c) is what a finite median has: exact to 5 % from M = 4 on.)
+   For h the median width of the group is taken, which dead and hot channels do not spoil.
    A channel that had no say in the median has no covariance with it; it is treated as if it had (0.8 % at M = 128).
 3. *Digitisation.* s^2 = t^2 - 1/12. References are kept to 1/16 count; their rounding is a constant of the channel and
    does not enter. The median is one of the deviations, so it moves in steps: of 1/16 where the fractions of the
@@ -148,14 +149,19 @@ def cut_gaussian(mean: Floats, variance: Floats, window: float) -> tuple[Floats,
 
 def free_of_median(variance: Floats, among: Floats, usable: NDArray[np.bool_]) -> Floats:
     """The variance t^2 [channels] of channels of which V is left when the median of `among` [groups] is taken off."""
-    size = len(variance) // max(len(among), 1)
-    grouped = variance.reshape(-1, size)
-    counts = usable.reshape(-1, size) & (grouped > 0)
-    inverse = np.divide(1.0, np.sqrt(grouped), out=np.zeros_like(grouped), where=counts).sum(axis=1)
-    typical = np.divide(counts.sum(axis=1), inverse, out=np.zeros_like(inverse), where=inverse > 0)
+    grouped = variance.reshape(len(among), -1)
+    typical = np.sqrt(median_among(grouped, usable.reshape(grouped.shape)))
     number = np.maximum(among, 1.0)
     shared = (typical / number)[:, None]
     own = (np.pi / 2 * typical**2 / (number + 1))[:, None]
     # Less is left of a channel that is quieter than the median itself; it cannot be told then.
     wide = shared + np.sqrt(np.maximum(grouped - own + shared**2, 0.0))
     return np.where(among[:, None] >= 2, wide**2, grouped).reshape(-1)
+
+
+def median_among(values: Floats, among: NDArray[np.bool_]) -> Floats:
+    """The (lower) median of every row of [rows, n] among the entries of a mask; 0 where there is none."""
+    ordered = np.sort(np.where(among, values, np.inf), axis=1)
+    count = np.count_nonzero(among, axis=1)
+    found: Floats = ordered[np.arange(len(ordered)), np.maximum(count - 1, 0) // 2]
+    return np.where(count > 0, found, 0.0)

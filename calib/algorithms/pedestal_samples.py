@@ -213,7 +213,8 @@ class _Tally:
         under, over = (_counted(cells[side], shape) for side in (~above, above))
         entries = counts[:, None].astype(np.int32) - under - over
         if group:
-            entries.reshape(len(counts), -1, group)[...] -= self.sums["left_out"].astype(np.int32)[..., None]
+            left_out = self.sums["left_out"].astype(np.int32)
+            entries.reshape(*left_out.shape, group)[...] -= left_out[..., None]
         return {**self.sums, "under": under, "over": over, "entries": entries}
 
 

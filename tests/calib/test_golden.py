@@ -11,10 +11,11 @@ import pytest
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import PARAMETERS
 from calib.algorithms.channel_status import ChannelStatus
+from calib.algorithms.pedestal import Pedestal, nominal
 from calib.calibration import Granularity
 from calib.iov import RunLumi
 from calib.state import State
-from tests.calib.toy import UM, Beam, collisions, dark_counts, without
+from tests.calib.toy import UM, Adc, Beam, adc_samples, collisions, dark_counts, pedestal_columns, without
 
 BEAM_2 = [
     0.08014214706,
@@ -42,6 +43,8 @@ BEAM_2_FITTED = [
     0.002,
     0.003534316771,
 ]
+PEDESTAL_ARRAYS = ("mean", "mean_error", "noise", "noise_error")
+PEDESTAL_1 = [100.85933, 0.34955633, 4.4789619, 0.22601126, 2.1798813, 2.0929601, 2.1146441, 1.9525998]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
 
 
@@ -98,3 +101,17 @@ def test_channel_status_version_1() -> None:
     assert payload["status"].tolist() == [0] * 20 + [1, 2]
     assert found == pytest.approx(CHANNEL_1, rel=1e-9)
     assert ChannelStatus.version == 1
+
+
+def test_pedestal_version_1() -> None:
+    truth = Adc(np.full(64, 100.4), np.full(64, 4.0), 2.0, block=32, group=16, occupancy=0.01, dead=np.array([3, 40]))
+    adc = adc_samples(np.random.default_rng(23), truth, 200)
+    calibration = Pedestal(channels=64, block=32, group=16)
+    reference = nominal(64, 100 + np.arange(64) / 64, 4)
+    columns = pedestal_columns(np.tile(np.arange(2, dtype=np.uint32), (200, 1)), adc)
+    payload = calibration.finalize(calibration.accumulate(columns, {"pedestal": reference}), reference)
+    found = [float(payload[name][7]) for name in PEDESTAL_ARRAYS] + payload["common_mode"].tolist()
+    assert found == pytest.approx(PEDESTAL_1, rel=1e-5)
+    assert {int(i): int(payload["status"][i]) for i in np.flatnonzero(payload["status"])} == {3: 8, 40: 4}
+    assert payload["entries"][:9].tolist() == [199, 198, 199, 200, 198, 200, 200, 199, 198]
+    assert Pedestal.version == 1
