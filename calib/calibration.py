@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.boundaries import Interval
+from calib.gates import Decision, Gate, judge
 from calib.iov import LUMI_BITS
 from calib.payload import Payload
 from calib.state import State
@@ -175,10 +176,13 @@ def row_keys(columns: Columns, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return keys
 
 
-def conclude(calibration: Calibration, state: State, previous: Payload | None, flush: bool) -> list[Conclusion]:
-    """Finalize every closed interval of a state, in order; each sees the payload made before it as `previous`.
+def conclude(
+    calibration: Calibration, state: State, previous: Payload | None, flush: bool, gates: Sequence[Gate] = ()
+) -> list[Conclusion]:
+    """Finalize every closed interval of a state, in order.
 
-    What a vetoed unit left in the state does not enter.
+    Each sees as `previous` the last payload before it that the gates let pass, as it would if every interval were
+    finalized and judged by itself. What a vetoed unit left in the state does not enter.
     """
     conclusions = []
     for interval in calibration.intervals(state, flush):
@@ -193,5 +197,6 @@ def conclude(calibration: Calibration, state: State, previous: Payload | None, f
             conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, message=str(failure)))
         else:
             conclusions.append(Conclusion(interval, Outcome.MADE, payload))
-            previous = payload
+            if judge(payload, previous, gates).decision is Decision.PUBLISH:
+                previous = payload
     return conclusions

@@ -121,6 +121,20 @@ def certify(
     return Certification(run, good, {unit: tuple(why) for unit, why in sorted(against.items())}, tuple(judgements))
 
 
+def spoken_against(unread: Mapping[int, int], vetoed: Mapping[str, Sequence[int]]) -> dict[int, str]:
+    """What speaks against units before any test: events that could not be read (unit to number), or that a kind of
+    conditions was off there and left out of the payload that covers it.
+
+    >>> spoken_against({7: 2}, {"beamspot": [7]})
+    {7: '2 events could not be read; its beamspot is off and was left out of the payload that covers it'}
+    """
+    reasons = {unit: [f"{events} events could not be read"] for unit, events in unread.items()}
+    for kind, units in vetoed.items():
+        for unit in units:
+            reasons.setdefault(unit, []).append(f"its {kind} is off and was left out of the payload that covers it")
+    return {unit: "; ".join(found) for unit, found in reasons.items()}
+
+
 def ranges_of(units: Iterable[int]) -> dict[str, list[list[int]]]:
     """Packed units as CMS's JSON: run as text to closed ranges of lumisections.
 

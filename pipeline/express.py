@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from calib.calibration import Calibration, Conclusion, conclude
+from calib.gates import Gate
 from calib.payload import open_store
 from calib.state import State, unpack_state
 from jobs.job import Job, Lane
@@ -153,6 +154,8 @@ class FinalizeWork:
     conditions_root: str
     previous: str | None
     flush: bool
+    gates: tuple[Gate, ...] = ()
+    """where finalize looks at the payload before: they tell which of those it makes the next interval may see"""
     probe: Callable[[str], None] = field(default=nothing)
 
     def leaf(self, item: Sequence[StateFile], attempt: str) -> tuple[Receipt, None]:
@@ -164,7 +167,7 @@ class FinalizeWork:
                 state = self.calibration.merge(state, _from_unit(found, file.since))
         store = open_store(self.conditions_root)
         previous = store.get(self.previous) if self.previous else None
-        conclusions = conclude(self.calibration, state, previous, self.flush)
+        conclusions = conclude(self.calibration, state, previous, self.flush, self.gates)
         for conclusion in conclusions:
             if conclusion.payload is not None:
                 self.probe("payload")
@@ -215,11 +218,12 @@ def finalize_ingredients(work: FinalizeWork, states: Sequence[StateFile]) -> dic
         "states": [[file.lineage, file.since] for file in states],
         "previous": work.previous,
         "flush": work.flush,
+        "gates": [[gate.name, asdict(gate)] for gate in work.gates],
     }
 
 
-def finalize_job(run: int, work: FinalizeWork, states: Sequence[StateFile]) -> Job:
+def finalize_job(run: int, work: FinalizeWork, states: Sequence[StateFile], limit_s: float | None = None) -> Job:
     """The conditions future of one calibration: a job of one leaf, named by what it depends on."""
     name = lineage(**finalize_ingredients(work, states))
     group = f"conditions-{work.calibration.kind}-{run}"
-    return Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=1, fan_in=2, spec="{}")
+    return Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=1, fan_in=2, limit_s=limit_s)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -45,6 +45,8 @@ class Judged:
     decision: Decision | None = None
     why: str = ""
     unconfirmed: bool = False
+    vetoed: tuple[int, ...] = ()
+    """units inside it whose own value was off, and which the payload is not made from"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class KindView:
     """what an undecided kind is waiting for, in words"""
     broken: bool = False
     """whether there will be no verdict: its finalization has failed"""
+    running: bool = False
+    """whether its finalization is at work; that has a time limit of its own, so the deadline lets it finish"""
     calibrated: bool = True
     """whether this loop makes payloads of the kind; if not, the one in force is what the run needs"""
     relative: bool = False
@@ -105,14 +109,18 @@ class Release:
     """The manifest can be completed: stretches by kind, with payloads where there are new ones."""
 
     stretches: Mapping[str, tuple[Stretch, ...]]
+    intervals: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """payload id to the first and last unit it was made from, which may lie in other runs"""
+    vetoed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """kind to units of the run that were off and left out"""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Not yet; reasons by kind, and when to look again though nothing happens."""
+    """Not yet; reasons by kind, and when to look again though nothing happens (None: something will)."""
 
     reasons: Mapping[str, str]
-    wake_at: float
+    wake_at: float | None
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,17 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
             waiting[kind.kind] = found
         else:
             stretches[kind.kind] = found
-    return Wait(waiting, view.deadline_at) if waiting else Release(stretches)
+    if waiting:
+        return Wait(waiting, None if late else view.deadline_at)
+    judged = {kind.kind: kind.judged or () for kind in view.kinds}
+    intervals = {j.payload: (j.first, j.last) for found in judged.values() for j in found if j.payload}
+    vetoed = {kind: units for kind, found in judged.items() if (units := _vetoed(found, view))}
+    return Release(stretches, intervals, vetoed)
+
+
+def _vetoed(judged: Sequence[Judged], view: RunView) -> tuple[int, ...]:
+    first, last = view.units
+    return tuple(unit for interval in judged for unit in interval.vetoed if first <= unit <= last)
 
 
 def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stretch, ...] | str:
@@ -146,7 +164,7 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
     if kind.judged is None:
         if kind.broken and rules.failed == "fallback":
             return (Stretch(first, last, Condition.FALLBACK, None, kind.waits_for),)
-        if late:
+        if late and not kind.running:
             return (Stretch(first, last, Condition.FALLBACK, None, f"no verdict at the deadline: {kind.waits_for}"),)
         return kind.waits_for
     if not late and kind.earlier_undecided is not None and _needs_order(kind):
@@ -217,6 +235,8 @@ class Manifest:
     """processing version whose tags it was taken from"""
     snapshot: int
     kinds: Mapping[str, tuple[Stretch, ...]]
+    vetoed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """kind to packed units that were off, left out of the payload that covers them, and so are not certified"""
 
     @property
     def id(self) -> str:
@@ -267,7 +287,9 @@ class Manifest:
             ]
             for kind, stretches in self._sorted()
         }
-        return {"run": self.run, "version": self.version, "snapshot": self.snapshot, "kinds": kinds}
+        head = {"run": self.run, "version": self.version, "snapshot": self.snapshot}
+        vetoed = {kind: [str(RunLumi.unpack(unit)) for unit in found] for kind, found in self.vetoed.items()}
+        return {**head, "kinds": kinds, "vetoed": vetoed}
 
     def to_document(self) -> dict[str, Any]:
         """As JSON, with its id."""
@@ -289,10 +311,16 @@ class Manifest:
             )
             for kind, rows in document["kinds"].items()
         }
-        manifest = cls(document["run"], document["version"], document["snapshot"], kinds)
+        vetoed = {kind: tuple(RunLumi.parse(at).packed for at in found) for kind, found in document["vetoed"].items()}
+        manifest = cls(document["run"], document["version"], document["snapshot"], kinds, vetoed)
         if manifest.id != document["id"]:
             raise ValueError(f"the manifest of run {manifest.run} was altered: {json.dumps(document)[:200]}")
         return manifest
+
+    def at_end(self, kind: str) -> str | None:
+        """The payload id of a kind that holds at the end of the run; None where there is none."""
+        stretches = self.kinds.get(kind)
+        return stretches[-1].payload if stretches else None
 
     def states(self) -> dict[str, dict[str, int]]:
         """How many stretches of each kind are in each state."""

@@ -25,7 +25,7 @@ from pipeline.journal import list_setbacks
 from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name
 from pipeline.rehearsal import rehearsal
-from pipeline.service import Way
+from pipeline.way import Way
 from pipeline.world import World
 
 
@@ -133,9 +133,9 @@ def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     made = world.products.made(list(wanted.values()))
     todos = []
     for chain in chains:
-        kind = chain.calibration.kind
+        kind = chain.kind
         product = wanted.get(state_product(kind))
-        if way.run not in chain.runs or product is None:
+        if way.run not in chain.runs or way.run in chain.settled or product is None:
             continue
         if product not in made:
             todos.append(Todo(way.run, f"finalize {kind}", "its state is to be made"))

@@ -14,15 +14,15 @@ from calib.tags import Sync
 from pipeline import catalog, journal
 from pipeline.booking import GONE, UNREADABLE
 from pipeline.catalog import Layout
-from pipeline.chain import Chain
+from pipeline.chain import Chain, Link
 from pipeline.express import RunContext
 from pipeline.handshake import Rules
 from pipeline.ingest import is_sound_again
 from pipeline.model import Step
 from pipeline.processing import Segment
-from pipeline.service import Way
 from pipeline.settings import Settings, SplittingSection, apply_calibration_settings
 from pipeline.splitting import Limits, split
+from pipeline.way import Stage, Way
 from pipeline.world import World
 
 
@@ -80,7 +80,10 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
         limit_s=float(parse_timedelta(world.settings.cluster.longest_task)),
     )
     rules = Rules(handshake.max_carried_runs, handshake.failed)
-    return Way(context, units, rules, required_kinds(world, settings), first_seen + handshake.deadline_s)
+    before = world.books.document(run, "status") or {"seconds": {}}
+    spent = {Stage(stage): float(seconds) for stage, seconds in before["seconds"].items()}
+    required = required_kinds(world, settings)
+    return Way(context, units, rules, required, first_seen + handshake.deadline_s, seconds=spent)
 
 
 def _inputs(world: World, connection: Connection, run: int) -> str:
@@ -151,23 +154,27 @@ def _used(world: World) -> list[str]:
 
 
 def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
-    """One chain for each calibration; runs under other settings of it are a chain of their own."""
-    groups: dict[tuple[Calibration, tuple[Gate, ...]], list[int]] = {}
+    """One chain for each kind over all runs, each run under its own settings of it."""
+    if not ways:
+        return []
+    links: dict[str, dict[int, Link]] = {}
     for way in ways:
         settings = world.settings.for_run(way.run)
         for calibration in way.context.calibrations:
-            gates = tuple(gates_of(settings, calibration.kind))
-            groups.setdefault((calibration, gates), []).append(way.run)
+            link = Link(calibration, tuple(gates_of(settings, calibration.kind)))
+            links.setdefault(calibration.kind, {})[way.run] = link
+    here = {way.run for way in ways}
+    manifests = {run: manifest for run, manifest in world.books.manifests().items() if run in here}
     with world.database.read() as connection:
         return [
             Chain(
-                calibration=calibration,
-                gates=gates,
-                runs=tuple(runs),
-                in_force=_in_force_before(world, connection, calibration.kind, runs[0]),
+                kind=kind,
+                links=of_runs,
+                in_force=_in_force_before(world, connection, kind, ways[0].run),
                 conditions_root=str(world.store.root),
+                settled={run: manifest.at_end(kind) for run, manifest in manifests.items()},
             )
-            for (calibration, gates), runs in groups.items()
+            for kind, of_runs in links.items()
         ]
 
 

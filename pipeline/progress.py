@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.service import News, Stage
+from pipeline.way import News, Stage
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def release(
         for place, stretch in enumerate(stretches):
             if stretch.condition is Condition.FRESH and stretch.payload is not None:
                 since = RunLumi(run) if place == 0 else RunLumi.unpack(stretch.first)
-                _append(db, publication, kind, since, stretch)
+                _append(db, publication, since, stretch, found.intervals[stretch.payload], kind)
     snapshot = db.snapshot(publication.global_tag)
     manifest = complete(db, snapshot, run, units, found, publication.version)
     if manifest.missing:
@@ -57,12 +57,21 @@ def release(
     return manifest
 
 
-def _append(db: ConditionsDB, publication: Publication, kind: str, since: RunLumi, stretch: Stretch) -> None:
+def _append(
+    db: ConditionsDB,
+    publication: Publication,
+    since: RunLumi,
+    stretch: Stretch,
+    interval: tuple[int, int],
+    kind: str,
+) -> None:
     snapshot = db.snapshot(publication.global_tag)
     in_force = db.resolve(snapshot, RunLumi.unpack(stretch.first), [kind]).ids.get(kind)
     if in_force == stretch.payload or stretch.payload is None:
         return  # the run that holds the beginning of the span has published it
+    made_first, made_last = interval
     info = {"run": since.run, "first": stretch.first, "last": stretch.last, "loop": True}
+    info |= {"made_first": made_first, "made_last": made_last}
     db.append(publication.tag_of_kind[kind], since, stretch.payload, publication.stamp, info)
 
 
@@ -75,7 +84,7 @@ def complete(
     for kind, stretches in found.stretches.items():
         answers = [(segment.since.packed, segment.ids.get(kind)) for segment in segments]
         kinds[kind] = tuple(_joined([part for stretch in stretches for part in _cut(stretch, answers)]))
-    return Manifest(run, version, snapshot.sequence, kinds)
+    return Manifest(run, version, snapshot.sequence, kinds, found.vetoed)
 
 
 def _cut(stretch: Stretch, answers: Sequence[tuple[int, str | None]]) -> list[Stretch]:

@@ -5,25 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
 
 from calib.state import State, unpack_states
 from jobs.job import Job
 from jobs.reduction import NodeReceipt, Work
 from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
-from pipeline.certify import certify
+from pipeline.certify import certify, spoken_against
 from pipeline.chain import Ask, Chain
 from pipeline.express import (
     EVENTS,
     INGREDIENTS,
-    RunContext,
     StateFile,
     express_ingredients,
     express_job,
@@ -33,67 +28,15 @@ from pipeline.express import (
     ingredients_of,
     state_product,
 )
-from pipeline.handshake import Hold, KindView, Manifest, Release, Rules, RunView, Wait, carried_in_a_row, decide
+from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait, carried_in_a_row, decide
 from pipeline.journal import Setback
 from pipeline.model import Chunk
 from pipeline.processing import QUALITY
 from pipeline.prompt import prompt_job
 from pipeline.release import NoConditions, release
 from pipeline.site import REMEDY, SiteStopped
+from pipeline.way import News, Stage, Way
 from pipeline.world import World
-
-
-class Stage(StrEnum):
-    """Where a run is."""
-
-    EXPRESS = "express"
-    CONDITIONS = "conditions"
-    """its calibrations are finalized, judged, or waited for"""
-    PROMPT = "prompt"
-    CERTIFIED = "certified"
-    """all done"""
-    STOPPED = "stopped"
-    """a step could not be completed; the reason says what to do"""
-
-
-@dataclass
-class Way:
-    """One run's way through the house."""
-
-    context: RunContext
-    units: NDArray[np.int64]
-    """packed, sorted"""
-    rules: Rules
-    required: tuple[str, ...]
-    deadline_at: float
-    stage: Stage = Stage.EXPRESS
-    manifest: Manifest | None = None
-    reasons: Mapping[str, str] = field(default_factory=dict)
-    wake_at: float | None = None
-    began_at: float = 0.0
-    seconds: dict[Stage, float] = field(default_factory=dict)
-    """wall time spent in each stage"""
-
-    @property
-    def run(self) -> int:
-        """Its run number."""
-        return self.context.run
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will happen to it by itself."""
-        return self.stage in (Stage.CERTIFIED, Stage.STOPPED)
-
-
-@dataclass(frozen=True)
-class News:
-    """Something happened to a run, for whoever shows progress. `done` of `total` leaves of the stage."""
-
-    run: int
-    stage: Stage
-    done: int = 0
-    total: int = 0
-    text: str = ""
 
 
 class Service:
@@ -111,7 +54,7 @@ class Service:
         self._runner = runner
         self._ways = {way.run: way for way in ways}
         self._chains = list(chains)
-        self._chain_of = {(chain.calibration.kind, run): chain for chain in chains for run in chain.runs}
+        self._chain_of = {(chain.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
         self._manifests = world.books.manifests()
         self._elsewhere = world.undecided_beside(self._ways)
@@ -197,7 +140,7 @@ class Service:
     # express ----------------------------------------------------------------------------------------------------
 
     def _begin(self, way: Way) -> None:
-        way.began_at = self._world.now()
+        way.began_at, way.wake_at = self._world.now(), way.deadline_at
         wanted = express_products(way.context)
         made = self._world.products.made(list(wanted.values()))
         missing = {name: value for name, value in wanted.items() if value not in made}
@@ -206,7 +149,9 @@ class Service:
             return
         job, work = express_job(way.context, missing, self._world.probe)
         self._start(job, work, self._chunks(way), partial(self._express_ran, way, wanted, missing, job), way)
+        self._next[job.name] = (self._next[job.name][0], partial(self._express_stops, way, job.group))
         self._enter(way, Stage.EXPRESS)
+        self._try_release(way)
 
     def _chunks(self, way: Way) -> Callable[[range], Sequence[Chunk]]:
         return partial(self._world.chunks, way.run, way.context.layout)
@@ -216,33 +161,45 @@ class Service:
     ) -> None:
         problem = self._world.books.unbalanced(way.run, job)
         if problem:
-            self._stop(way, job.group, problem)
+            self._express_stops(way, job.group, problem)
             return
         self._world.products.add(missing.values(), job.name)
         self._world.books.record_for_ever(way.run, INGREDIENTS, express_ingredients(way.context))
         self._express_done(way, wanted)
 
     def _express_done(self, way: Way, wanted: Mapping[str, str]) -> None:
-        self._enter(way, Stage.CONDITIONS)
+        if way.manifest is None:
+            self._enter(way, Stage.CONDITIONS)
         made = self._world.products.made(list(wanted.values()))
         for calibration in way.context.calibrations:
             product = wanted[state_product(calibration.kind)]
             root = self._world.products.result(made[product])
             chain = self._chain_of[calibration.kind, way.run]
             chain.ready(way.run, StateFile(root.state.files[0].path, product))
+        # Before anything is decided: a finalization that is at work is waited for, whatever the deadline says.
         self._ask()
-        self._try_release(way)
+        self._after_verdict()
+
+    def _express_stops(self, way: Way, group: str, reason: str) -> None:
+        if way.manifest is None:
+            self._stop(way, group, reason)
+            return
+        # It was released at its deadline, and prompt goes on.
+        self._set_aside(way.run, "step", group, reason)
+        self._break(way.run, group, reason)
 
     # conditions -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
+        late = {run for run, way in self._ways.items() if self._now() >= way.deadline_at}
         for chain in self._chains:
-            for ask in chain.asks():
+            for ask in chain.asks(late):
                 self._finalize(chain, ask)
 
     def _finalize(self, chain: Chain, ask: Ask) -> None:
-        job, work = finalize_job(ask.run, ask.work, ask.states), replace(ask.work, probe=self._world.probe)
         way = self._ways[ask.run]
+        job = finalize_job(ask.run, ask.work, ask.states, way.context.limit_s)
+        work = replace(ask.work, probe=self._world.probe)
         self._next[job.name] = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
         self._leaves[job.name] = (way.run, Stage.CONDITIONS, 0, 1)
         self._runner.start(job, work, lambda leaves: [ask.states])
@@ -255,12 +212,12 @@ class Service:
         chain.concluded(ask.run, note["conclusions"], self._world.store)
         self._after_verdict()
         made_of = finalize_ingredients(ask.work, ask.states)
-        self._world.books.record_for_ever(ask.run, ingredients_of(chain.calibration.kind), made_of)
-        self._world.books.mended(ask.run, "conditions", chain.calibration.kind)
+        self._world.books.record_for_ever(ask.run, ingredients_of(chain.kind), made_of)
+        self._world.books.mended(ask.run, "conditions", chain.kind)
 
     def _failed(self, chain: Chain, run: int, reason: str) -> None:
         chain.broken(run, f"finalize failed: {reason}")
-        self._set_aside(run, "conditions", chain.calibration.kind, reason)
+        self._set_aside(run, "conditions", chain.kind, reason)
         self._after_verdict()
 
     def _after_verdict(self) -> None:
@@ -270,12 +227,16 @@ class Service:
         self._ask()
 
     def _look_again(self) -> None:
-        for way in self._ways.values():
-            if way.wake_at is not None and way.wake_at <= self._now():
-                self._try_release(way)
+        due = [way for way in self._ways.values() if way.wake_at is not None and way.wake_at <= self._now()]
+        for way in due:
+            self._try_release(way)
+        if due:
+            self._ask()
 
     def _try_release(self, way: Way) -> None:
-        if way.stage is not Stage.CONDITIONS:
+        # The deadline does not wait for express either.
+        ripe = way.run in self._manifests or self._now() >= way.deadline_at
+        if way.stage is not Stage.CONDITIONS and not (way.stage is Stage.EXPRESS and ripe):
             return
         settled = self._manifests.get(way.run)
         if settled is not None:
@@ -305,7 +266,16 @@ class Service:
         undecided += [r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline]
         before = carried_in_a_row(self._manifests, kind, run) if judged is not None else 0
         first = min(undecided, default=None)
-        return KindView(kind, judged, chain.waits_for(run), chain.is_broken(run), True, chain.relative, before, first)
+        return KindView(
+            kind,
+            judged,
+            waits_for=chain.waits_for(run),
+            broken=chain.is_broken(run),
+            running=chain.is_running(run),
+            relative=chain.relative(run),
+            carried_before=before,
+            earlier_undecided=first,
+        )
 
     def _held(self, run: int) -> str:
         hold = self._world.books.document(run, "hold")
@@ -336,6 +306,8 @@ class Service:
     def _prompt(self, way: Way, manifest: Manifest) -> None:
         way.manifest, way.reasons, way.wake_at = manifest, {}, None
         self._manifests[way.run] = manifest
+        for chain in self._chains:
+            chain.settle(way.run, manifest.at_end(chain.kind))
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
@@ -351,7 +323,7 @@ class Service:
         tests = self._world.experiment.quality_tests() if quality is not None else ()
         with self._world.database.read() as connection:
             bad = accounting.bad_units(connection, job.name)
-        set_aside = {unit: f"{events} events could not be read" for unit, events in bad.items()}
+        set_aside = spoken_against(bad, manifest.vetoed)
         mask = self._world.mask()
         found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, mask)
         document = found.to_document(manifest.id) | {"prompt": job.name}
@@ -363,10 +335,14 @@ class Service:
 
     def _stop(self, way: Way, group: str, reason: str) -> None:
         self._set_aside(way.run, "step", group, reason)
-        for chain in {id(c): c for (_, run), c in self._chain_of.items() if run == way.run}.values():
-            chain.broken(way.run, f"{group} stopped: {reason}")
         way.reasons = {group: reason}
         self._enter(way, Stage.STOPPED)
+        self._break(way.run, group, reason)
+
+    def _break(self, run: int, group: str, reason: str) -> None:
+        for chain in self._chains:
+            if run in chain.links:
+                chain.broken(run, f"{group} stopped: {reason}")
         self._after_verdict()
 
     def _set_aside(self, run: int, kind: str, place: str, reason: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline import accounting, catalog
-from pipeline.handshake import Manifest
+from pipeline.handshake import Condition, Manifest
 from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
 from pipeline.model import Counts
-from pipeline.service import Stage
 from pipeline.tables import as_text
+from pipeline.way import Stage
 from pipeline.world import World
 
 
@@ -47,8 +47,11 @@ class RunRow:
 
     @property
     def in_order(self) -> bool:
-        """Whether there is nothing to look after: all of it done and good, nothing missing or left out."""
-        return self.certified and self.good == self.units and not (self.setbacks or self.duplicates or self.holes)
+        """Whether there is nothing to look after: all of it done and good, nothing missing or left out, and no
+        conditions taken for want of better ones."""
+        fallback = any(states.get(Condition.FALLBACK) for states in self.conditions.values())
+        complete = self.certified and self.good == self.units and not fallback
+        return complete and not (self.setbacks or self.duplicates or self.holes)
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,12 @@ from pipeline.plan import Plan, plan
 from pipeline.preparation import prepare
 from pipeline.processing import nothing
 from pipeline.progress import show
-from pipeline.service import News, Service
+from pipeline.service import Service
 from pipeline.settings import Settings, load_settings, settings_from
 from pipeline.site import stopped_by_site
 from pipeline.summary import Summary, explain, summarize
 from pipeline.warm import WarmWorkers, warm_up
+from pipeline.way import News
 from pipeline.world import World, open_world, set_up
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import uproot
 
 from jobs.runner import SchedulerLost
 from pipeline.model import Step
-from pipeline.service import Stage
 from pipeline.settings import SettingsError
 from pipeline.site import SiteStopped
 from pipeline.tier0 import Tier0
+from pipeline.way import Stage
 from tests.pipeline.probes import Once
 from tests.pipeline.tiny import Tiny, TinySettings, settings, write_file, write_units
 from tests.pipeline.traces import done_again, results, work
@@ -312,13 +313,12 @@ def test_full_disk_under_the_database(house, small_disk, tmp_path, leave):
 def test_scheduler_lost_in_mid_chain_is_said_and_the_next_start_goes_on(tmp_path):
     file = write_file(tmp_path / "a.root", 7, lumis=6)
     plain = settings(tmp_path / "area", cluster={"workers": 1})
-    end = Once(tmp_path / "probe", "ledger-committed", lambda: ended.set())
-    ended = threading.Event()
-    with Tier0(plain, probe=end) as tier0:
+    with Tier0(plain, probe=Once(tmp_path / "probe", "ledger-committed", int)) as tier0:
         scheduler = tier0.client.cluster.scheduler
 
         def lose():
-            ended.wait()
+            while not (tmp_path / "probe" / "ledger-committed-1").exists():
+                time.sleep(0.01)
             tier0.client.loop.add_callback(scheduler.close)
 
         threading.Thread(target=lose).start()

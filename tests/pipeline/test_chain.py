@@ -13,10 +13,10 @@ from pipeline.cli import main
 from pipeline.content import content_hash
 from pipeline.events import read_tier
 from pipeline.model import Counts
-from pipeline.service import Stage
 from pipeline.settings import settings_from
 from pipeline.tier0 import NoFiles, Tier0
 from pipeline.toml_text import toml_text
+from pipeline.way import Stage
 from pipeline.world import open_world
 from tests.pipeline.tiny import write_file, write_units
 from tests.pipeline.traces import done_again, headers, results, starts_and_commits, work

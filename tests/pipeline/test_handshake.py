@@ -54,7 +54,8 @@ def states(found):
 
 def test_fresh_releases_at_once_over_all_units():
     found = decide(view(kind(made(2, 8))), RULES, EARLY)
-    assert found == Release({"beamspot": (Stretch(at(1), at(9), Condition.FRESH, "p", "reason"),)})
+    stretches = {"beamspot": (Stretch(at(1), at(9), Condition.FRESH, "p", "reason"),)}
+    assert found == Release(stretches, intervals={"p": (at(2), at(8))})
 
 
 def test_several_intervals_cover_the_run_without_gap():

@@ -1,10 +1,14 @@
 """The handshake in whole chains: what a run gets when its conditions cannot be made, and that every output says it."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pipeline.service import Stage
 from pipeline.tier0 import Tier0
+from pipeline.way import Stage
+from tests.pipeline.probes import Once
 from tests.pipeline.tiny import write_file
 from tests.pipeline.traces import headers, work
 
@@ -152,6 +156,49 @@ def test_told_to_wait_it_stays_until_the_deadline(house, tmp_path):
         summary = tier0.run(file, wait=True, progress=False)
     assert summary[7].conditions == {"offset": {"fallback": 1}}
     assert summary[7].seconds["express"] + summary[7].seconds["conditions"] >= 1.5
+
+
+def test_a_unit_that_was_off_is_left_out_of_the_payload_and_not_certified(run):
+    summary = run(7, calibration={"granularity": "lumi", "veto": 2})
+    assert (summary[7].stage, summary[7].good, summary.exit_code) == (Stage.CERTIFIED, 1, 3)
+    with Tier0(run.plain) as tier0:
+        assert tier0.good_runs() == {"7": [[1, 1]]}
+    reason = "7:2 is not good: its offset is off and was left out of the payload that covers it"
+    assert reason in run.tier0.why(7)
+    assert [header["manifest"]["vetoed"] for header in headers(run.plain, "prompt")] == [{"offset": ["7:2"]}] * 2
+
+
+@dataclass(frozen=True)
+class JumpsAt:
+    """A clock that jumps over the deadline when a kill point has been passed."""
+
+    mark: Path
+
+    def __call__(self):
+        return START + (2 * DEADLINE if self.mark.exists() else 0.0)
+
+
+def test_at_the_deadline_a_run_whose_express_is_not_complete_is_released(house, tmp_path):
+    plain = house(handshake={"deadline": DEADLINE}, experiment={"settings": {"pause_s": 0.1}})
+    files = [write_file(tmp_path / f"{number}.root", number, lumis=12, mean=0.5) for number in (7, 8)]
+    first = Once(tmp_path / "probe", "ledger-committed", int)
+    with Tier0(plain, clock=JumpsAt(tmp_path / "probe" / "ledger-committed-1"), probe=first) as tier0:
+        summary = tier0.run(*files, progress=False)
+        said = tier0.why(7)
+    assert [row.stage for row in summary.rows] == [Stage.CERTIFIED] * 2
+    assert summary.exit_code == 3
+    assert summary[7].conditions == {"offset": {"fallback": 1}}
+    assert "fallback" in said and "no verdict at the deadline: offset: express is running" in said
+    # Nothing is lost by it: express has come to its end, and all events are in both.
+    assert [(row.express.read, row.prompt.read) for row in summary.rows] == [(60, 60)] * 2
+
+
+def test_a_finalization_that_hangs_is_ended_by_its_time_limit(house, tmp_path):
+    plain = house(cluster={"longest_task": "1 second"}, calibration={"offset": {"hangs_s": 60.0}})
+    with Tier0(plain) as tier0:
+        summary = tier0.run(write_file(tmp_path / "7.root", 7, lumis=1), progress=False)
+        assert summary[7].stage is Stage.CONDITIONS
+        assert "it ran for" in tier0.why(7)
 
 
 def test_no_payload_at_all_holds_the_run_until_there_is_one(run, tmp_path, watch):

@@ -3,6 +3,7 @@
 Everything real but the physics, so that whole chains can be run, cut, killed and repeated by the hundred.
 """
 
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import uproot
 
 from calib.accumulators import UnitSums
+from calib.boundaries import Interval
 from calib.calibration import Calibration, Granularity, NotConverged, NotEnoughData, at_finalize, packed_units
+from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.state import State
 from pipeline.columns import flat_by_unit
@@ -41,7 +44,14 @@ class Offset(Calibration):
     min_hits: int = at_finalize(10)
     diverges: bool = at_finalize(False)
     breaks: bool = at_finalize(False)
+    hangs_s: float = at_finalize(0.0)
     granularity: Granularity = at_finalize(Granularity.RUN)
+    veto: int = at_finalize(0)
+    """a lumisection that is said to be off, at granularity lumi"""
+
+    def cut(self, state, flush):
+        units = tuple(state.units().tolist())
+        return [Interval(units, flush, tuple(unit for unit in units if RunLumi.unpack(unit).lumi == self.veto))]
 
     def accumulate(self, columns, conditions):
         units, hits = flat_by_unit(columns, "hit")
@@ -56,6 +66,7 @@ class Offset(Calibration):
 
     def finalize(self, state, previous):
         number, total = state["hits"].total().tolist()
+        time.sleep(self.hangs_s)
         if self.breaks:
             raise RuntimeError("the calibration has a fault")
         if number < self.min_hits:
@@ -94,8 +105,6 @@ class Tiny(Experiment):
 
     def process(self, step, events, conditions):
         if self.settings.pause_s:
-            import time
-
             time.sleep(self.settings.pause_s)
         hits = events["hit"][events["hit"] < self.settings.cut]
         none = ak.to_numpy(ak.num(hits)) == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def _phi(layer: Layer, ladder: int) -> float:
 def _payload(places: list[tuple[Layer, int, int]]) -> Payload:
     rows = [_module(*place) for place in places]
     arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    arrays |= {"pipe_radius": np.float64(PIPE_RADIUS), "pipe_x0": np.float64(PIPE_X0)}
+    arrays |= {"pipe_radius": np.asarray(PIPE_RADIUS), "pipe_x0": np.asarray(PIPE_X0)}
     return Payload(KIND, arrays, UNITS)
 
 
@@ -149,7 +150,8 @@ class Geometry:
     def index(self, module: NDArray[np.integer]) -> Ints:
         """The row of each module id, int64; -1 where the geometry has no such module."""
         place = np.minimum(np.searchsorted(self.module, module), len(self.module) - 1)
-        return np.where(self.module[place] == module, place, -1)
+        found: Ints = np.where(self.module[place] == module, place, -1)
+        return found
 
     def rows_of(self, module: NDArray[np.integer]) -> Ints:
         """As `index`. Raises UnknownModule."""
@@ -177,8 +179,8 @@ class Geometry:
     @cached_property
     def ladder_row(self) -> Ints:
         """The number of each module's ladder among all ladders, counted by layer and ladder, int64[modules]."""
-        _, place = np.unique(self.module >> 8, return_inverse=True)
-        return place.astype(np.int64)
+        found: Ints = np.unique(self.module >> 8, return_inverse=True)[1].astype(np.int64)
+        return found
 
     @cached_property
     def grids(self) -> tuple[Ints, ...]:
@@ -196,9 +198,9 @@ def geometry_of(payload: Payload) -> Geometry:
     if payload.id not in _READ:
         if len(_READ) >= 4:
             _READ.clear()
-        found = {field.name: payload[field.name] for field in fields(Geometry)}
-        pipe = {name: float(found.pop(name)) for name in ("pipe_radius", "pipe_x0")}
-        _READ[payload.id] = Geometry(**found, **pipe)
+        found: dict[str, Any] = {field.name: payload[field.name] for field in fields(Geometry)}
+        pipe = {name: float(found[name]) for name in ("pipe_radius", "pipe_x0")}
+        _READ[payload.id] = Geometry(**(found | pipe))
     return _READ[payload.id]
 
 

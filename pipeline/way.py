@@ -1,0 +1,66 @@
+"""One run's way through the house: where it is, and what it goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.express import RunContext
+from pipeline.handshake import Manifest, Rules
+
+
+class Stage(StrEnum):
+    """Where a run is."""
+
+    EXPRESS = "express"
+    CONDITIONS = "conditions"
+    """its calibrations are finalized, judged, or waited for"""
+    PROMPT = "prompt"
+    CERTIFIED = "certified"
+    """all done"""
+    STOPPED = "stopped"
+    """a step could not be completed; the reason says what to do"""
+
+
+@dataclass
+class Way:
+    """One run's way through the house."""
+
+    context: RunContext
+    units: NDArray[np.int64]
+    """packed, sorted"""
+    rules: Rules
+    required: tuple[str, ...]
+    deadline_at: float
+    stage: Stage = Stage.EXPRESS
+    manifest: Manifest | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    wake_at: float | None = None
+    began_at: float = 0.0
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    """wall time spent in each stage"""
+
+    @property
+    def run(self) -> int:
+        """Its run number."""
+        return self.context.run
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it by itself."""
+        return self.stage in (Stage.CERTIFIED, Stage.STOPPED)
+
+
+@dataclass(frozen=True)
+class News:
+    """Something happened to a run, for whoever shows progress. `done` of `total` leaves of the stage."""
+
+    run: int
+    stage: Stage
+    done: int = 0
+    total: int = 0
+    text: str = ""

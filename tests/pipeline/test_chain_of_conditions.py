@@ -1,0 +1,264 @@
+"""Which finalization may start, over which units, and what each run gets: the chain of one kind, without a cluster."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from calib.accumulators import UnitSums
+from calib.boundaries import Interval
+from calib.calibration import Granularity, at_finalize, conclude
+from calib.gates import Decision, MaxMove
+from calib.iov import RunLumi
+from calib.payload import Payload, PayloadStore
+from calib.state import State, pack_states, unpack_state
+from pipeline.chain import Chain, Link
+from pipeline.express import StateFile, conclusion_note
+from pipeline.handshake import Condition, KindView, Release, Rules, RunView, Wait, decide
+from tests.pipeline.tiny import Offset
+
+RULES = Rules(max_carried_runs=2, failed="wait")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span(Offset):
+    """Its intervals close once they hold `enough` units."""
+
+    enough: int = at_finalize(100)
+    granularity: Granularity = at_finalize(Granularity.SPAN)
+
+    def cut(self, state, flush):
+        units = state.units().tolist()
+        parts = [tuple(units[i : i + self.enough]) for i in range(0, len(units), self.enough)]
+        return [Interval(part, closed=flush or len(part) == self.enough) for part in parts]
+
+
+class BackLooking(Span):
+    """Finalize looks at the payload before."""
+
+    looks_at_previous = True
+
+    def finalize(self, state, previous):
+        made = super().finalize(state, previous)
+        before = float(previous["mean"]) if previous else 0.0
+        return Payload("offset", {**made.arrays, "before": np.float64(before)}, {"mean": "cm"})
+
+
+class Bench:
+    """Does at once what a chain asks for, from states kept in files."""
+
+    def __init__(self, folder, links, settled=None, means=None):
+        self.store = PayloadStore(folder / "conditions")
+        self.folder = folder
+        self.means = means or {}
+        self.start = self.store.put(Payload("offset", {"mean": np.float64(0.0), "hits": np.int64(0)}, {"mean": "cm"}))
+        self.chain = Chain("offset", links, self.start, str(self.store.root), settled or {})
+        self.done = []
+
+    def ready(self, *runs):
+        for run in runs:
+            units = np.array([RunLumi(run, lumi).packed for lumi in (1, 2)])
+            total = round(self.means.get(run, 0.001 * run) * 1000)
+            state = State({"hits": UnitSums.of_rows(units, np.array([[20, 20 * total]] * 2, np.int64))})
+            path = self.folder / f"{run}.npz"
+            path.write_bytes(pack_states({"offset": state}))
+            self.chain.ready(run, StateFile(str(path), f"state {run}"))
+
+    def ask(self, late=()):
+        asks = self.chain.asks(late)
+        self.done += [(ask.run, tuple(RunLumi.unpack(file.since).run for file in ask.states)) for ask in asks]
+        return asks
+
+    def conclude(self, asks):
+        for ask in asks:
+            parts = [unpack_state(file.path, "offset") for file in ask.states]
+            state = parts[0]
+            for part in parts[1:]:
+                state = state.merge(part)
+            units = state.units()
+            state = state.select(units[units >= ask.states[0].since])
+            previous = self.store.get(ask.work.previous) if ask.work.previous else None
+            found = conclude(ask.work.calibration, state, previous, ask.work.flush, ask.work.gates)
+            for conclusion in found:
+                if conclusion.payload:
+                    self.store.put(conclusion.payload)
+            self.chain.concluded(ask.run, [conclusion_note(conclusion) for conclusion in found], self.store)
+
+    def work(self, *runs, late=()):
+        self.ready(*runs)
+        while asks := self.ask(late):
+            self.conclude(asks)
+
+    def mean(self, run):
+        [judged] = self.chain.judged(run)
+        return float(self.store.get(judged.payload)["mean"])
+
+
+@pytest.fixture
+def bench(tmp_path):
+    def make(runs, calibration=None, settled=None, means=None, **other):
+        link = Link(calibration or Span())
+        return Bench(tmp_path, {run: other.get(f"run_{run}", link) for run in runs}, settled, means)
+
+    return make
+
+
+def verdict(bench, run, *, late=False, failed="wait"):
+    """What the handshake makes of a run now."""
+    chain = bench.chain
+    view = KindView(
+        "offset", chain.judged(run), chain.waits_for(run), chain.is_broken(run), running=chain.is_running(run)
+    )
+    units = (RunLumi(run, 1).packed, RunLumi(run, 2).packed)
+    return decide(RunView(run, units, (view,), deadline_at=100.0), Rules(2, failed), 100.0 if late else 0.0)
+
+
+def test_a_span_takes_in_all_its_runs(bench):
+    found = bench([1, 2, 3])
+    found.work(1, 2)
+    assert found.chain.judged(1) is None
+    assert "still open" in found.chain.waits_for(1)
+    found.work(3)
+    assert [found.mean(run) for run in (1, 2, 3)] == pytest.approx([0.002] * 3)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_span_whose_last_run_breaks_is_closed_without_it(bench, early):
+    """Before run 2 was asked or after it: no difference."""
+    found = bench([1, 2, 3])
+    if early:
+        found.chain.broken(3, "express-3 stopped: bad luck")
+    found.work(1, 2)
+    if not early:
+        assert found.chain.judged(1) is None
+        found.chain.broken(3, "express-3 stopped: bad luck")
+        found.work()
+    assert [found.mean(run) for run in (1, 2)] == pytest.approx([0.0015] * 2)
+    assert isinstance(verdict(found, 1), Release)
+    assert isinstance(verdict(found, 3), Wait)
+
+
+def test_when_the_finalization_that_closes_a_span_fails_the_runs_before_it_are_closed_without_its_run(bench):
+    found = bench([1, 2, 3])
+    found.work(1, 2)
+    found.ready(3)
+    assert [ask.run for ask in found.ask()] == [3]
+    found.chain.broken(3, "finalize failed: a fault")
+    assert not isinstance(verdict(found, 1), Release)
+    found.work()
+    assert [found.mean(run) for run in (1, 2)] == pytest.approx([0.0015] * 2)
+
+
+def test_when_every_finalization_fails_no_run_is_carried_for_want_of_data(bench):
+    found = bench([1, 2])
+    found.ready(1, 2)
+    while asks := found.ask():
+        for ask in asks:
+            found.chain.broken(ask.run, f"finalize failed: a fault at {ask.run}")
+    for run in (1, 2):
+        assert verdict(found, run).reasons == {"offset": f"offset: finalize failed: a fault at {run}"}
+        [stretch] = verdict(found, run, late=True).stretches["offset"]
+        assert stretch.condition is Condition.FALLBACK
+
+
+def test_a_span_ends_where_settings_change(bench):
+    found = bench([1, 2, 3], run_3=Link(Span(min_hits=11)))
+    found.work(1, 2)
+    assert [found.mean(run) for run in (1, 2)] == pytest.approx([0.0015] * 2)
+    found.work(3)
+    assert found.mean(3) == pytest.approx(0.003)
+
+
+def test_settled_runs_give_no_data_to_those_that_follow(bench):
+    found = bench([1, 2, 3], settled={1: "x"})
+    found.work(1, 2, 3)
+    assert 1 not in [run for run, _ in found.done]
+    assert [found.mean(run) for run in (2, 3)] == pytest.approx([0.0025] * 2)
+
+
+def test_a_run_settled_in_between_parts_the_span(bench):
+    found = bench([1, 2, 3], settled={2: None})
+    found.work(3)
+    assert found.chain.asks() == []
+    found.work(1)
+    assert (found.mean(1), found.mean(3)) == (pytest.approx(0.001), pytest.approx(0.003))
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_previous_is_what_the_run_before_left_in_force_whatever_its_settings(bench, change):
+    run_2 = Link(BackLooking(min_hits=12 if change else 10, granularity=Granularity.RUN))
+    found = bench([1, 2], BackLooking(granularity=Granularity.RUN), run_2=run_2)
+    found.ready(2)
+    assert found.ask() == []
+    found.work(1)
+    [judged] = found.chain.judged(2)
+    assert float(found.store.get(judged.payload)["before"]) == pytest.approx(found.mean(1))
+
+
+def test_after_a_restart_previous_is_what_was_settled(bench):
+    first = bench([1, 2], BackLooking(granularity=Granularity.RUN))
+    first.work(1, 2)
+    [one], [two] = first.chain.judged(1), first.chain.judged(2)
+    again = bench([1, 2], BackLooking(granularity=Granularity.RUN), settled={1: one.payload})
+    again.work(1, 2)
+    assert again.chain.judged(2) == (two,)
+
+
+def test_order_of_conclusion_does_not_decide_what_is_in_force(bench):
+    looking = Link(BackLooking(granularity=Granularity.RUN))
+    found = bench([1, 2, 3], Span(granularity=Granularity.RUN), run_3=looking)
+    found.ready(1, 2, 3)
+    asks = found.ask()
+    assert [ask.run for ask in asks] == [1, 2]
+    found.conclude(asks[::-1])
+    found.work()
+    [judged] = found.chain.judged(3)
+    assert float(found.store.get(judged.payload)["before"]) == pytest.approx(found.mean(2))
+
+
+def test_a_rejected_payload_is_not_seen_by_the_next_interval(bench):
+    """Two intervals in one finalization, or in two: the same."""
+    gates = (MaxMove("mean", 0.5, "cm"),)
+    link = Link(BackLooking(enough=2), gates)
+    for links in (
+        {"run_1": link, "run_2": link},
+        {"run_1": Link(BackLooking(enough=2, min_hits=11), gates), "run_2": link},
+    ):
+        found = bench([1, 2], means={1: 9.0, 2: 0.2}, **links)
+        found.ready(1, 2)
+        found.work()
+        [one], [two] = found.chain.judged(1), found.chain.judged(2)
+        assert (one.decision, two.decision) == (Decision.REJECT, Decision.PUBLISH)
+        assert float(found.store.get(two.payload)["before"]) == 0.0
+
+
+def test_a_late_run_holds_up_nobody_but_one_at_work_is_waited_for(bench):
+    found = bench([1, 2], BackLooking(granularity=Granularity.RUN))
+    found.ready(2)
+    assert found.ask() == []
+    assert [ask.run for ask in found.ask(late={1})] == [2]
+    other = bench([1, 2], BackLooking(granularity=Granularity.RUN))
+    other.ready(1, 2)
+    assert [ask.run for ask in other.ask(late={1})] == [1]
+    assert other.ask(late={1}) == []
+
+
+def test_at_the_deadline_a_finalization_at_work_is_waited_for(bench):
+    found = bench([1], Span(granularity=Granularity.RUN))
+    found.ready(1)
+    asks = found.ask()
+    waits = verdict(found, 1, late=True)
+    assert isinstance(waits, Wait)
+    assert waits.wake_at is None
+    found.conclude(asks)
+    [stretch] = verdict(found, 1, late=True).stretches["offset"]
+    assert stretch.condition is Condition.FRESH
+
+
+def test_at_the_deadline_express_is_not_waited_for(bench):
+    found = bench([1])
+    [stretch] = verdict(found, 1, late=True).stretches["offset"]
+    assert (stretch.condition, stretch.why) == (
+        Condition.FALLBACK,
+        "no verdict at the deadline: offset: express is running",
+    )
