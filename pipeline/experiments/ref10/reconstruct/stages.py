@@ -1,0 +1,121 @@
+"""The stages of reconstruction up to clusters in space: what each uses, and from where to start again.
+
+    unpack      RAW to hits: calibrated charge of every channel that counts
+    clusters    hits to clusters, in channels
+    positions   where on the sensor, Lorentz shift out
+    placed      where in space, by the alignment
+
+`Cluster_*` columns can be written to a tier and read back. When only conditions of the last two stages change, clusters
+are read back and these done again (`restart`, `again`); the result is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from calib.payload import Payload
+from pipeline.experiments.collisions import Collection
+from pipeline.experiments.ref10.reconstruct import cluster_columns, pixel_clusters, placed, positions, strip_clusters
+from pipeline.experiments.ref10.reconstruct import unpack as unpacking
+from pipeline.experiments.ref10.reconstruct.digis import Tally, channels_read
+from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Thresholds
+from pipeline.model import Columns
+
+UNPACK, CLUSTERS, POSITIONS, PLACED = "unpack", "clusters", "positions", "placed"
+
+USES: Mapping[str, tuple[str, ...]] = {
+    UNPACK: unpacking.USES,
+    CLUSTERS: tuple(dict.fromkeys((*strip_clusters.USES, *pixel_clusters.USES))),
+    POSITIONS: positions.USES,
+    PLACED: placed.USES,
+}
+"""the kinds of conditions that each stage uses, in the order of the stages"""
+
+READS = unpacking.READS
+"""columns of RAW that are needed"""
+CLUSTER = "Cluster"
+STORED = cluster_columns.MADE
+"""columns of clusters, `Cluster_<name>`, from which the stages after `clusters` can be done"""
+
+BLOCK = 100_000
+"""channels worked on at a time: what is in between then stays in the cache, and memory is bounded"""
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstructed:
+    """Clusters of n events and what was wrong with their data."""
+
+    clusters: Collection
+    tally: Tally
+
+    def columns(self) -> dict[str, Any]:
+        """As columns of a tier: `Cluster_*` jagged, `reco_flags` (`EventFlag`), `bad_digis` and `bad_nzs` an event."""
+        of_events = {"reco_flags": self.tally.flags, "bad_digis": self.tally.bad_digis, "bad_nzs": self.tally.bad_nzs}
+        return {**self.clusters.columns(CLUSTER), **of_events}
+
+
+def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Reconstructed:
+    """All stages, from RAW. Raises ValueError for conditions that do not fit together."""
+    parts, tallies = [], []
+    for some in blocks(events):
+        hits = unpacking.unpack(some, conditions, thresholds)
+        tallies.append(hits.tally)
+        parts.append(clustered(hits, conditions, thresholds))
+    found = placed.placed(positions.positions(_joined(parts), conditions), conditions)
+    return Reconstructed(found, _tallied(tallies))
+
+
+def clustered(hits: unpacking.Hits, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Collection:
+    """The clusters of hits, of pixels and of strips, in the order of event and module."""
+    return _merged(
+        pixel_clusters.pixel_clusters(hits.pixels, conditions, thresholds),
+        strip_clusters.strip_clusters(hits.strips, conditions, thresholds),
+    )
+
+
+def restart(changed: Iterable[str]) -> str | None:
+    """The first stage that must be done again when conditions of these kinds changed; None if none uses them."""
+    kinds = set(changed)
+    return next((stage for stage, uses in USES.items() if kinds & set(uses)), None)
+
+
+def again(columns: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+    """The stages after `clusters` on stored `Cluster_*` columns: the columns with positions of these conditions.
+
+    For when `restart` says positions or placed; if it names an earlier stage, RAW is needed.
+    """
+    clusters = Collection.read(columns, CLUSTER, STORED)
+    found = placed.placed(positions.positions(clusters, conditions), conditions)
+    return {**columns, **found.columns(CLUSTER)}
+
+
+def blocks(events: Columns, channels: int = BLOCK) -> Iterator[Columns]:
+    """The events in turn, so many at a time that they have about `channels` channels read out, and one at least."""
+    read = channels_read(events)
+    group = (np.cumsum(read) - read) // channels
+    bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(read)]
+    for start, stop in pairwise(bounds):
+        yield {name: events[name][start:stop] for name in READS}
+
+
+def _merged(pixels: Collection, strips: Collection) -> Collection:
+    both = {name: np.concatenate([pixels.flat[name], strips.flat[name]]) for name in pixels.flat}
+    event = np.concatenate([pixels.event, strips.event])
+    order = np.argsort((event << 32) | both["module"], kind="stable")
+    return Collection(pixels.counts + strips.counts, {name: values[order] for name, values in both.items()})
+
+
+def _joined(parts: list[Collection]) -> Collection:
+    """Clusters of one block after the other."""
+    flat = {name: np.concatenate([part.flat[name] for part in parts]) for name in parts[0].flat}
+    return Collection(np.concatenate([part.counts for part in parts]), flat)
+
+
+def _tallied(parts: list[Tally]) -> Tally:
+    joined = {part.name: np.concatenate([getattr(tally, part.name) for tally in parts]) for part in fields(Tally)}
+    return Tally(**joined)
