@@ -1,0 +1,74 @@
+"""Whole events: RAW columns as the detector sends them, and the truth behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.experiments.ref10.geometry import Geometry
+from pipeline.experiments.ref10.simulate.columns import (
+    Columns,
+    Parts,
+    digi_particle,
+    joined,
+    keys,
+    made_columns,
+    raw_columns,
+    seen_columns,
+)
+from pipeline.experiments.ref10.simulate.scenario import Scenario
+from pipeline.experiments.ref10.simulate.stages import Simulation
+
+Ints = NDArray[np.int64]
+
+BLOCK = 256
+"""events in memory together; does not show in the result"""
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """RAW and truth columns of some events, in the order asked for.
+
+    RAW, as the DAQ writes it: run, lumi, event, bx, orbit, trig (bits 1 minimum bias, 2 dimuon, 4 NZS), and jagged
+    digi_module, digi_chan, digi_adc; nzs_module, nzs_adc (768 for each module).
+
+    Truth: run, lumi, event, and jagged Vertex_x, _y, _z [cm]; Particle_vertex (place in the event), _pdg, _charge, _pt
+    [GeV], _eta, _phi_vertex (where it was made), and _phi, _d0, _z0 at the point of closest approach to the z axis;
+    Crossing_particle, _module, _u, _v (at the middle plane of the sensor as it lies), _dudw, _dvdw, _path [cm],
+    _charge [electrons]; digi_particle: for each of the digis the particle with the largest share, -1 for noise.
+    """
+
+    raw: Columns
+    truth: Columns
+
+
+def simulate(
+    scenario: Scenario, geometry: Geometry, seed: int, run: int, lumi: int, events: NDArray[np.int64]
+) -> Simulated:
+    """Some events of a lumisection, by their numbers; each is the same whatever others are asked for with it.
+
+    Raises ValueError for a seed, run, lumisection or event number that is no key.
+    """
+    events = np.asarray(events, np.int64)
+    if (events < 0).any():
+        raise ValueError(f"event numbers cannot be negative, as {events.min()} is")
+    simulation = Simulation(scenario, geometry, seed, run, lumi)
+    starts = range(0, max(len(events), 1), BLOCK)
+    raw, truth = zip(*(_block(simulation, events[start : start + BLOCK]) for start in starts), strict=True)
+    return Simulated(joined(raw), joined(truth))
+
+
+def _block(simulation: Simulation, events: Ints) -> tuple[Parts, Parts]:
+    collided = simulation.collide(events)
+    traces = simulation.trace(events, collided)
+    charges = simulation.ionize(events, collided, traces)
+    readout = simulation.respond(events, collided.header, charges.cells)
+    key = keys(simulation.at, events)
+    first = np.searchsorted(collided.particles.event, np.arange(len(events)))
+    raw = key | raw_columns(simulation.geometry, collided.header, readout.digis, readout.full)
+    truth = key | made_columns(collided.vertices, collided.particles, collided.flight, len(events))
+    truth |= seen_columns(simulation.geometry, traces, charges, first)
+    truth["digi_particle"] = digi_particle(readout.digis, first)
+    return raw, truth
