@@ -72,7 +72,9 @@ class CmsOpenData(Experiment):
     tree: ClassVar[str] = "Events"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
     settings_model: ClassVar[type[ExperimentSettings]] = CmsSettings
-    judging: ClassVar[frozenset[str]] = frozenset({"beam_within_um", "beam_test_tracks"})
+    judging: ClassVar[frozenset[str]] = frozenset(
+        {"beam_within_um", "beam_test_tracks", "mass_window", "mass_test_pairs"}
+    )
     settings: CmsSettings
 
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:

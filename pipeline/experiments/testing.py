@@ -28,9 +28,11 @@ from pydantic import ValidationError
 
 from calib.calibration import packed_units
 from calib.payload import Payload
+from jobs.retry import BadData
 from pipeline.columns import IDENTITY, join, length, take
 from pipeline.events import read_tier, write_tier
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed
+from pipeline.experiments.variations import variations
 from pipeline.model import Columns, EventSource, Step
 
 Index = NDArray[np.int64]
@@ -151,6 +153,33 @@ def _compare(what: str, parts: list[Columns], expected: Columns) -> None:
 
 def _kind(values: Any) -> str:
     return str(values.type.content if isinstance(values, ak.Array) else values.dtype)
+
+
+class _Made:
+    """What an experiment makes of some events, quality tests left aside."""
+
+    def __init__(self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload]) -> None:
+        self._calibrations = experiment.calibrations()
+        self._histograms = {step: experiment.histograms(step) for step in Step}
+        self._columns = {step: _columns(experiment, step, source, conditions) for step in Step}
+
+    def differences(self, other: _Made) -> list[str]:
+        """What the other makes otherwise."""
+        found = [f"{step} {name}" for step in Step for name in differences(self._columns[step], other._columns[step])]
+        found += [f"histograms of {step}" for step in Step if self._histograms[step] != other._histograms[step]]
+        return found + ["calibrations"] * (self._calibrations != other._calibrations)
+
+
+def _columns(experiment: Experiment, step: Step, source: EventSource, conditions: Mapping[str, Payload]) -> Columns:
+    """All columns of a step, by a name that says of what; none if it refuses the events."""
+    try:
+        events = read(experiment, source, step)
+        processed = experiment.process(step, events, conditions)
+    except (ArithmeticError, LookupError, TypeError, ValueError, BadData):
+        return {}
+    parts = {"keys": {name: events[name] for name in IDENTITY}, "measured": processed.measured, **processed.tiers}
+    parts["filtered"] = processed.filtered
+    return {f"{part} {name}": values for part, columns in parts.items() for name, values in columns.items()}
 
 
 class DeclarationLaws:
@@ -320,3 +349,20 @@ class ExperimentLaws(DeclarationLaws):
                 seen = measured(experiment.process(step, part, conditions), part)
                 joined = calibration.merge(joined, calibration.accumulate(seen, conditions))
             _hold(whole.same(joined), f"{calibration.kind}: units one by one give another state than all at once")
+
+    def test_judging_names_what_only_quality_tests_look_at(
+        self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload]
+    ) -> None:
+        settings = type(experiment.settings).model_fields
+        unknown = sorted(experiment.judging - set(settings))
+        _hold(not unknown, f"judging names {unknown}, which are no settings")
+        made, tests = _Made(experiment, source, conditions), experiment.quality_tests()
+        for name in settings:
+            others = [other for other in variations(experiment, name) if other.quality_tests() != tests]
+            changed = (made.differences(_Made(other, source, conditions)) for other in others)
+            if name in experiment.judging:
+                _hold(bool(others), f"judging names {name}, but no quality test looks at it")
+                seen = sorted({what for found in changed for what in found})
+                _hold(not seen, f"judging names {name}, but {seen} depend on it and must be redone")
+            elif others:
+                _hold(any(changed), f"only quality tests look at {name}: name it in judging, or it redoes every event")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import awkward as ak
 import numpy as np
 import pytest
+from pydantic import Field
 
 from calib.accumulators import UnitSums
 from calib.calibration import Calibration, packed_units
@@ -25,6 +26,7 @@ from pipeline.experiments.interface import (
     Wanted,
 )
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, differences, kept, measured, read
+from pipeline.experiments.variations import variations
 from pipeline.model import Columns, EventSource, Keys, Step
 
 
@@ -53,6 +55,10 @@ class GreedyCounter(HitCounter):
 
 class WireSettings(ExperimentSettings):
     threshold: int = 2
+    colour: int = 5
+    """nothing looks at it"""
+    most_hits: tuple[float, float] = (0.0, 2.0)
+    """how many a spill may have on average"""
 
 
 class Wires(Experiment):
@@ -62,6 +68,8 @@ class Wires(Experiment):
     tree = "Events"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
     settings_model = WireSettings
+    judging: ClassVar[frozenset[str]] = frozenset({"most_hits"})
+    settings: WireSettings
 
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:
         event = np.asarray(source.arrays(self.tree, ("event",), start, stop)["event"]).astype(np.int64)
@@ -93,12 +101,34 @@ class Wires(Experiment):
         return (QualityHistogram("hits", "hits", (0.0, 1.0, 2.0), ""),)
 
     def quality_tests(self) -> tuple[QualityTest, ...]:
-        return (QualityTest("hits", "hits", 0.0, 2.0),)
+        return (QualityTest("hits", "hits", *self.settings.most_hits),)
 
 
 def source() -> MemorySource:
     adc = ak.Array([[1, 5], [3], [], [9, 9, 9, 9], [4, 4, 2]] * 4)
     return MemorySource(Path("run_7.root"), {"Events": {"event": np.arange(20), "Hit_adc": adc}})
+
+
+def test_other_values_of_a_setting_are_tried() -> None:
+    class Settings(ExperimentSettings):
+        count: int = Field(4, ge=2)
+        share: float = Field(0.5, ge=0.0, le=1.0)
+        window: tuple[float, float] = (1.0, 3.0)
+        sign: bool = True
+        label: str = "x"
+
+    experiment = declaring(settings_model=Settings)()
+    tried = {name: [getattr(v.settings, name) for v in variations(experiment, name)] for name in Settings.model_fields}
+    assert tried["count"] == [2, 3, 5, 8]
+    assert tried["share"] == pytest.approx([0.0, 0.05, 0.5 / 1.1, 0.55])
+    assert tried["sign"] == [False]
+    assert tried["label"] == []
+    assert all((window[0] == 1.0) != (window[1] == 3.0) for window in tried["window"])
+    assert (
+        {window[0] < 1.0 for window in tried["window"]}
+        == {window[1] < 3.0 for window in tried["window"]}
+        == {True, False}
+    )
 
 
 class TestWires(ExperimentLaws):
@@ -136,6 +166,22 @@ class Forgiving(Wires):
         threshold: int = 2
 
     settings_model = Settings
+
+
+class CutsWhereItJudges(Wires):
+    """A setting said to be for judging changes what a step writes."""
+
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        found = super().process(step, events, conditions)
+        few = found.tiers["HITS"]["Hit_adc"] < 3 * self.settings.most_hits[1]
+        return dataclasses.replace(found, tiers={"HITS": {"Hit_adc": found.tiers["HITS"]["Hit_adc"][few]}})
+
+
+class DrawsWhereItJudges(Wires):
+    """... or what is filled."""
+
+    def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
+        return (QualityHistogram("hits", "hits", (0.0, 1.0, 2.0 + abs(self.settings.most_hits[1])), ""),)
 
 
 class Relative(Wires):
@@ -188,6 +234,15 @@ PROCESS_FAULTS = {
         declaring(histograms=lambda self, step: (QualityHistogram("hits", "hits", (1.0, 1.0), ""),)),
         declaring(quality_tests=lambda self: (QualityTest("t", "no such histogram", 0.0, 1.0),)),
         declaring(quality_tests=lambda self: (QualityTest("t", "hits", 1.0, 1.0),)),
+    ],
+    "test_judging_names_what_only_quality_tests_look_at": [
+        declaring(judging=frozenset()),
+        declaring(judging=frozenset({"most_hits", "threshold"})),
+        declaring(judging=frozenset({"most_hits", "colour"})),
+        declaring(judging=frozenset({"most_hits", "no_such_setting"})),
+        declaring(calibrations=lambda self: (HitCounter(granularity=self.settings.most_hits[1]),)),
+        CutsWhereItJudges,
+        DrawsWhereItJudges,
     ],
     "test_calibrations_see_no_cut": [declaring(calibrations=lambda self: (GreedyCounter(),))],
 }
