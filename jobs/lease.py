@@ -5,17 +5,25 @@ A driver that was given up for dead but lives on holds an old epoch, and nothing
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 from sqlalchemy import Connection, Row, select, update
+from sqlalchemy.exc import DBAPIError
 
 from jobs.tables import insert_new, leases
+
+logger = logging.getLogger(__name__)
+
+Begin = Callable[[], AbstractContextManager[Connection]]
 
 
 class SecondDriver(Exception):
@@ -100,3 +108,31 @@ def drop_lease(connection: Connection, epoch: int) -> None:
     """Give the lease back, if it is still ours; the epoch stays."""
     mine = (leases.c.id == 1) & (leases.c.epoch == epoch)
     connection.execute(update(leases).where(mine).values(host=None, pid=None, born=None))
+
+
+@contextmanager
+def kept_alive(begin: Begin, epoch: int, every_s: float = 15.0) -> Iterator[None]:
+    """Renew the lease from a thread of its own within the block, whatever the driver is busy with.
+
+    It ends when another driver has taken over: the next commit then says so. A database that does not answer now is
+    asked again.
+    """
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(every_s):
+            try:
+                with begin() as connection:
+                    renew_lease(connection, epoch, time.time())
+            except StaleEpoch:
+                return
+            except DBAPIError as problem:
+                logger.warning("the lease could not be renewed: %s", problem)
+
+    thread = threading.Thread(target=renew, name="tier0-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.job import Job
+from jobs.lease import check_epoch
 from pipeline import accounting, catalog, journal
 from pipeline.database import Database
 from pipeline.handshake import Manifest
+
+HOLD = "hold"
+"""the record of why an operator holds a run; it holds whatever the settings"""
 
 NO_RUN = 0
 VERSIONS = "processing versions"
@@ -24,6 +29,16 @@ class Books:
     database: Database
     version: int
     now: Callable[[], float]
+    epoch: int | None = None
+    """of the driver that writes; None for those who do not drive"""
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that writes. Raises StaleEpoch when a later driver has taken over from this one."""
+        with self.database.begin() as connection:
+            if self.epoch is not None:
+                check_epoch(connection, self.epoch)
+            yield connection
 
     def unbalanced(self, run: int, job: Job) -> str:
         """What is wrong with the accounts of a completed job; empty if every event is accounted for once."""
@@ -67,19 +82,25 @@ class Books:
         with self.database.read() as connection:
             return journal.list_documents(connection, self.key(what))
 
+    def held(self, run: int) -> str:
+        """Why an operator holds a run; empty if nobody does."""
+        with self.database.read() as connection:
+            found = journal.get_document(connection, run, HOLD)
+        return str(found["reason"]) if found else ""
+
     def record(self, run: int, what: str, document: Mapping[str, Any]) -> None:
         """Write one record of a run."""
-        with self.database.begin() as connection:
+        with self.begin() as connection:
             journal.set_document(connection, run, self.key(what), dict(document), self.now())
 
     def record_for_ever(self, run: int, what: str, document: Mapping[str, Any]) -> None:
         """Write a record of a run that holds over all processing versions."""
-        with self.database.begin() as connection:
+        with self.begin() as connection:
             journal.set_document(connection, run, what, dict(document), self.now())
 
     def set_aside(self, setback: journal.Setback) -> None:
         """Write down what was set aside, and why."""
-        with self.database.begin() as connection:
+        with self.begin() as connection:
             journal.add_setbacks(connection, [setback], self.now())
 
     def mended(self, run: int, kind: str, place: str = "") -> None:
@@ -88,7 +109,7 @@ class Books:
             known = [found for found in journal.list_setbacks(connection, run) if found.run == run]
         places = {found.place for found in known if found.kind == kind and place in ("", found.place)}
         if places:
-            with self.database.begin() as connection:
+            with self.begin() as connection:
                 for found in places:
                     journal.resolve_setbacks(connection, kind, found, self.now(), run)
 

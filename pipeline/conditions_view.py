@@ -20,6 +20,7 @@ from calib.tags import Sync, Validity
 from pipeline.exporting import export_folder
 from pipeline.plots import Interval, measured, plot, save
 from pipeline.preparation import gates_of
+from pipeline.rehearsal import rehearsal
 from pipeline.tables import as_text
 from pipeline.world import World, kinds_of, set_up
 
@@ -119,8 +120,8 @@ class ConditionsView:
 
     def lacking(self) -> Sequence[str]:
         """Kinds that have no payload to start from, in the tag that prompt uses."""
-        world = set_up(self.world)
-        with world.database.read() as connection:
+        # As it would be, once these settings are run: to look makes no processing version.
+        with rehearsal(self.world) as world, world.database.read() as connection:
             db = world.conditions(connection)
             tags = {kind: world.tag_of(kind, Sync.PROMPT) for kind in kinds_of(world.experiment)}
             return [kind for kind, tag in tags.items() if not db.history(tag)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from jobs.lease import Begin
 from jobs.ledger import Ledger
 from jobs.reduction import NodeReceipt
 from pipeline import accounting
-from pipeline.database import Database
 
 READING = 0
 """an epoch for those who only read the ledger"""
@@ -18,16 +18,18 @@ READING = 0
 class Products:
     """Products over all processing versions: equal lineage, equal content."""
 
-    database: Database
+    begin: Begin
+    """a transaction that writes"""
+    read: Begin
 
     def made(self, lineages: Sequence[str]) -> dict[str, str]:
         """Which of these products exist, and the job that holds each."""
-        with self.database.read() as connection:
+        with self.read() as connection:
             return accounting.made_by(connection, lineages)
 
     def add(self, lineages: Iterable[str], job: str) -> None:
         """Enter what a completed job has made."""
-        with self.database.begin() as connection:
+        with self.begin() as connection:
             accounting.add_products(connection, lineages, job)
 
     def result(self, job: str) -> NodeReceipt:
@@ -39,7 +41,7 @@ class Products:
 
     def find(self, job: str) -> NodeReceipt | None:
         """The root of a job, or None while it is not complete."""
-        with self.database.read() as connection:
+        with self.read() as connection:
             ledger = Ledger(connection, READING)
             known = ledger.job(job)
             return ledger.root(known) if known else None

@@ -253,7 +253,7 @@ class Service:
         kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
         # A hold matters only once nothing else keeps the run; until then it is not worth asking the database.
         open_kinds = any(kind.calibrated and kind.judged is None for kind in kinds)
-        held = "" if open_kinds and self._now() < way.deadline_at else self._held(way.run)
+        held = "" if open_kinds and self._now() < way.deadline_at else self._world.books.held(way.run)
         return RunView(way.run, (first, last), kinds, way.deadline_at, held)
 
     def _kind_view(self, kind: str, run: int) -> KindView:
@@ -276,10 +276,6 @@ class Service:
             carried_before=before,
             earlier_undecided=first,
         )
-
-    def _held(self, run: int) -> str:
-        hold = self._world.books.document(run, "hold")
-        return str(hold["reason"]) if hold else ""
 
     def _wait(self, way: Way, found: Wait | Hold) -> None:
         way.wake_at = found.wake_at if isinstance(found, Wait) else None

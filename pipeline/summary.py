@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -98,13 +99,19 @@ class Summary:
     __repr__ = __str__
 
 
-def summarize(world: World, runs: Sequence[int] | None = None, wall_s: float = 0.0) -> Summary:
-    """Read where runs stand from the database; all runs of the processing version by default."""
+def summarize(
+    world: World, runs: Sequence[int] | None = None, wall_s: float = 0.0, files: Sequence[Path] | None = None
+) -> Summary:
+    """Read where runs stand from the database; all runs of the processing version by default.
+
+    With `files`, what was set aside beside the runs is told of these alone.
+    """
     with world.database.read() as connection:
         known = list_documents(connection, world.books.key("status"))
         wanted = sorted(known if runs is None else runs)
         rows = tuple(_row(world, connection, run, known.get(run)) for run in wanted)
-        loose = tuple(setback for setback in list_setbacks(connection) if setback.run is None)
+        among = None if files is None else set(map(str, files))
+        loose = tuple(s for s in list_setbacks(connection) if s.run is None and (among is None or s.place in among))
     return Summary(rows, world.experiment.unit_name, world.books.version, loose, wall_s)
 
 

@@ -16,10 +16,11 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.cluster import ClusterSettings, describe, open_cluster
 from jobs.inspection import numerical_class, verify
-from jobs.ledger import drop_lease, take_lease
+from jobs.lease import drop_lease, kept_alive, take_lease
 from jobs.runner import Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
+from pipeline.books import HOLD
 from pipeline.conditions_view import ConditionsView
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
@@ -109,12 +110,12 @@ class Tier0:
         """
         began = time.monotonic()
         with stopped_by_site(), _lease(self._world.database) as epoch:
-            world = self._world = set_up(self._world)
+            world = self._world = set_up(self._world).under(epoch)
             runs = self._take_in(files)
             with show(progress, world.experiment.unit_name) as listen:
                 self._work_off(runs, epoch, listen, wait)
             clear_leftovers(world, runs)
-            return summarize(world, runs, time.monotonic() - began)
+            return summarize(world, runs, time.monotonic() - began, _found(files))
 
     def plan(self, *files: Path | str) -> Plan:
         """What `run` would do with these files, and why. Does nothing."""
@@ -141,11 +142,11 @@ class Tier0:
 
     def hold(self, run: int, reason: str) -> None:
         """Keep a run's prompt from being released, whatever its conditions say, until `let_go`."""
-        self._world.books.record(run, "hold", {"reason": f"{self._world.author}: {reason}"})
+        self._world.books.record_for_ever(run, HOLD, {"reason": f"{self._world.author}: {reason}"})
 
     def let_go(self, run: int) -> None:
         """Take back a `hold`: the next `run` releases it when its conditions allow."""
-        self._world.books.record(run, "hold", {})
+        self._world.books.record_for_ever(run, HOLD, {})
 
     def _cluster(self) -> ClusterSettings:
         """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""
@@ -181,7 +182,8 @@ def _lease(database: Database) -> Iterator[int]:
     with database.begin() as connection:
         epoch = take_lease(connection)
     try:
-        yield epoch
+        with kept_alive(database.begin, epoch):
+            yield epoch
     finally:
         # On a full disk this fails too, and must not hide why; the lease of a process that is gone is taken over.
         with suppress(DBAPIError), database.begin() as connection:

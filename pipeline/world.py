@@ -69,7 +69,11 @@ class World:
     @property
     def products(self) -> Products:
         """Which results exist already."""
-        return Products(self.database)
+        return Products(self.books.begin, self.database.read)
+
+    def under(self, epoch: int) -> World:
+        """This world as the driver of an epoch writes to it: once a later driver has taken over, nothing is taken."""
+        return replace(self, books=replace(self.books, epoch=epoch))
 
     @property
     def tiers(self) -> tuple[str, ...] | None:

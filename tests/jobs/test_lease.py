@@ -6,13 +6,25 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import psutil
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
-from jobs.lease import Holder, SecondDriver, StaleEpoch, check_epoch, drop_lease, lives, renew_lease, take_lease
+from jobs.lease import (
+    Holder,
+    SecondDriver,
+    StaleEpoch,
+    check_epoch,
+    drop_lease,
+    kept_alive,
+    lives,
+    renew_lease,
+    take_lease,
+)
+from jobs.tables import leases
 
 ME = Holder("here", 10, 1.0)
 OTHER = Holder("here", 11, 2.0)
@@ -106,3 +118,21 @@ def test_a_process_lives_until_it_has_ended() -> None:
     child.wait()
     child.stdin.close()  # type: ignore[union-attr]
     assert not lives(holder)
+
+
+def test_lease_is_kept_alive_while_its_driver_is_busy_and_let_go_when_it_is_taken_over(engine: Engine) -> None:
+    with engine.begin() as connection:
+        epoch = take_lease(connection, now=0.0)
+
+    def renewed_at() -> float:
+        with engine.begin() as connection:
+            return float(connection.execute(select(leases.c.renewed_at)).scalar_one())
+
+    with kept_alive(engine.begin, epoch, every_s=0.01):
+        until = time.monotonic() + 10
+        while renewed_at() == 0.0:
+            assert time.monotonic() < until
+        with engine.begin() as connection:
+            take_lease(connection, now=1.0)
+        time.sleep(0.1)
+        assert renewed_at() == 1.0

@@ -231,6 +231,8 @@ def test_operator_holds_and_lets_go(run, house):
     assert [row.stage for row in summary.rows] == [Stage.CONDITIONS, Stage.CERTIFIED]
     assert summary.exit_code == 4
     assert "look at the magnet first" in run.tier0.why(7)
+    # Other settings are no reason to forget it.
+    assert run(7, calibration={"min_hits": 5})[7].stage is Stage.CONDITIONS
     with Tier0(plain) as tier0:
         tier0.let_go(7)
     assert run(7, 8)[7].stage is Stage.CERTIFIED

@@ -41,6 +41,8 @@ def test_looking_makes_no_processing_version(tmp_path: Path) -> None:
     tier0 = Tier0(settings(tmp_path))
     assert tier0.status().rows == ()
     assert "offset" not in tier0.conditions.tags()
+    assert "[handshake]" in tier0.check()
+    assert "offset" not in tier0.conditions.tags()
 
 
 def test_kinds_without_a_payload_to_start_from_are_named(tmp_path: Path) -> None:
