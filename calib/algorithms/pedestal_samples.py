@@ -24,10 +24,10 @@ RESOLUTION = 16
 TOP = (1 << 16) - 1
 """ADC; no sample is larger, and no reference may be"""
 LARGEST_WINDOW = 1000.0
-"""ADC; up to here sums of squares of one slab fit 64 bits a million times over, and deviations 32"""
+"""ADC; up to here what is inside of the window has its place among 32-bit integers many times over"""
 
-SLAB = 1 << 17
-"""samples looked at in one piece, so that all passes over them stay in the cache"""
+SLAB = 1 << 18
+"""samples looked at in one piece: few enough to stay in the outer cache, so many that calls cost nothing"""
 FAR = np.uint32(1 << 31)
 """stands for a deviation that no window holds"""
 

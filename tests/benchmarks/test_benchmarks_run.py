@@ -35,3 +35,12 @@ def test_handshake() -> None:
         "from the last conditions future",
         "from the end of finalize",
     ]
+
+
+def test_pedestal() -> None:
+    told = run("pedestal.py", "--small").splitlines()
+    assert told[1].split()[-4:] == ["sort", "alone", "of", "bare"]
+    assert told[2].split()[:2] == ["2", "30720"]
+    assert told[3] == "state of 15360 channels"
+    # A few events of it, then these eightfold, then sixty-four times those.
+    assert [line.split()[0] for line in told[5:]] == ["2", "16", "1024"]
