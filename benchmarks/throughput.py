@@ -155,7 +155,7 @@ def make_field(area: Path, chunks: int, events: int) -> Field:
     job, work = express_job(context, express_products(context))
     if job.leaves != chunks:
         raise RuntimeError(f"{job.leaves} chunks were cut instead of {chunks}")
-    return Field(world, job, work, world.chunks(RUN, context.layout, range(chunks)))
+    return Field(world, job, work, world.chunks(RUN, context.express.layout, range(chunks)))
 
 
 # the bare loop --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from calib.iov import RunLumi
 from pipeline import catalog
-from pipeline.model import Counts, Step
+from pipeline.model import Counts, Step, Stream
 from pipeline.schema import counts, filtered, outputs, products
 
 
@@ -73,9 +73,9 @@ def booked(connection: Connection, job: str) -> bool:
     return connection.execute(sa.select(counts.c.job).where(counts.c.job == job).limit(1)).first() is not None
 
 
-def check_complete(connection: Connection, run: int, job: str) -> None:
-    """Raise Unbalanced, naming the first unit, unless a job has accounted for every event of the run once."""
-    units, events = catalog.units(connection, run)
+def check_complete(connection: Connection, run: int, job: str, stream: Stream = Stream.PHYSICS) -> None:
+    """Raise Unbalanced, naming the first unit, unless a job has accounted for every event of the stream once."""
+    units, events = catalog.units(connection, run, stream)
     read = dict(_sums(connection, job, counts.c.read))
     for unit, promised in zip(units.tolist(), events.tolist(), strict=True):
         if (got := read.pop(unit, 0)) != promised:

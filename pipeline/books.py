@@ -14,6 +14,7 @@ from jobs.lease import check_epoch
 from pipeline import accounting, catalog, journal
 from pipeline.database import Database
 from pipeline.handshake import Manifest
+from pipeline.model import Stream
 
 HOLD = "hold"
 """the record of why an operator holds a run; it holds whatever the settings"""
@@ -40,11 +41,11 @@ class Books:
                 check_epoch(connection, self.epoch)
             yield connection
 
-    def unbalanced(self, run: int, job: Job) -> str:
+    def unbalanced(self, run: int, job: Job, stream: Stream = Stream.PHYSICS) -> str:
         """What is wrong with the accounts of a completed job; empty if every event is accounted for once."""
         with self.database.read() as connection:
             try:
-                accounting.check_complete(connection, run, job.name)
+                accounting.check_complete(connection, run, job.name, stream)
             except accounting.Unbalanced as problem:
                 return str(problem)
         return ""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from calib.iov import RunLumi
-from pipeline.model import BadEvent, Chunk, FileIndex, Piece
+from pipeline.model import BadEvent, Chunk, FileIndex, Piece, Stream
 from pipeline.schema import chunk_pieces, duplicates, files, layouts, pieces
 
 PAGE = 1000
@@ -77,6 +77,12 @@ class Layout:
 
 _CURRENT = files.c.state != FileState.SUPERSEDED
 _COUNTS = pieces.join(files, sa.and_(files.c.id == pieces.c.file_id, files.c.state == FileState.VALID))
+
+
+def _of(run: int, stream: Stream) -> sa.ColumnElement[bool]:
+    return sa.and_(pieces.c.run == run, pieces.c.stream == stream.value)
+
+
 _EVENTS = sa.cast(sa.func.sum(pieces.c.stop - pieces.c.start), sa.BigInteger)
 
 
@@ -163,18 +169,22 @@ def event_bytes(connection: Connection, run: int) -> dict[str, float]:
     return {path: size / entries for path, size, entries in connection.execute(query.distinct())}
 
 
-def units(connection: Connection, run: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The packed units of a run, sorted, and how many distinct events each has."""
-    query = sa.select(pieces.c.unit, _EVENTS).select_from(_COUNTS).where(pieces.c.run == run)
+def units(
+    connection: Connection, run: int, stream: Stream = Stream.PHYSICS
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The packed units that a stream of a run has, sorted, and how many distinct events each has."""
+    query = sa.select(pieces.c.unit, _EVENTS).select_from(_COUNTS).where(_of(run, stream))
     rows = connection.execute(query.group_by(pieces.c.unit).order_by(pieces.c.unit)).all()
     table = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 2)
     return table[:, 0].copy(), table[:, 1].copy()
 
 
-def pieces_of(connection: Connection, run: int, only: Sequence[int] | None = None) -> Iterator[Piece]:
-    """The pieces of a run in the order of their units, read page by page; `only` some packed units."""
+def pieces_of(
+    connection: Connection, run: int, only: Sequence[int] | None = None, stream: Stream = Stream.PHYSICS
+) -> Iterator[Piece]:
+    """The pieces of a stream of a run in the order of their units, read page by page; `only` some packed units."""
     query = sa.select(files.c.path, pieces.c.start, pieces.c.stop, pieces.c.unit).select_from(_COUNTS)
-    query = query.where(pieces.c.run == run).order_by(pieces.c.unit, files.c.path, pieces.c.start)
+    query = query.where(_of(run, stream)).order_by(pieces.c.unit, files.c.path, pieces.c.start)
     pages = [None] if only is None else [list(only[at : at + PAGE]) for at in range(0, len(only), PAGE)]
     for page in pages:
         wanted = query if page is None else query.where(pieces.c.unit.in_(page))
@@ -191,10 +201,11 @@ def duplicates_of(connection: Connection, run: int) -> Iterator[BadEvent]:
         yield BadEvent(*row)
 
 
-def inputs(connection: Connection, run: int) -> str:
-    """The name of what a run consists of: SHA-256 over its pieces, by the content of their files, not by path."""
+def inputs(connection: Connection, run: int, stream: Stream = Stream.PHYSICS) -> str:
+    """The name of what a stream of a run consists of: SHA-256 over its pieces, by the content of their files, not by
+    path."""
     query = sa.select(pieces.c.unit, files.c.checksum, pieces.c.start, pieces.c.stop).select_from(_COUNTS)
-    query = query.where(pieces.c.run == run).order_by(pieces.c.unit, files.c.checksum, pieces.c.start)
+    query = query.where(_of(run, stream)).order_by(pieces.c.unit, files.c.checksum, pieces.c.start)
     digest = hashlib.sha256()
     for unit, checksum, start, stop in connection.execute(query, execution_options={"yield_per": PAGE}):
         digest.update(f"{unit} {checksum} {start} {stop}\n".encode())
@@ -294,7 +305,7 @@ def _insert_content(connection: Connection, index: FileIndex, number: int) -> No
 
 def _rows(index: FileIndex, number: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """The rows of a file's pieces and duplicates, in the order of their keys."""
-    held = [(number, p.start, p.stop, RunLumi.unpack(p.unit).run, p.unit) for p in index.pieces]
+    held = [(number, p.start, p.stop, RunLumi.unpack(p.unit).run, p.unit, index.stream.value) for p in index.pieces]
     left_out = [
         (number, bad.entry, RunLumi.unpack(bad.unit).run, bad.unit, bad.event, bad.reason, bad.first_in)
         for bad in index.duplicates

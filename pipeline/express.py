@@ -19,7 +19,7 @@ from jobs.reduction import Node, Receipt
 from pipeline.booking import task_spec
 from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
-from pipeline.model import Step
+from pipeline.model import Step, Stream
 from pipeline.processing import ChunkWork, Segment, nothing
 
 EVENTS = "events"
@@ -41,19 +41,30 @@ def state_product(kind: str) -> str:
 
 
 @dataclass(frozen=True)
-class RunContext:
-    """All that decides what express makes of one run."""
+class Cut:
+    """The events that a step reads of a run, and how they are cut into chunks."""
 
-    run: int
+    stream: Stream
     inputs: str
-    """lineage of the run's events: files by checksum, entries, units"""
+    """lineage of the events: files by checksum, entries, units"""
     layout: str
-    """name of the way it is cut into chunks"""
+    """name of the way they are cut"""
     leaves: int
     fan_in: int
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """All that decides what is made of one run, but for its conditions."""
+
+    run: int
+    express: Cut
+    """the express stream where the detector has one, else the physics stream, of which `fraction` is taken"""
+    prompt: Cut
     experiment: Experiment
     calibrations: tuple[Calibration, ...]
-    fraction: Fraction
+    fraction: Fraction | None
+    """the share of the events that express takes; None for all, as of an express stream"""
     segments: tuple[Segment, ...]
     """express conditions"""
     conditions_root: str
@@ -82,9 +93,10 @@ def express_ingredients(context: RunContext) -> dict[str, dict[str, Any]]:
         "experiment": experiment.name,
         "version": experiment.versions[Step.EXPRESS],
         "settings": experiment.step_settings(),
-        "fraction": str(context.fraction),
+        "stream": context.express.stream,
+        "fraction": str(context.fraction or 1),
         "conditions": [[segment.since, dict(segment.ids)] for segment in context.segments],
-        "inputs": context.inputs,
+        "inputs": context.express.inputs,
     }
     states = {state_product(c.kind): {"accumulate": c.accumulate_settings()} for c in context.calibrations}
     return {EVENTS: events, **states}
@@ -126,9 +138,9 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         name=name,
         group=express_group(context.run),
         lane=Lane.EXPRESS,
-        leaves=context.leaves,
-        fan_in=context.fan_in,
-        spec=task_spec(context.run, Step.EXPRESS, context.layout),
+        leaves=context.express.leaves,
+        fan_in=context.express.fan_in,
+        spec=task_spec(context.run, Step.EXPRESS, context.express.layout),
         limit_s=context.limit_s,
     )
     return job, work

@@ -85,7 +85,8 @@ def index_file(experiment: Experiment, path: str | Path) -> FileIndex:
         for entry in np.flatnonzero(~first).tolist()
     ]
     held = tuple(_pieces(str(path), units, first))
-    return FileIndex(str(path), before.size, checksum, held, tuple(left_out), entries, before.modified_ns)
+    stream = experiment.stream(Path(path))
+    return FileIndex(str(path), before.size, checksum, held, tuple(left_out), entries, before.modified_ns, stream)
 
 
 def is_sound_again(connection: Connection, path: str, after: float | None = None) -> bool:
@@ -261,7 +262,7 @@ def _pieces_elsewhere(begin: Begin, index: FileIndex) -> dict[str, list[Piece]]:
         by_run.setdefault(RunLumi.unpack(piece.unit).run, set()).add(piece.unit)
     with begin() as connection:
         for run, units in by_run.items():
-            for piece in catalog.pieces_of(connection, run, sorted(units)):
+            for piece in catalog.pieces_of(connection, run, sorted(units), index.stream):
                 if piece.path != index.path:
                     found.setdefault(piece.path, []).append(piece)
     return found

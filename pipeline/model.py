@@ -22,6 +22,13 @@ class Step(StrEnum):
     PROMPT = "prompt"
 
 
+class Stream(StrEnum):
+    """Which of the detector's streams a file is of. Every event is in physics; express has copies of some."""
+
+    PHYSICS = "physics"
+    EXPRESS = "express"
+
+
 class Keys(NamedTuple):
     """Which event each entry of a file is: three int64[n] arrays."""
 
@@ -106,6 +113,7 @@ class FileIndex:
     entries: int = 0
     modified_ns: int = 0
     """time stamp of the file when it was read, nanoseconds since 1970"""
+    stream: Stream = Stream.PHYSICS
 
     @property
     def events(self) -> int:

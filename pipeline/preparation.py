@@ -12,16 +12,13 @@ from calib.gates import Gate, gate_from_settings
 from calib.iov import RunLumi
 from calib.tags import Sync
 from pipeline import catalog, journal
-from pipeline.booking import GONE, UNREADABLE
-from pipeline.catalog import Layout
 from pipeline.chain import Chain, Link
+from pipeline.cutting import cut
 from pipeline.express import RunContext
 from pipeline.handshake import Rules
-from pipeline.ingest import is_sound_again
-from pipeline.model import Step
+from pipeline.model import Step, Stream
 from pipeline.processing import Segment
-from pipeline.settings import Settings, SplittingSection, apply_calibration_settings
-from pipeline.splitting import Limits, split
+from pipeline.settings import Settings, apply_calibration_settings
 from pipeline.way import Stage, Way
 from pipeline.world import World
 
@@ -33,7 +30,8 @@ def prepare(
 
     `environment` is what the workers run on, recorded in every output.
     """
-    ways = [_way(world, run, environment or {}) for run in sorted(runs)]
+    found = [_way(world, run, environment or {}) for run in sorted(runs)]
+    ways = [way for way in found if way is not None]
     return ways, _chains(world, ways)
 
 
@@ -55,72 +53,47 @@ def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
     return tuple(sorted({*made, *world.experiment.needs(Step.PROMPT)}))
 
 
-def _way(world: World, run: int, environment: Mapping[str, str]) -> Way:
+def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
+    """The way of a run; None where only copies of its events are here, in the express stream."""
     settings = world.settings.for_run(run)
     with world.database.begin() as connection:
         units, _ = catalog.units(connection, run)
-        inputs = _inputs(world, connection, run)
-        layout, fan_in = _layout(world, connection, run, inputs, settings.splitting)
+        prompt = cut(world, connection, run, Stream.PHYSICS, settings.splitting)
+        express = cut(world, connection, run, Stream.EXPRESS, settings.splitting)
+        if prompt is None:
+            _no_physics(world, connection, run)
+            return None
         first_seen = _first_seen(world, connection, run)
         segments = _express_conditions(world, connection, run, units.tolist())
-    handshake = settings.handshake
     context = RunContext(
         run=run,
-        inputs=inputs,
-        layout=layout.name,
-        leaves=layout.chunks,
-        fan_in=fan_in,
+        express=express or prompt,
+        prompt=prompt,
         experiment=world.experiment,
         calibrations=calibrations_of(world, settings),
-        fraction=settings.express.fraction,
+        fraction=None if express else settings.express.fraction,
         segments=segments,
         conditions_root=str(world.store.root),
         area=str(world.area),
         environment=environment,
         limit_s=float(parse_timedelta(world.settings.cluster.longest_task)),
     )
+    handshake = settings.handshake
     rules = Rules(handshake.max_carried_runs, handshake.failed)
-    before = world.books.document(run, "status") or {"seconds": {}}
-    spent = {Stage(stage): float(seconds) for stage, seconds in before["seconds"].items()}
     required = required_kinds(world, settings)
-    return Way(context, units, rules, required, first_seen + handshake.deadline_s, seconds=spent)
+    return Way(context, units, rules, required, first_seen + handshake.deadline_s, seconds=_spent(world, run))
 
 
-def _inputs(world: World, connection: Connection, run: int) -> str:
-    """The name of what a run consists of: another one when a file that could not be read is back or was fetched again,
-    so that what it holds is read after all."""
-    key = "files that came back"
-    came_back = int(journal.get_document(connection, run, key) or 0)
-    back = [
-        found
-        for found in journal.list_setbacks(connection, run)
-        if found.run == run
-        and found.kind in (GONE, UNREADABLE)
-        and is_sound_again(connection, found.place, None if found.kind == GONE else found.at)
-    ]
-    if back:
-        came_back += 1
-        journal.set_document(connection, run, key, came_back, world.now())
-    for found in back:
-        journal.resolve_setbacks(connection, found.kind, found.place, world.now(), run)
-    inputs = catalog.inputs(connection, run)
-    return f"{inputs}-{came_back}" if came_back else inputs
+def _no_physics(world: World, connection: Connection, run: int) -> None:
+    reason = "only files of its express stream are here: give those of its physics stream too"
+    status = {"stage": Stage.EXPRESS, "reasons": {"physics": reason}, "wake_at": None, "seconds": {}, "express": ""}
+    journal.set_document(connection, run, world.books.key("status"), status, world.now())
 
 
-def _layout(world: World, connection: Connection, run: int, inputs: str, cut: SplittingSection) -> tuple[Layout, int]:
-    """How a run is cut, and how many chunks a branch joins: as on first sight of its events, whatever is set since.
-
-    The jobs in the ledger have that shape, and no result depends on it.
-    """
-    key = f"fan in/{inputs}"
-    layout = catalog.find_layout(connection, run, inputs)
-    if layout is not None:
-        return layout, int(journal.get_document(connection, run, key))
-    event_bytes = catalog.event_bytes(connection, run)
-    limits = Limits(cut.events, cut.bytes, cut.block_events, cut.units)
-    chunks = split(catalog.pieces_of(connection, run), limits, event_bytes.__getitem__)
-    journal.set_document(connection, run, key, cut.fan_in, world.now())
-    return catalog.save_layout(connection, run, inputs, chunks), cut.fan_in
+def _spent(world: World, run: int) -> dict[Stage, float]:
+    """Wall time that earlier starts have spent on a run."""
+    before = world.books.document(run, "status") or {"seconds": {}}
+    return {Stage(stage): float(seconds) for stage, seconds in before["seconds"].items()}
 
 
 def _first_seen(world: World, connection: Connection, run: int) -> float:

@@ -27,7 +27,7 @@ def prompt_name(context: RunContext, manifest: Manifest, tiers: tuple[str, ...] 
         settings=context.experiment.step_settings(),
         tiers=tiers,
         conditions=manifest.content(),
-        inputs=context.inputs,
+        inputs=context.prompt.inputs,
     )
 
 
@@ -63,9 +63,9 @@ def prompt_job(
         name=name,
         group=prompt_group(context.run),
         lane=Lane.PROMPT,
-        leaves=context.leaves,
-        fan_in=context.fan_in,
-        spec=task_spec(context.run, Step.PROMPT, context.layout),
+        leaves=context.prompt.leaves,
+        fan_in=context.prompt.fan_in,
+        spec=task_spec(context.run, Step.PROMPT, context.prompt.layout),
         limit_s=context.limit_s,
     )
     return job, work

@@ -51,7 +51,8 @@ pieces = Table(
     Column("stop", BigInteger, nullable=False),
     Column("run", BigInteger, nullable=False),
     Column("unit", BigInteger, nullable=False),
-    Index("catalog_pieces_by_unit", "run", "unit"),
+    Column("stream", String, nullable=False),
+    Index("catalog_pieces_by_unit", "run", "stream", "unit"),
 )
 
 duplicates = Table(

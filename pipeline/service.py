@@ -19,6 +19,7 @@ from pipeline.chain import Ask, Chain
 from pipeline.express import (
     EVENTS,
     INGREDIENTS,
+    Cut,
     StateFile,
     express_ingredients,
     express_job,
@@ -148,18 +149,19 @@ class Service:
             self._express_done(way, wanted)
             return
         job, work = express_job(way.context, missing, self._world.probe)
-        self._start(job, work, self._chunks(way), partial(self._express_ran, way, wanted, missing, job), way)
+        chunks = self._chunks(way.run, way.context.express)
+        self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way)
         self._next[job.name] = (self._next[job.name][0], partial(self._express_stops, way, job.group))
         self._enter(way, Stage.EXPRESS)
         self._try_release(way)
 
-    def _chunks(self, way: Way) -> Callable[[range], Sequence[Chunk]]:
-        return partial(self._world.chunks, way.run, way.context.layout)
+    def _chunks(self, run: int, cut: Cut) -> Callable[[range], Sequence[Chunk]]:
+        return partial(self._world.chunks, run, cut.layout)
 
     def _express_ran(
         self, way: Way, wanted: Mapping[str, str], missing: Mapping[str, str], job: Job, root: NodeReceipt
     ) -> None:
-        problem = self._world.books.unbalanced(way.run, job)
+        problem = self._world.books.unbalanced(way.run, job, way.context.express.stream)
         if problem:
             self._express_stops(way, job.group, problem)
             return
@@ -307,7 +309,8 @@ class Service:
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
-        self._start(job, work, self._chunks(way), partial(self._prompt_done, way, job, manifest), way)
+        chunks = self._chunks(way.run, way.context.prompt)
+        self._start(job, work, chunks, partial(self._prompt_done, way, job, manifest), way)
         self._tell(way)
 
     def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from calib.calibration import Calibration
 from calib.payload import Payload
 from jobs.retry import BadData
-from pipeline.model import Columns, EventSource, Keys, Step
+from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
 
 class MissingBranch(BadData):
@@ -116,6 +117,11 @@ class Experiment(ABC):
     @abstractmethod
     def calibrations(self) -> tuple[Calibration, ...]:
         """The calibrations of the experiment, with its default settings."""
+
+    def stream(self, path: Path) -> Stream:
+        """Which stream a file is of, by its name or folder; of an experiment without an express stream all are
+        physics."""
+        return Stream.PHYSICS
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """Kinds of conditions without which a step must not run."""

@@ -12,13 +12,13 @@ from pipeline import accounting
 from pipeline.cli import main
 from pipeline.content import content_hash
 from pipeline.events import read_tier
-from pipeline.model import Counts
+from pipeline.model import Counts, Stream
 from pipeline.settings import settings_from
 from pipeline.tier0 import NoFiles, Tier0
 from pipeline.toml_text import toml_text
 from pipeline.way import Stage
 from pipeline.world import open_world
-from tests.pipeline.tiny import write_file, write_units
+from tests.pipeline.tiny import Tiny, write_file, write_units
 from tests.pipeline.traces import done_again, headers, results, starts_and_commits, work
 
 
@@ -222,3 +222,44 @@ def test_the_same_in_postgresql(house, files, postgres_url):
         tier0._world.database.close()
     assert work(plain) == before
     assert results(plain) == results(here)
+
+
+# an express stream beside the physics stream
+
+
+class Streams(Tiny):
+    """Files in a folder `express` have copies of some events, for express alone."""
+
+    def stream(self, path):
+        return Stream.EXPRESS if path.parent.name == "express" else Stream.PHYSICS
+
+
+def test_express_reads_its_stream_and_prompt_all_events(house, tmp_path):
+    plain = house(express={"fraction": "1/2"})
+    physics = write_file(tmp_path / "physics" / "7.root", 7, lumis=4)
+    express = write_file(tmp_path / "express" / "7.root", 7, lumis=2, mean=2.0)
+    with Tier0(plain, Streams()) as tier0:
+        summary = tier0.run(express, physics, progress=False)
+        [found] = [i for i in tier0.conditions.intervals("offset") if i.iov.since.run]
+    # No copy is taken for a second event, and no share is taken of what was picked already.
+    assert summary.exit_code == 0
+    assert (summary[7].express.read, summary[7].express.filtered.get("not express"), summary[7].duplicates) == (
+        10,
+        None,
+        0,
+    )
+    assert (summary[7].prompt.read, summary[7].units) == (20, 4)
+    assert float(found.payload["mean"]) == pytest.approx(2.0, abs=0.1)
+    assert work(plain) == {"express": 2, "conditions": 1, "prompt": 4}
+
+
+def test_a_run_of_which_only_the_express_stream_is_here_waits_and_says_for_what(house, tmp_path):
+    plain = house()
+    express = write_file(tmp_path / "express" / "7.root", 7, lumis=2)
+    with Tier0(plain, Streams()) as tier0:
+        summary = tier0.run(express, progress=False)
+        assert (summary.exit_code, summary[7].units) == (4, 0)
+        assert "only files of its express stream are here: give those of its physics stream too" in tier0.why(7)
+    physics = write_file(tmp_path / "7.root", 7, lumis=4)
+    with Tier0(plain, Streams()) as tier0:
+        assert tier0.run(express, physics, progress=False).exit_code == 0
