@@ -398,6 +398,12 @@ class TestBias:
         assert abs(float(payload["noise"].mean()) - 0.8) < 4 * error
         assert error < 0.001 < np.hypot(0.8, 12**-0.5) - 0.8
 
+    def test_the_root_of_few_entries_is_put_right(self) -> None:
+        truth, reference = detector(dead=np.zeros(0, np.int64), hot=np.zeros(0, np.int64), occupancy=0.0)
+        off, error = self.noise(Run.take(truth, reference, events=12, min_entries=10).payload)
+        # Of 12 entries the root of the variance is 2.3 % short.
+        assert abs(off) < 4 * error < 0.01
+
     def test_references_of_one_fraction_make_the_noise_too_large_by_as_much_as_is_said(self) -> None:
         truth, _ = plain()
         run = Run.take(truth, nominal(512, np.rint(truth.pedestal), NOISE), events=3000)
