@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,15 +62,8 @@ class Extent:
 
     def where(self, keep: NDArray[np.bool_]) -> Extent:
         """The clusters of the mask."""
-        return Extent(
-            self.row[keep],
-            self.low[:, keep],
-            self.high[:, keep],
-            self.mean[:, keep],
-            self.ends[:, :, keep],
-            self.charge[keep],
-            self.size[keep],
-        )
+        place = np.flatnonzero(keep)
+        return Extent(**{part.name: np.take(getattr(self, part.name), place, axis=-1) for part in fields(Extent)})
 
 
 def cluster_columns(counts: Ints, geometry: Geometry, extent: Extent, flags: NDArray[np.uint8]) -> Collection:

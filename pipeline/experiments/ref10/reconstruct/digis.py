@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import awkward as ak
@@ -13,6 +15,7 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.constants import PIXEL_SATURATION, STRIP_LARGEST
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.reconstruct.channel_keys import COLUMN_SHIFT, ROW_MASK, channel_keys, module_keys
+from pipeline.experiments.ref10.reconstruct.channels import module_rows
 from pipeline.experiments.ref10.reconstruct.flags import EventFlag
 from pipeline.model import Columns
 
@@ -20,6 +23,8 @@ Mask = NDArray[np.bool_]
 
 DIGIS = ("digi_module", "digi_chan", "digi_adc")
 NZS = ("nzs_module", "nzs_adc")
+READS = (*DIGIS, *NZS)
+"""columns of RAW that are needed"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,49 +60,74 @@ class Tally:
             self.note(EventFlag.BAD_NZS, events)
 
 
-def lengths(column: Any) -> NDArray[np.int64]:
-    """How many values a jagged column has in each event, int64[n]."""
-    return np.asarray(ak.num(column), np.int64)
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """The columns of RAW, flat: `counts[name]` int64[n] values of each event, `flat[name]` those of all in line."""
+
+    counts: Mapping[str, NDArray[np.int64]]
+    flat: Mapping[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, events: Columns) -> Raw:
+        """Of jagged columns. Raises KeyError for one that is missing."""
+        return cls(
+            {name: np.asarray(ak.num(events[name]), np.int64) for name in READS},
+            {name: np.asarray(ak.flatten(events[name])) for name in READS},
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts[READS[0]])
+
+    @property
+    def channels(self) -> NDArray[np.int64]:
+        """How many channels were read out in each event, with zero suppression or without."""
+        return self.counts["digi_module"] + self.counts["nzs_adc"]
+
+    def values(self, name: str, keep: Mask) -> NDArray[Any]:
+        """Those of a column in the events of the mask."""
+        return self.flat[name] if keep.all() else self.flat[name][np.repeat(keep, self.counts[name])]
+
+    def parts(self, channels: int) -> Iterator[Raw]:
+        """The events in turn, so many at a time that they have about `channels` channels, and one at least."""
+        read = self.channels
+        group = (np.cumsum(read) - read) // channels
+        bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(self)]
+        starts = {name: np.append(0, np.cumsum(counts)) for name, counts in self.counts.items()}
+        for start, stop in pairwise(bounds):
+            yield Raw(
+                {name: counts[start:stop] for name, counts in self.counts.items()},
+                {name: values[starts[name][start] : starts[name][stop]] for name, values in self.flat.items()},
+            )
 
 
-def flat(column: Any, keep: Mask) -> NDArray[Any]:
-    """The values of a jagged column in the events of the mask, in line."""
-    return np.asarray(ak.flatten(column if keep.all() else column[keep]))
-
-
-def channels_read(events: Columns) -> NDArray[np.int64]:
-    """How many channels were read out in each event, with zero suppression or without."""
-    return lengths(events["digi_module"]) + lengths(events["nzs_adc"])
-
-
-def sound_digis(events: Columns, geometry: Geometry, keep: Mask, tally: Tally) -> Collection:
+def sound_digis(raw: Raw, geometry: Geometry, keep: Mask, tally: Tally) -> Collection:
     """The digis of the events kept: `row` of the module in the geometry, `channel`, `adc`; sorted, no channel twice.
 
     Left out and counted: those of a module, channel or count that cannot be, all of an event whose columns do not fit
     together, and a channel of an event that was there before (the first one counts).
     """
-    digis = _read(events, keep, tally)
+    digis = _read(raw, keep, tally)
     event, channel, adc = digis.event, digis.flat["digi_chan"], digis.flat["digi_adc"]
-    row = geometry.index(digis.flat["digi_module"])
+    row = module_rows(geometry, digis.flat["digi_module"])
     sound = _possible(geometry, row, channel, adc)
-    found = Collection(digis.counts, {"row": row.astype(np.int32), "channel": channel, "adc": adc})
+    found = Collection(digis.counts, {"row": row, "channel": channel, "adc": adc})
     if not sound.all():
         tally.count_digis(event[~sound])
         found, event = found.where(sound), event[sound]
     return _in_order(found, event, geometry, tally)
 
 
-def _read(events: Columns, keep: Mask, tally: Tally) -> Collection:
-    counts = [lengths(events[name]) for name in DIGIS]
+def _read(raw: Raw, keep: Mask, tally: Tally) -> Collection:
+    counts = [raw.counts[name] for name in DIGIS]
     fits = (counts[0] == counts[1]) & (counts[0] == counts[2])
     longest = np.maximum(np.maximum(counts[0], counts[1]), counts[2])
     torn = np.flatnonzero(keep & ~fits)
     tally.count_digis(np.repeat(torn, longest[torn]))
     keep = keep & fits
-    return Collection(np.where(keep, counts[0], 0), {name: flat(events[name], keep) for name in DIGIS})
+    return Collection(np.where(keep, counts[0], 0), {name: raw.values(name, keep) for name in DIGIS})
 
 
-def _possible(geometry: Geometry, row: NDArray[np.int64], channel: NDArray[Any], adc: NDArray[Any]) -> Mask:
+def _possible(geometry: Geometry, row: NDArray[np.int32], channel: NDArray[Any], adc: NDArray[Any]) -> Mask:
     """Which digis can be. A pixel that is read out has at least one count; row -1 reads the last module, and fails."""
     possible: Mask = row >= 0
     possible &= (channel & ROW_MASK) < geometry.rows.astype(np.uint32)[row]

@@ -14,9 +14,8 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.constants import STRIP_LARGEST
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIP, CHIPS, STRIPS
-from pipeline.experiments.ref10.reconstruct.channels import StripChannels
-from pipeline.experiments.ref10.reconstruct.digis import NZS, Mask, Tally, flat, lengths
-from pipeline.model import Columns
+from pipeline.experiments.ref10.reconstruct.channels import StripChannels, module_rows
+from pipeline.experiments.ref10.reconstruct.digis import NZS, Mask, Raw, Tally
 
 Float32 = NDArray[np.float32]
 
@@ -25,20 +24,20 @@ SIGNAL = np.float32(3.0)
 """above the median by so many times the noise of its chip, a strip has signal"""
 
 
-def sound_blocks(events: Columns, geometry: Geometry, keep: Mask, tally: Tally) -> Collection:
+def sound_blocks(raw: Raw, geometry: Geometry, keep: Mask, tally: Tally) -> Collection:
     """The blocks of the events kept: `row` of the module in the geometry, `adc` [blocks, 768].
 
     Left out and counted: those of unknown or of pixel modules, with counts above 10 bits, or of a module that was there
     before in the event; and all of an event whose counts are not 768 for each module.
     """
-    modules, values = (lengths(events[name]) for name in NZS)
+    modules, values = (raw.counts[name] for name in NZS)
     torn = np.flatnonzero(keep & (values != modules * STRIPS))
     tally.count_nzs(np.repeat(torn, np.maximum(modules, -(-values // STRIPS))[torn]))
     keep = keep & (values == modules * STRIPS)
-    module, adc = (flat(events[name], keep) for name in NZS)
+    module, adc = (raw.values(name, keep) for name in NZS)
     blocks = Collection(np.where(keep, modules, 0), {"adc": adc.reshape(-1, STRIPS)})
-    row = geometry.index(module)
-    blocks = blocks.adding(row=row.astype(np.int32))
+    row = module_rows(geometry, module)
+    blocks = blocks.adding(row=row)
     sound = (row >= 0) & ~geometry.pixel[row] & (blocks.flat["adc"].max(axis=1, initial=0) <= STRIP_LARGEST)
     sound &= _first_of_its_kind(blocks.event, row, len(geometry))
     if not sound.all():
@@ -47,7 +46,7 @@ def sound_blocks(events: Columns, geometry: Geometry, keep: Mask, tally: Tally) 
     return blocks
 
 
-def _first_of_its_kind(event: NDArray[np.intp], row: NDArray[np.int64], modules: int) -> Mask:
+def _first_of_its_kind(event: NDArray[np.intp], row: NDArray[np.int32], modules: int) -> Mask:
     first = np.zeros(len(row), bool)
     first[np.unique(event * (modules + 1) + row, return_index=True)[1]] = True
     return first

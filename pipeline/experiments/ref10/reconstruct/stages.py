@@ -11,9 +11,8 @@ are read back and these done again (`restart`, `again`); the result is the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,11 @@ from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.reconstruct import cluster_columns, pixel_clusters, placed, positions, strip_clusters
 from pipeline.experiments.ref10.reconstruct import unpack as unpacking
-from pipeline.experiments.ref10.reconstruct.digis import Tally, channels_read
+from pipeline.experiments.ref10.reconstruct.digis import READS, Raw, Tally
 from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Thresholds
 from pipeline.model import Columns
+
+__all__ = ["READS", "USES", "Reconstructed", "again", "clustered", "reconstruct", "restart"]
 
 UNPACK, CLUSTERS, POSITIONS, PLACED = "unpack", "clusters", "positions", "placed"
 
@@ -36,14 +37,12 @@ USES: Mapping[str, tuple[str, ...]] = {
 }
 """the kinds of conditions that each stage uses, in the order of the stages"""
 
-READS = unpacking.READS
-"""columns of RAW that are needed"""
 CLUSTER = "Cluster"
 STORED = cluster_columns.MADE
 """columns of clusters, `Cluster_<name>`, from which the stages after `clusters` can be done"""
 
-BLOCK = 100_000
-"""channels worked on at a time: what is in between then stays in the cache, and memory is bounded"""
+BLOCK = 200_000
+"""channels worked on at a time, 350 bytes for each at the most: memory is bounded, and what is in between stays near"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +61,7 @@ class Reconstructed:
 def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Reconstructed:
     """All stages, from RAW. Raises ValueError for conditions that do not fit together."""
     parts, tallies = [], []
-    for some in blocks(events):
+    for some in Raw.of(events).parts(BLOCK):
         hits = unpacking.unpack(some, conditions, thresholds)
         tallies.append(hits.tally)
         parts.append(clustered(hits, conditions, thresholds))
@@ -92,15 +91,6 @@ def again(columns: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]
     clusters = Collection.read(columns, CLUSTER, STORED)
     found = placed.placed(positions.positions(clusters, conditions), conditions)
     return {**columns, **found.columns(CLUSTER)}
-
-
-def blocks(events: Columns, channels: int = BLOCK) -> Iterator[Columns]:
-    """The events in turn, so many at a time that they have about `channels` channels read out, and one at least."""
-    read = channels_read(events)
-    group = (np.cumsum(read) - read) // channels
-    bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(read)]
-    for start, stop in pairwise(bounds):
-        yield {name: events[name][start:stop] for name in READS}
 
 
 def _merged(pixels: Collection, strips: Collection) -> Collection:

@@ -34,11 +34,9 @@ from pipeline.experiments.ref10.reconstruct.channels import (
     strip_channels,
 )
 from pipeline.experiments.ref10.reconstruct.digis import (
-    DIGIS,
-    NZS,
     Mask,
+    Raw,
     Tally,
-    channels_read,
     sound_digis,
 )
 from pipeline.experiments.ref10.reconstruct.flags import EventFlag
@@ -47,7 +45,6 @@ from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Threshold
 from pipeline.model import Columns
 
 USES = tuple(dict.fromkeys((*STRIP_KINDS, *PIXEL_KINDS)))
-READS = (*DIGIS, *NZS)
 
 SATURATION_MARGIN = 8
 """counts below saturation from which a strip counts as saturated: the common mode (2 counts wide) is taken out after"""
@@ -66,7 +63,7 @@ class Hits:
     tally: Tally
 
 
-def unpack(events: Columns, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Hits:
+def unpack(events: Columns | Raw, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Hits:
     """The hits of RAW events: pixels that were read out, and strips above `thresholds.channel`; none masked.
 
     What is weaker neither starts nor joins a cluster. Events with too many digis have no hits, and like all that is
@@ -74,11 +71,12 @@ def unpack(events: Columns, conditions: Mapping[str, Payload], thresholds: Thres
     """
     geometry = geometry_of(conditions[GEOMETRY])
     check_room(geometry)
-    tally = Tally.of(len(events["digi_module"]))
-    keep = channels_read(events) <= thresholds.digis
+    raw = events if isinstance(events, Raw) else Raw.of(events)
+    tally = Tally.of(len(raw))
+    keep = raw.channels <= thresholds.digis
     tally.note(EventFlag.TOO_MANY_DIGIS, ~keep)
-    digis = sound_digis(events, geometry, keep, tally)
-    blocks = sound_blocks(events, geometry, keep, tally)
+    digis = sound_digis(raw, geometry, keep, tally)
+    blocks = sound_blocks(raw, geometry, keep, tally)
     if len(blocks.flat["row"]):
         digis = _without(digis, blocks, geometry, tally)
     pixel = geometry.pixel[digis.flat["row"]]

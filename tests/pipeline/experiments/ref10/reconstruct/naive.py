@@ -268,33 +268,39 @@ class Naive:
         is_pixel, thickness = bool(self.geometry.pixel[place]), float(self.geometry.thickness[place])
         measured = positions.PIXEL_U if is_pixel else positions.THIN if thickness < 0.04 else positions.THICK
         pitch = float(self.geometry.pitch_u[place])
-        line, u_error = self._estimate(cluster, "u", "row", measured)
+        line, u_error = self._estimate(cluster, "u", int(self.geometry.rows[place]), measured)
         drift = thickness / 2 * float(self.conditions["lorentz_angle"]["tan"][self.geometry.layer[place] - 1])
         u = (line - (int(self.geometry.rows[place]) - 1) / 2) * pitch - drift
         pitch_v = float(self.geometry.pitch_v[place])
         v, v_error = 0.0, 1 / math.sqrt(12)
         if is_pixel:
-            line, v_error = self._estimate(cluster, "v", "column", positions.PIXEL_V)
-            v = (line - (int(self.geometry.columns[place]) - 1) / 2) * pitch_v
+            columns = int(self.geometry.columns[place])
+            line, v_error = self._estimate(cluster, "v", columns, positions.PIXEL_V)
+            v = (line - (columns - 1) / 2) * pitch_v
         where = self.frames
         x, y, z = where.centre[place] + u * where.u[place] + v * where.v[place]
         return {"u": u, "v": v, "u_error": u_error * pitch, "v_error": v_error * pitch_v, "x": x, "y": y, "z": z}
 
     @staticmethod
-    def _estimate(cluster: dict[str, Any], axis: str, name: str, measured: int) -> tuple[float, float]:
+    def _estimate(cluster: dict[str, Any], axis: str, channels: int, measured: int) -> tuple[float, float]:
         size, flags = cluster[f"size_{axis}"], cluster["flags"]
-        middle = cluster[f"first_{name}"] + (size - 1) / 2
-        if size == 1:
-            line = middle
-        elif size == 2:
-            line = middle + cluster[f"skew_{axis}"] / 2 * positions.WIDTH_OF_TWO[measured]
-        elif size == 3:
-            line = cluster[name]
+        name = "row" if axis == "u" else "column"
+        first = cluster[f"first_{name}"]
+        if size == 2:
+            line = first + 0.5 + cluster[f"skew_{axis}"] / 2 * positions.WIDTH_OF_TWO[measured]
+        elif size > 4 or flags & ClusterFlag.BRIDGED:
+            line = first + (size - 1 + cluster[f"skew_{axis}"]) / 2
         else:
-            line = middle + cluster[f"skew_{axis}"] / 2
-        error = positions.SPREAD[measured][min(size, 6) - 1]
-        if flags & (ClusterFlag.SATURATED | ClusterFlag.EDGE | ClusterFlag.NEAR_MASKED | ClusterFlag.BRIDGED):
-            error = max(error, 1 / math.sqrt(12))
-        if flags & ClusterFlag.LARGE:
-            error = size / math.sqrt(12)
-        return line, error
+            line = cluster[name]
+        errors = [positions.SPREAD[measured][min(size, 6) - 1]]
+        if flags & ClusterFlag.SATURATED:
+            errors.append(0.13)
+        if flags & ClusterFlag.BRIDGED:
+            errors.append(0.15)
+        if flags & ClusterFlag.NEAR_MASKED:
+            errors.append(0.5 if size == 1 else 0.3)
+        if flags & ClusterFlag.EDGE:
+            errors.append(0.3)
+        if first == 0 or first + size == channels:
+            errors.append(0.5 + 0.1 * (size - 1))
+        return line, size / math.sqrt(12) if flags & ClusterFlag.LARGE else max(errors)

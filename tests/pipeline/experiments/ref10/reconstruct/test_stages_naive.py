@@ -21,7 +21,7 @@ LIMITS = st.sampled_from([Thresholds(), Thresholds(digis=20, large_strips=3, lar
 
 
 @given(chunks, LIMITS)
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_hits_are_the_naive_ones(chunk, limits):
     found = unpack(raw_columns(chunk), CONDITIONS, limits)
     seen = [Naive(CONDITIONS, limits).unpack(event) for event in chunk]
@@ -40,7 +40,7 @@ def test_hits_are_the_naive_ones(chunk, limits):
 
 
 @given(chunks, LIMITS)
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_clusters_are_the_naive_ones_and_lie_where_those_do(chunk, limits):
     naive = Naive(CONDITIONS, limits)
     wanted = [naive.clusters(naive.unpack(event)) for event in chunk]
