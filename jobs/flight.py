@@ -53,7 +53,7 @@ class Turn:
     launches: list[tuple[Active, Launch, dict[int, Any]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.commits or self.failed or self.launches)
+        return bool(self.commits or self.failed or self.ended or self.launches)
 
 
 def items_of(active: Active, launch: Launch) -> dict[int, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.reduction import NOTHING, Aside, Join, Node, Partial, Tree
-from jobs.retry import Again, Failure, Limits, SetAside, Stop, alike, verdicts
+from jobs.retry import Again, Cause, Failure, GiveUp, Limits, SetAside, Stop, Verdict, alike, verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,12 @@ class Past:
 
     tallies: Mapping[Node, int] = field(default_factory=dict)
     """number of committed children of every upper node that is not committed but has some"""
+    partials: Mapping[Node, Partial] = field(default_factory=dict)
+    """what is done of branches that are not committed"""
     losses: Mapping[Node, Sequence[Failure]] = field(default_factory=dict)
-    """losses and timeouts of nodes that are not committed"""
+    """losses of nodes that are not committed"""
+    good: bool = False
+    """whether a leaf has succeeded"""
     attempts: int = 0
     """the last number given to an attempt under this epoch: none is given twice"""
 
@@ -59,6 +63,7 @@ class Past:
 class Frontier:
     """The open edge of one job. Holds no more than what is in flight or in trouble, however many leaves there are.
 
+    A node of which something is given up is not committed, and so nothing above it; all the rest of the job goes on.
     `branches` gives the indexes of the branches not committed, in order.
     """
 
@@ -71,10 +76,14 @@ class Frontier:
         self._delayed: list[tuple[float, Node]] = []
         self._parked: deque[Node] = deque()
         self._flying = 0
-        self._troubles = {node: _Trouble(tuple(losses)) for node, losses in past.losses.items()}
+        self._troubles = {
+            node: _Trouble(tuple(past.losses.get(node, ())), past.partials.get(node, NOTHING))
+            for node in {*past.losses, *past.partials}
+        }
         self._tallies: dict[Node, int] = {}
-        self._aside: dict[int, Failure] = {}
-        self._good = bool(past.tallies)
+        self._hopeless: dict[int, Failure] = {}
+        self._good = past.good or any(map(_has_good, past.partials.values()))
+        self._given_up, self._why = 0, ""
         self._head: Launch | None = None
         for node, count in sorted(past.tallies.items()):
             self._tally(node, count)
@@ -108,11 +117,10 @@ class Frontier:
     def fail(self, launch: Launch, result: Partial, now: float) -> Stop | None:
         """Take in that a launch ended without its node being complete; a Stop ends the job."""
         self._flying -= 1
-        old = self._troubles.get(launch.node, _Trouble())
+        old = self._troubles.pop(launch.node, _Trouble())
         prior = replace(result, failures=()) if result.done else launch.prior
         trouble = _Trouble((*old.history, *result.failures), prior, old.attempts + 1)
-        self._troubles[launch.node] = trouble
-        self._good = self._good or len(prior.done) > len(prior.aside)
+        self._good = self._good or _has_good(prior)
         found = verdicts(trouble.history, self._limits)
         pause = 0.0
         for failure in result.failures:
@@ -121,18 +129,22 @@ class Frontier:
                 return verdict
             if isinstance(verdict, Again):
                 pause = max(pause, verdict.after)
-            elif failure.leaf is None or failure.leaf in launch.absent:
-                what = "a merge" if failure.leaf is None else f"what should stand for leaf {failure.leaf}"
-                return Stop(f"{what} cannot be done: {verdict.reason}")
-            elif not self._good:
-                self._aside[failure.leaf] = failure
-        left = [leaf for leaf in self._leaves(launch.node) if leaf not in prior.done]
-        if left and not self._good and all(isinstance(found.get(leaf), SetAside) for leaf in left):
-            # Committed, they would be bad for ever; if the others fail alike, it is the code that must be mended.
-            self._parked.append(launch.node)
+            elif failure.leaf is not None and not self._good:
+                self._hopeless[failure.leaf] = failure
+        if why := self._why_not(launch, result, found, prior):
+            self._give_up(why)
         else:
+            self._troubles[launch.node] = trouble
             heapq.heappush(self._delayed, (now + pause, launch.node))
-        return None if self._good else alike(self._aside, self._limits)
+        stop = None if self._good else alike(self._hopeless, self._limits)
+        return stop or self.end(now)
+
+    def end(self, now: float) -> Stop | None:
+        """Say why the job ends, once something of it is given up and nothing else of it can run."""
+        if self._flying or self._delayed or self.peek(now) is not None or not self._given_up:
+            return None
+        others = f" (and {self._given_up - 1} more)" if self._given_up > 1 else ""
+        return Stop(f"{self._why}{others}; the next start tries again what is left")
 
     def join(self, launch: Launch) -> Join:
         """Give what the merge of a branch must know."""
@@ -148,13 +160,54 @@ class Frontier:
     def _pop(self, now: float) -> Node | None:
         if self._ready:
             return self._ready.popleft()
+        while (node := self._next(now)) is not None:
+            if self._good or not self._aside(node):
+                return node
+            # Committed, its leaves would be bad for ever; if the others fail too, it is the code that must be mended.
+            self._parked.append(node)
+        while self._parked and (self._good or not (self._flying or self._delayed)):
+            node = self._parked.popleft()
+            killers = [leaf for leaf, failure in self._aside(node).items() if failure.cause is Cause.LOST]
+            if self._good or not killers:
+                return node
+            self._give_up(f"no leaf has succeeded, and of leaf {killers[0]} the worker died each time it ran alone")
+        return None
+
+    def _next(self, now: float) -> Node | None:
         if self._delayed and self._delayed[0][0] <= now:
             return heapq.heappop(self._delayed)[1]
         index = next(self._branches, None)
-        if index is not None:
-            return Node(self._job, 1, index)
-        nothing_else = not (self._flying or self._delayed)
-        return self._parked.popleft() if self._parked and (self._good or nothing_else) else None
+        return None if index is None else Node(self._job, 1, index)
+
+    def _aside(self, node: Node) -> dict[int, Failure]:
+        """The last failure of every leaf that is left of a branch, if all of them are set aside."""
+        trouble = self._troubles.get(node)
+        left = [leaf for leaf in self._leaves(node) if trouble and leaf not in trouble.prior.done]
+        if trouble is None or not left:
+            return {}
+        found = verdicts(trouble.history, self._limits)
+        last = {failure.leaf: failure for failure in trouble.history}
+        return {leaf: last[leaf] for leaf in left} if all(isinstance(found.get(x), SetAside) for x in left) else {}
+
+    def _why_not(
+        self, launch: Launch, result: Partial, found: Mapping[int | None, Verdict], prior: Partial
+    ) -> str | None:
+        """Why a node cannot be completed in this start; None while something of it is still to be tried."""
+        for failure in result.failures:
+            verdict = found[failure.leaf]
+            if isinstance(verdict, SetAside | GiveUp) and (failure.leaf is None or failure.leaf in launch.absent):
+                what = "a merge" if failure.leaf is None else f"what should stand for leaf {failure.leaf}"
+                return f"{what} cannot be done: {verdict.reason}"
+        left = {leaf: found.get(leaf) for leaf in self._leaves(launch.node) if leaf not in prior.done}
+        given_up = [(leaf, verdict.reason) for leaf, verdict in left.items() if isinstance(verdict, GiveUp)]
+        if given_up and all(isinstance(verdict, GiveUp | SetAside) for verdict in left.values()):
+            leaf, reason = given_up[0]
+            return reason if self._tree.leaves == 1 else f"leaf {leaf} cannot be done: {reason}"
+        return None
+
+    def _give_up(self, why: str) -> None:
+        self._why = self._why or why
+        self._given_up += 1
 
     def _leaves(self, node: Node) -> tuple[int, ...]:
         return tuple(self._tree.children(node)) if node.level == 1 else ()
@@ -164,8 +217,10 @@ class Frontier:
         leaves = self._leaves(node)
         if trouble is None:
             return Launch(node, self._first_attempt, leaves)
-        left = tuple(leaf for leaf in leaves if leaf not in trouble.prior.done)
         found = verdicts(trouble.history, self._limits)
+        left = tuple(
+            leaf for leaf in leaves if leaf not in trouble.prior.done and not isinstance(found.get(leaf), GiveUp)
+        )
         alone = {leaf for leaf, verdict in found.items() if isinstance(verdict, Again) and verdict.alone}
         suspects = [leaf for leaf in left if leaf in alone]
         run = (suspects[0],) if suspects else left
@@ -177,3 +232,7 @@ class Frontier:
         }
         lonely = bool(suspects) or None in alone
         return Launch(node, self._first_attempt + trouble.attempts, run, absent, trouble.prior, lonely)
+
+
+def _has_good(partial: Partial) -> bool:
+    return len(partial.done) > len(partial.aside)

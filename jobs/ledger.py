@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, and_, delete, exists, func, insert, or_, select, update
 
 from jobs.frontier import Launch, Past
 from jobs.job import Job, Lane
 from jobs.lease import SecondDriver, StaleEpoch, check_epoch, drop_lease, renew_lease, take_lease
-from jobs.reduction import FileRecord, Node, NodeReceipt
+from jobs.reduction import FileRecord, Node, NodeReceipt, Partial
 from jobs.retry import Cause, Failure
-from jobs.tables import failures, insert_new, jobs, ledger_metadata, nodes, set_aside, starts
+from jobs.tables import failures, insert_new, jobs, ledger_metadata, nodes, partials, set_aside, starts
 
 __all__ = [
     "Job",
@@ -80,8 +80,8 @@ class Ledger:
     def mark(self, name: str, state: JobState, reason: str = "") -> None:
         """Write down how far a job is."""
         self._fence()
-        ended = None if state is JobState.OPEN else self._clock()
-        values = {"state": state, "reason": reason, "ended_at": ended}
+        values: dict[str, Any] = {"state": state, "reason": reason}
+        values |= {"ended_at": self._clock()} if state in (JobState.DONE, JobState.FAILED) else {}
         self._connection.execute(update(jobs).where(jobs.c.name == name).values(values))
 
     # what happened
@@ -106,14 +106,15 @@ class Ledger:
         row = {"epoch": self._epoch, "attempt": attempt, "receipt": receipt.to_json(), "committed_at": now}
         if not insert_new(self._connection, nodes, self._key(node) | row):
             return False
+        self._connection.execute(delete(partials).where(_is(partials, node)))
         for aside in receipt.aside:
             words = {"cause": aside.cause, "reason": aside.reason, "traceback": aside.traceback}
             row = {"job": node.job, "leaf": aside.leaf, **words, "set_aside_at": now}
             self._connection.execute(insert(set_aside).values(row))
         return True
 
-    def failed(self, launch: Launch, failed: Sequence[Failure]) -> None:
-        """Write down what failed in an attempt."""
+    def failed(self, launch: Launch, result: Partial) -> None:
+        """Write down what failed in an attempt, and what of the branch is done all the same."""
         self._fence()
         now = self._clock()
         rows = [
@@ -121,10 +122,13 @@ class Ledger:
             | {"epoch": self._epoch, "attempt": launch.attempt, "leaf": failure.leaf, "cause": failure.cause}
             | {"message": failure.message, "traceback": failure.traceback, "alone": failure.alone}
             | {"seen": failure.seen, "failed_at": now}
-            for failure in failed
+            for failure in result.failures
         ]
         if rows:
             self._connection.execute(insert(failures), rows)
+        if len(result.done) > len(launch.prior.done):
+            self._connection.execute(delete(partials).where(_is(partials, launch.node)))
+            self._connection.execute(insert(partials).values(self._key(launch.node) | {"content": result.to_json()}))
 
     # what is open
 
@@ -138,7 +142,18 @@ class Ledger:
         """Give what a new start of a job must know beside its open branches."""
         mine = (starts.c.job == job.name) & (starts.c.epoch == self._epoch)
         last = self._connection.scalar(select(func.max(starts.c.attempt)).where(mine))
-        return Past(self._tallies(job), self._losses(job), int(last or 0))
+        kept = self._connection.execute(select(partials).where(partials.c.job == job.name))
+        done = {Node(row.job, row.level, row.place): Partial.from_json(row.content) for row in kept}
+        return Past(self._tallies(job), done, self._losses(job), self._has_good(job), int(last or 0))
+
+    def _has_good(self, job: Job) -> bool:
+        """Whether a committed branch has a leaf that is not set aside."""
+        branches = (nodes.c.job == job.name) & (nodes.c.level == 1)
+        query = select(func.count(), func.max(nodes.c.place)).where(branches)
+        count, last = self._connection.execute(query).one()
+        lacking = job.tree.width(1) * job.fan_in - job.leaves if last == job.tree.width(1) - 1 else 0
+        aside = select(func.count()).select_from(set_aside).where(set_aside.c.job == job.name)
+        return int(count) * job.fan_in - lacking > int(self._connection.scalar(aside) or 0)
 
     def _tallies(self, job: Job) -> dict[Node, int]:
         parent = nodes.alias()
@@ -153,12 +168,13 @@ class Ledger:
         return {Node(job.name, int(level) + 1, int(index)): int(count) for level, index, count in rows}
 
     def _losses(self, job: Job) -> dict[Node, list[Failure]]:
-        # A restart does not make them innocent.
-        grave = failures.c.cause.in_([Cause.LOST, Cause.TIMEOUT])
+        # A restart does not make them innocent; a job that failed is tried again as if nothing had happened.
         committed = exists().where(*(nodes.c[key] == failures.c[key] for key in ("job", "level", "place")))
-        query = select(failures).where(failures.c.job == job.name, grave, ~committed).order_by(failures.c.id)
+        since = or_(jobs.c.ended_at.is_(None), failures.c.failed_at > jobs.c.ended_at)
+        lost = (failures.c.job == job.name) & (failures.c.cause == Cause.LOST)
+        query = select(failures).join(jobs, jobs.c.name == failures.c.job).where(lost, since, ~committed)
         found: dict[Node, list[Failure]] = {}
-        for row in self._connection.execute(query):
+        for row in self._connection.execute(query.order_by(failures.c.id)):
             found.setdefault(Node(row.job, row.level, row.place), []).append(failure_of(row))
         return found
 
@@ -174,12 +190,16 @@ class Ledger:
         return self.committed(job.name, job.tree.depth, range(1)).get(0)
 
     def files(self, groups: Sequence[str]) -> Iterator[FileRecord]:
-        """Give every file that a committed node of these task groups holds: states, and what leaves wrote."""
-        query = select(nodes.c.receipt).join(jobs, jobs.c.name == nodes.c.job).where(jobs.c.task_group.in_(groups))
+        """Give every file that counts of these task groups: of committed nodes, and of what is done of open ones."""
+        mine = jobs.c.task_group.in_(groups)
+        query = select(nodes.c.receipt).join(jobs, jobs.c.name == nodes.c.job).where(mine)
         for text in self._connection.scalars(query.execution_options(yield_per=_PAGE)):
             receipt = NodeReceipt.from_json(text)
             for part in (*receipt.leaves, receipt.state):
                 yield from part.files
+        query = select(partials.c.content).join(jobs, jobs.c.name == partials.c.job).where(mine)
+        for text in self._connection.scalars(query):
+            yield from Partial.from_json(text).files
 
     def _fence(self) -> None:
         # Once is enough: the row stays locked until the transaction ends.
@@ -193,6 +213,10 @@ class Ledger:
 
 def _among(job: str, level: int, places: range) -> Any:
     return and_(nodes.c.job == job, nodes.c.level == level, nodes.c.place.between(places.start, places.stop - 1))
+
+
+def _is(table: Table, node: Node) -> Any:
+    return and_(table.c.job == node.job, table.c.level == node.level, table.c.place == node.index)
 
 
 def _job_row(job: Job) -> dict[str, Any]:

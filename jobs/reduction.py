@@ -132,12 +132,15 @@ class NodeReceipt:
     def from_json(cls, text: str) -> NodeReceipt:
         """Read what `to_json` gave."""
         raw = json.loads(text)
-        aside = tuple(Aside(**{**entry, "cause": Cause(entry["cause"])}) for entry in raw["aside"])
-        return cls(tuple(map(_receipt, raw["leaves"])), _receipt(raw["state"]), aside, raw["seconds"])
+        return cls(tuple(map(_receipt, raw["leaves"])), _receipt(raw["state"]), _asides(raw["aside"]), raw["seconds"])
 
 
 def _receipt(raw: Mapping[str, Any]) -> Receipt:
     return Receipt(tuple(FileRecord(**entry) for entry in raw["files"]), raw["note"])
+
+
+def _asides(raw: Sequence[Mapping[str, Any]]) -> tuple[Aside, ...]:
+    return tuple(Aside(**{**entry, "cause": Cause(entry["cause"])}) for entry in raw)
 
 
 class Work(Protocol):
@@ -172,6 +175,24 @@ class Partial:
     aside: tuple[Aside, ...] = ()
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def files(self) -> Iterator[FileRecord]:
+        """Every file of what is done."""
+        for part in (*self.done.values(), *([self.state] if self.state else [])):
+            yield from part.files
+
+    def to_json(self) -> str:
+        """Give what is done as the text the ledger keeps; what failed is kept apart."""
+        return json.dumps(asdict(replace(self, failures=())), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Partial:
+        """Read what `to_json` gave."""
+        raw = json.loads(text)
+        done = {int(leaf): _receipt(receipt) for leaf, receipt in raw["done"].items()}
+        state = None if raw["state"] is None else _receipt(raw["state"])
+        return cls(done, state, _asides(raw["aside"]), (), raw["seconds"])
 
 
 NOTHING = Partial()

@@ -14,10 +14,10 @@ class Cause(StrEnum):
     PASSING = "passing"  # the network or a file server did not answer: again, after longer and longer pauses
     MISSING = "missing"  # a file is not there: again once after a short pause, then set aside
     LOST = "lost"  # the worker died: again; if it may be the culprit, alone; set aside when it kills alone
-    TIMEOUT = "timeout"  # it ran longer than its limit: again, then set aside
+    TIMEOUT = "timeout"  # it ran longer than its limit: again, then given up
     BAD_DATA = "bad data"  # the input is bad, and stays bad: set aside at once
     SITE = "site"  # disk full, quota, read-only: nothing that runs here can succeed: stop, lose nothing
-    BUG = "bug"  # anything else: again once, then set aside with its traceback
+    BUG = "bug"  # anything else: again once, then given up
 
 
 class BadData(Exception):
@@ -45,7 +45,7 @@ class Limits:
     """How often and after how many seconds a failed leaf is tried again."""
 
     passing: tuple[float, ...] = (1.0, 5.0, 25.0)
-    """Pause before each further try; one more failure sets the leaf aside."""
+    """Pause before each further try; one more failure, and it is given up."""
     missing: float = 1.0
     """Pause before the only further try for a missing file."""
     alone: int = 3
@@ -53,11 +53,11 @@ class Limits:
     company: int = 1
     """Losses in company, without having been seen executing, that do not yet make a suspect."""
     timeouts: int = 2
-    """Runs over the time limit after which the leaf is set aside."""
+    """Runs over the time limit after which the leaf is given up."""
     bugs: int = 2
-    """Unexplained exceptions after which the leaf is set aside."""
+    """Unexplained exceptions after which the leaf is given up."""
     alike: int = 3
-    """So many leaves set aside before one has succeeded: the code or the site is at fault, not the data."""
+    """So many leaves that fail for one cause before any has succeeded: the others would fare no better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,14 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """Go on without it, and say why."""
+    """Commit its node without it, for good, and say why: only for what the data are to blame for."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Leave it and its node to the next start, and say why: it may well succeed then."""
 
     reason: str
 
@@ -83,7 +90,7 @@ class Stop:
     held: bool = False
 
 
-Verdict = Again | SetAside | Stop
+Verdict = Again | SetAside | GiveUp | Stop
 
 _SITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _PASSING = frozenset(
@@ -135,14 +142,14 @@ def decide(failure: Failure, earlier: Sequence[Failure], limits: Limits) -> Verd
         case Cause.LOST:
             return _after_loss(failure, same, limits)
         case Cause.TIMEOUT:
-            return SetAside(failure.message) if count >= limits.timeouts else Again()
+            return GiveUp(failure.message) if count >= limits.timeouts else Again()
         case Cause.MISSING:
             return SetAside(failure.message) if count > 1 else Again(limits.missing)
         case Cause.PASSING:
             tried = len(same)
-            return Again(limits.passing[tried]) if tried < len(limits.passing) else SetAside(failure.message)
+            return Again(limits.passing[tried]) if tried < len(limits.passing) else GiveUp(failure.message)
         case Cause.BUG:
-            return SetAside(failure.message) if count >= limits.bugs else Again()
+            return GiveUp(failure.message) if count >= limits.bugs else Again()
 
 
 def _after_loss(failure: Failure, losses: Sequence[Failure], limits: Limits) -> Verdict:
@@ -162,13 +169,14 @@ def verdicts(history: Iterable[Failure], limits: Limits) -> dict[int | None, Ver
     return {leaf: decide(failures[-1], failures[:-1], limits) for leaf, failures in by_leaf.items()}
 
 
-def alike(aside: Mapping[int, Failure], limits: Limits) -> Stop | None:
+def alike(hopeless: Mapping[int, Failure], limits: Limits) -> Stop | None:
     """Judge a job of which no leaf has succeeded: many leaves failing in one way are not the data's fault.
 
-    `aside` holds the last failure of every leaf that would be set aside. Bad data are the data's fault, always.
+    `hopeless` holds the last failure of every leaf that is given up or would be set aside. Bad data are the data's
+    fault, always.
     """
     for cause in set(Cause) - {Cause.BAD_DATA}:
-        some = [failure for failure in aside.values() if failure.cause is cause]
+        some = [failure for failure in hopeless.values() if failure.cause is cause]
         if len(some) >= limits.alike:
             return Stop(f"every leaf fails the same way ({len(some)} tried, none succeeded): {some[0].message}")
     return None

@@ -13,7 +13,7 @@ import concurrent.futures
 import logging
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -211,9 +211,8 @@ class Runner:
             if flight is not None:
                 self._take_in(turn, flight, self._outcome(flight, value), arrived_at)
         self._look_for_overdue(turn)
-        self._jobs = [active for active in self._jobs if active.job.name not in turn.ended]
-        for token in [t for t, flight in self._flights.items() if flight.active.job.name in turn.ended]:
-            self._drop(token)
+        self._look_for_ends(turn)
+        self._let_go(turn.ended)
         self._look_at_capacity()
         self._choose(turn)
         if turn:
@@ -223,6 +222,11 @@ class Runner:
         elif self._clock() >= self._renew_at:
             with self._begin() as connection:
                 self._renew(connection)
+
+    def _let_go(self, ended: Container[str]) -> None:
+        self._jobs = [active for active in self._jobs if active.job.name not in ended]
+        for token in [t for t, flight in self._flights.items() if flight.active.job.name in ended]:
+            self._drop(token)
 
     def _outcome(self, flight: Flight, value: Any) -> NodeReceipt | Partial:
         if isinstance(value, NodeReceipt | Partial):
@@ -251,6 +255,13 @@ class Runner:
         if isinstance(stop, Stop):
             turn.ended.setdefault(job.name, JobFailed(job, stop.reason, stop.held))
 
+    def _look_for_ends(self, turn: Turn) -> None:
+        """Jobs of which something is given up end once all the rest is done."""
+        for active in self._jobs:
+            stop = None if active.job.name in turn.ended else active.frontier.end(self._clock())
+            if stop is not None:
+                turn.ended[active.job.name] = JobFailed(active.job, stop.reason)
+
     def _choose(self, turn: Turn) -> None:
         now = self._chosen_at = self._clock()
         self._full = False
@@ -272,7 +283,7 @@ class Runner:
                     self._on_commit(connection, event.job, event.node, event.receipt)
                     self._events.append(event)
             for launch, partial in turn.failed:
-                ledger.failed(launch, partial.failures)
+                ledger.failed(launch, partial)
             for name, end in turn.ended.items():
                 ledger.mark(name, *_state(end))
                 self._events.append(end)

@@ -47,7 +47,7 @@ jobs = Table(
     Column("state", String, nullable=False, comment="open, done, failed, held"),
     Column("reason", Text, nullable=False),
     Column("added_at", Float, nullable=False),
-    Column("ended_at", Float),
+    Column("ended_at", Float, comment="when it was done, or last failed"),
 )
 
 
@@ -68,6 +68,14 @@ nodes = Table(
     Column("receipt", Text, nullable=False),
     Column("committed_at", Float, nullable=False),
     comment="committed nodes: what has no row here does not exist",
+)
+
+partials = Table(
+    "ledger_partials",
+    ledger_metadata,
+    *_node_key(primary_key=True),
+    Column("content", Text, nullable=False),
+    comment="what is done of branches that are not committed because something of them failed",
 )
 
 starts = Table(

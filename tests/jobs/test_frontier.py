@@ -38,6 +38,10 @@ def bug(leaf: int | None) -> Failure:
     return Failure(Cause.BUG, "oops", leaf)
 
 
+def gone(leaf: int) -> Failure:
+    return Failure(Cause.MISSING, "no file", leaf)
+
+
 def done(*leaves: int, failures: tuple[Failure, ...] = ()) -> Partial:
     return Partial({leaf: Receipt() for leaf in leaves}, Receipt(), (), failures)
 
@@ -160,28 +164,117 @@ def test_site_failure_stops_and_is_held() -> None:
 
 def test_absent_that_fails_ends_the_job() -> None:
     frontier = make(4)
-    frontier.fail(take(frontier), done(0, 1, 2, failures=(bug(3),)), 0)
-    frontier.fail(take(frontier), Partial(failures=(bug(3),)), 0)
+    frontier.fail(take(frontier), done(0, 1, 2, failures=(gone(3),)), 0)
+    frontier.fail(take(frontier, 1), done(0, 1, 2, failures=(gone(3),)), 0)
     launch = take(frontier)
     assert list(launch.absent) == [3]
-    stop = frontier.fail(launch, Partial(failures=(bug(3),)), 0)
+    stop = frontier.fail(launch, done(0, 1, 2, failures=(gone(3),)), 0)
     assert isinstance(stop, Stop)
     assert "stand for leaf 3" in stop.reason
 
 
 def test_first_leaves_all_failing_end_the_job_but_not_after_a_success() -> None:
     failures = tuple(bug(leaf) for leaf in range(3))
-    hopeless = make(3)
-    assert hopeless.fail(take(hopeless), Partial(failures=failures), 0) is None
+    hopeless = make(8)
+    first, _ = take(hopeless), take(hopeless)
+    assert hopeless.fail(first, Partial(failures=failures), 0) is None
     stop = hopeless.fail(take(hopeless), Partial(failures=failures), 0)
     assert isinstance(stop, Stop)
     assert "every leaf fails the same way" in stop.reason
-    hopeful = make(8)
-    first, second = take(hopeful), take(hopeful)
+    hopeful = make(12)
+    first, second, third = take(hopeful), take(hopeful), take(hopeful)
     hopeful.commit(second.node)
     hopeful.fail(first, Partial(failures=failures), 0)
-    assert hopeful.fail(take(hopeful), Partial(failures=failures), 0) is None
-    assert sorted(take(hopeful).absent) == [0, 1, 2]
+    assert hopeful.fail(take(hopeful), done(3, failures=failures), 0) is None
+    hopeful.commit(third.node)
+    assert hopeful.end(0) == Stop("leaf 0 cannot be done: oops; the next start tries again what is left")
+
+
+def fail_on(frontier: Frontier, launch: Launch, outcome: Partial) -> float:
+    """Let every repeat of a launch end like the first, until there is none; what time it is then."""
+    now = 0.0
+    while True:
+        frontier.fail(launch, outcome, now)
+        now += 10
+        again = frontier.peek(now)
+        if again is None or again.node != launch.node:
+            return now
+        frontier.take()
+        launch = again
+        assert launch.attempt < 5
+        assert not launch.absent
+
+
+@pytest.mark.parametrize("cause", [Cause.PASSING, Cause.TIMEOUT, Cause.BUG])
+def test_what_may_pass_is_given_up_but_never_set_aside(cause: Cause) -> None:
+    """All the rest of the job is done, of that branch too; nothing above it is, and the next start goes on there."""
+    frontier = make(8, fan_in=2)
+    branches = [take(frontier) for _ in range(4)]
+    now = fail_on(frontier, branches[1], done(2, failures=(Failure(cause, "trouble", 3),)))
+    for place in (0, 2, 3):
+        assert frontier.end(now) is None
+        frontier.commit(branches[place].node)
+    assert take(frontier).node == Node("j", 2, 1)
+    assert frontier.end(now) is None
+    frontier.commit(Node("j", 2, 1))
+    assert frontier.end(now) == Stop("leaf 3 cannot be done: trouble; the next start tries again what is left")
+    past = Past({Node("j", 2, 0): 1, Node("j", 3, 0): 1}, {branches[1].node: done(2)}, good=True)
+    launch = take(Frontier("j", Tree(8, 2), LIMITS, iter([1]), past))
+    assert (launch.leaves, sorted(launch.prior.done), dict(launch.absent)) == ((3,), [2], {})
+
+
+def test_leaves_beside_one_that_is_given_up_are_tried_on() -> None:
+    frontier = make(4)
+    slow = Failure(Cause.PASSING, "net", 2)
+    assert frontier.fail(take(frontier), done(0, 3, failures=(bug(1), slow)), 0) is None
+    assert frontier.fail(take(frontier, 1), done(0, 3, failures=(bug(1), slow)), 1) is None
+    launch = take(frontier, 5)
+    assert launch.leaves == (2,)
+    stop = frontier.fail(launch, done(0, 2, 3), 5)
+    assert stop == Stop("leaf 1 cannot be done: oops; the next start tries again what is left")
+
+
+def test_a_killer_beside_one_that_is_given_up_is_not_set_aside_for_that() -> None:
+    """Its branch is not committed, so nothing needs to stand for it."""
+    frontier = make(2, past=Past(losses={Node("j", 1, 0): [lost(1, alone=True)] * 2}, good=True))
+    assert frontier.fail(take(frontier), Partial(failures=(lost(1, alone=True),)), 0) is None
+    launch = take(frontier)
+    assert (launch.leaves, list(launch.absent)) == ((0, 1), [1])
+    frontier.fail(launch, Partial(failures=(bug(0),)), 0)
+    stop = frontier.fail(take(frontier), Partial(failures=(bug(0),)), 0)
+    assert stop == Stop("leaf 0 cannot be done: oops; the next start tries again what is left")
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_merge_that_fails_stops_what_is_above_it_alone(level: int) -> None:
+    frontier = make(8, fan_in=2)
+    branches = [take(frontier) for _ in range(4)]
+    if level == 2:
+        for branch in branches[:2]:
+            frontier.commit(branch.node)
+    launch = branches[0] if level == 1 else take(frontier)
+    assert launch.node == Node("j", level, 0)
+    for _ in range(2):
+        assert frontier.fail(launch, Partial(failures=(bug(None),)), 0) is None
+        launch = frontier.peek(0) and take(frontier)
+    assert launch is None
+    for branch in branches[level:]:
+        frontier.commit(branch.node)
+    assert take(frontier).node == Node("j", 2, 1)
+    frontier.commit(Node("j", 2, 1))
+    assert frontier.end(0) == Stop("a merge cannot be done: oops; the next start tries again what is left")
+
+
+def test_all_that_is_given_up_is_counted() -> None:
+    frontier = make(6, fan_in=2)
+    branches = [take(frontier) for _ in range(3)]
+    for branch in branches[:2]:
+        first, second = branch.leaves
+        fail_on(frontier, branch, done(second, failures=(bug(first),)))
+    frontier.commit(branches[2].node)
+    frontier.commit(take(frontier).node)
+    stop = frontier.end(0)
+    assert stop == Stop("leaf 0 cannot be done: oops (and 1 more); the next start tries again what is left")
 
 
 def test_a_branch_of_leaves_set_aside_is_no_success() -> None:
@@ -199,23 +292,47 @@ def test_nothing_is_set_aside_for_good_before_something_succeeded() -> None:
     """The branch of the first two waits for what becomes of the others: were the code at fault, it must run again."""
     frontier = make(6, fan_in=2)
     branches = [take(frontier) for _ in range(3)]
-    failed = Partial(failures=(bug(0), bug(1)))
+    failed = Partial(failures=(gone(0), gone(1)))
     frontier.fail(branches[0], failed, 0)
-    frontier.fail(take(frontier), failed, 0)
-    assert frontier.peek(0) is None
+    frontier.fail(take(frontier, 1), failed, 0)
+    assert frontier.peek(1) is None
     frontier.commit(branches[1].node)
-    assert sorted(take(frontier).absent) == [0, 1]
+    assert sorted(take(frontier, 1).absent) == [0, 1]
 
 
-def test_few_leaves_that_all_fail_are_set_aside_once_nothing_else_is_left() -> None:
+def test_few_files_that_are_all_missing_are_set_aside_once_nothing_else_is_left() -> None:
     frontier = make(4, fan_in=2)
     branches = [take(frontier) for _ in range(2)]
-    failed = Partial(failures=(bug(0), bug(1)))
+    failed = Partial(failures=(gone(0), gone(1)))
     frontier.fail(branches[0], failed, 0)
-    frontier.fail(take(frontier), failed, 0)
-    assert frontier.peek(0) is None
+    frontier.fail(take(frontier, 1), failed, 0)
+    assert frontier.peek(1) is None
     frontier.commit(branches[1].node, good=False)
-    assert sorted(take(frontier).absent) == [0, 1]
+    assert sorted(take(frontier, 1).absent) == [0, 1]
+
+
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_few_leaves_that_all_fail_end_the_job(leaves: int) -> None:
+    frontier = make(leaves)
+    failed = Partial(failures=tuple(bug(leaf) for leaf in range(leaves)))
+    assert frontier.fail(take(frontier), failed, 0) is None
+    stop = frontier.fail(take(frontier), failed, 0)
+    which = "" if leaves == 1 else "leaf 0 cannot be done: "
+    assert stop == Stop(f"{which}oops; the next start tries again what is left")
+
+
+@pytest.mark.parametrize("good", [False, True])
+def test_a_leaf_that_kills_is_set_aside_only_where_others_do_not(good: bool) -> None:
+    frontier = make(4, fan_in=2, past=Past(losses={Node("j", 1, 1): [lost(leaf, alone=True) for leaf in (2, 3)] * 3}))
+    first = take(frontier)
+    assert frontier.peek(0) is None
+    frontier.commit(first.node, good=good)
+    if good:
+        assert sorted(take(frontier).absent) == [2, 3]
+        return
+    stop = frontier.end(0)
+    assert stop is not None
+    assert "no leaf has succeeded, and of leaf 2 the worker died each time it ran alone" in stop.reason
 
 
 # all of it at once
@@ -233,28 +350,50 @@ fates = st.lists(st.sampled_from([Cause.PASSING, Cause.MISSING, Cause.LOST, Caus
 def test_any_order_any_trouble_every_node_once(
     leaves: int, fan_in: int, threads: int, troubles: dict[int, list[Cause]], data: st.DataObject
 ) -> None:
+    """Over as many starts as it takes: what is given up in one is tried again in the next, and nothing else is."""
     tree = Tree(leaves, fan_in)
-    # One good leaf, so that the job is not given up as hopeless.
-    frontier = Frontier("j", tree, replace(LIMITS, alike=99), iter(range(tree.width(1))))
-    window = Window(threads)
     left = {leaf: list(fate) for leaf, fate in troubles.items() if leaf < leaves}
-    flying: list[Launch] = []
     committed: Counter[Node] = Counter()
-    accounted: Counter[int] = Counter()
-    now, finished = 0.0, False
-    for _ in range(10_000):
-        while (launch := frontier.peek(now)) and window.admits(launch, Lane.PROMPT, fan_in):
+    partials: dict[Node, Partial] = {}
+    for _ in range(sum(map(len, left.values())) + 1):
+        if one_start(tree, threads, left, committed, partials, data):
+            break
+    expected = [Node("j", level, i) for level in range(1, tree.depth + 1) for i in range(tree.width(level))]
+    assert committed == Counter(expected)
+
+
+def one_start(
+    tree: Tree,
+    threads: int,
+    left: dict[int, list[Cause]],
+    committed: Counter[Node],
+    partials: dict[Node, Partial],
+    data: st.DataObject,
+) -> bool:
+    """Work off a job until it is done (True) or what is left of it is given up; `left` are mishaps still to come."""
+    open_branches = [i for i in range(tree.width(1)) if Node("j", 1, i) not in committed]
+    above = Counter(tree.parent(node) for node in committed if node.level < tree.depth)
+    tallies = {node: count for node, count in above.items() if node not in committed}
+    past = Past(tallies, dict(partials), good=bool(committed))
+    # As if none were hopeless: how a job ends early has its own tests.
+    frontier = Frontier("j", tree, replace(LIMITS, alike=99), iter(open_branches), past)
+    window = Window(threads)
+    flying: list[Launch] = []
+    now = 0.0
+    while True:
+        while (launch := frontier.peek(now)) and window.admits(launch, Lane.PROMPT, tree.fan_in):
             frontier.take()
             window.add(launch, Lane.PROMPT)
             flying.append(launch)
-            assert launch.node not in committed
-            assert [other.node for other in flying].count(launch.node) == 1
-        assert sum(launch.width for launch in flying) <= 2 * max(threads, fan_in)
+            check_launch(launch, flying, committed, partials)
+        assert sum(launch.width for launch in flying) <= 2 * max(threads, tree.fan_in)
         assert len(flying) == 1 or not any(launch.alone for launch in flying)
         if not flying:
             wake = frontier.wake_at(now)
             if wake is None:
-                break
+                assert frontier.end(now) is not None
+                return False
+            assert frontier.end(now) is None
             now = max(now, wake)
             continue
         launch = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
@@ -262,15 +401,24 @@ def test_any_order_any_trouble_every_node_once(
         outcome = simulate(tree, launch, left)
         if isinstance(outcome, NodeReceipt):
             committed[launch.node] += 1
-            if launch.node.level == 1:
-                accounted.update(tree.children(launch.node))
-            finished = frontier.commit(launch.node) or finished
+            partials.pop(launch.node, None)
+            if frontier.commit(launch.node):
+                return True
         else:
-            assert frontier.fail(launch, outcome, now) is None
-    assert finished
-    assert accounted == Counter(range(leaves))
-    expected = [Node("j", level, i) for level in range(1, tree.depth + 1) for i in range(tree.width(level))]
-    assert committed == Counter(expected)
+            if outcome.done:
+                partials[launch.node] = replace(outcome, failures=())
+            stop = frontier.fail(launch, outcome, now)
+            assert stop is None or not flying
+            assert stop == frontier.end(now)
+
+
+def check_launch(launch: Launch, flying: list[Launch], committed: Counter[Node], partials: dict[Node, Partial]) -> None:
+    assert launch.node not in committed
+    assert [other.node for other in flying].count(launch.node) == 1
+    done = partials.get(launch.node, Partial()).done
+    assert launch.prior.done == done
+    assert not set(launch.leaves) & set(done), "what is done is done again"
+    assert {aside.cause for aside in launch.absent.values()} <= {Cause.MISSING, Cause.LOST}
 
 
 def simulate(tree: Tree, launch: Launch, left: dict[int, list[Cause]]) -> NodeReceipt | Partial:

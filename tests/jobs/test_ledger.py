@@ -15,7 +15,7 @@ from jobs.frontier import Launch
 from jobs.job import Lane
 from jobs.ledger import JobChanged, JobState, Ledger, StaleEpoch, ledger_metadata, take_lease
 from jobs.record import Record
-from jobs.reduction import Aside, FileRecord, Node, NodeReceipt, Receipt
+from jobs.reduction import Aside, FileRecord, Node, NodeReceipt, Partial, Receipt
 from jobs.retry import Cause, Failure
 from jobs.tables import jobs, nodes
 from tests.jobs.toy import make_job
@@ -26,6 +26,7 @@ class Open(Ledger):
 
     def __init__(self, connection: Connection, epoch: int) -> None:
         super().__init__(connection, epoch, clock=lambda: 100.0)
+        self.connection, self.epoch = connection, epoch
         self.record = Record(connection)
 
 
@@ -38,6 +39,10 @@ def opened(engine: Engine, epoch: int | None = None) -> Iterator[Open]:
 def receipt(name: str = "state", *leaves: str, aside: tuple[Aside, ...] = ()) -> NodeReceipt:
     made = [Receipt((FileRecord(path, 1, "c"),), {"name": path}) for path in (*leaves, name)]
     return NodeReceipt(tuple(made[:-1]), made[-1], aside)
+
+
+def failed(*failures: Failure) -> Partial:
+    return Partial(failures=failures)
 
 
 def test_job_is_one_row_and_found_again(engine: Engine) -> None:
@@ -80,7 +85,7 @@ def test_older_driver_writes_nothing(engine: Engine) -> None:
         lambda ledger: ledger.add(job),
         lambda ledger: ledger.commit(Node("sum", 1, 0), receipt()),
         lambda ledger: ledger.started([Launch(Node("sum", 1, 0))]),
-        lambda ledger: ledger.failed(Launch(Node("sum", 1, 0)), [Failure(Cause.BUG, "")]),
+        lambda ledger: ledger.failed(Launch(Node("sum", 1, 0)), failed(Failure(Cause.BUG, ""))),
         lambda ledger: ledger.mark("sum", JobState.DONE),
     ]
     for write in writes:
@@ -164,8 +169,8 @@ def test_starts_failures_and_what_is_set_aside(engine: Engine) -> None:
         ledger.add(make_job(10))
         ledger.started([launch, replace(launch, attempt=2, alone=True)])
         ledger.started([])
-        ledger.failed(launch, [oops, died])
-        ledger.failed(launch, [])
+        ledger.failed(launch, failed(oops, died))
+        ledger.failed(launch, failed())
         assert ledger.record.attempts(node) == 2
         assert ledger.record.history(node) == [oops, died]
         aside = Aside(2, Cause.BUG, "oops", "Traceback ...")
@@ -179,15 +184,69 @@ def test_starts_failures_and_what_is_set_aside(engine: Engine) -> None:
 
 def test_losses_of_open_nodes_outlive_the_driver(engine: Engine) -> None:
     job = make_job(16)
-    died, late = Failure(Cause.LOST, "died", 1, alone=True), Failure(Cause.TIMEOUT, "late", 5)
+    died, gone = Failure(Cause.LOST, "died", 1, alone=True), Failure(Cause.LOST, "died", 5)
+    late = Failure(Cause.TIMEOUT, "late", 2)
     with opened(engine) as ledger:
         ledger.add(job)
-        ledger.failed(Launch(Node("sum", 1, 0)), [died, Failure(Cause.BUG, "oops", 2)])
-        ledger.failed(Launch(Node("sum", 1, 0)), [died])
-        ledger.failed(Launch(Node("sum", 1, 1)), [late])
+        ledger.failed(Launch(Node("sum", 1, 0)), failed(died, Failure(Cause.BUG, "oops", 2), late))
+        ledger.failed(Launch(Node("sum", 1, 0)), failed(died))
+        ledger.failed(Launch(Node("sum", 1, 1)), failed(gone))
         ledger.commit(Node("sum", 1, 1), receipt())
     with opened(engine) as ledger:
         assert ledger.past(job).losses == {Node("sum", 1, 0): [died, died]}
+
+
+def test_losses_of_a_job_that_failed_are_forgiven(engine: Engine) -> None:
+    job, node = make_job(16), Node("sum", 1, 0)
+    died = Failure(Cause.LOST, "died", 1, alone=True)
+    with opened(engine) as ledger:
+        ledger.add(job)
+        ledger.failed(Launch(node), failed(died))
+        ledger.mark("sum", JobState.HELD)
+        ledger.mark("sum", JobState.OPEN)
+        assert ledger.past(job).losses == {node: [died]}
+        ledger.mark("sum", JobState.FAILED)
+        ledger.mark("sum", JobState.OPEN)
+        assert ledger.past(job).losses == {}
+        Ledger(ledger.connection, ledger.epoch, clock=lambda: 200.0).failed(Launch(node), failed(died, died))
+        assert ledger.past(job).losses == {node: [died, died]}
+
+
+def test_what_is_done_of_an_open_branch_outlives_the_driver(engine: Engine) -> None:
+    job, node = make_job(16), Node("sum", 1, 2)
+    made = [Receipt((FileRecord(path, 1, "c"),), {"name": path}) for path in ("leaf8", "leaf9", "first", "second")]
+    oops, aside = Failure(Cause.BUG, "oops", 10), Aside(8, Cause.BAD_DATA, "unreadable")
+    first = Partial({8: made[0]}, made[2], (aside,), (oops,), 1.5)
+    second = Partial({8: made[0], 9: made[1]}, made[3], (aside,), (oops, oops), 2.5)
+    with opened(engine) as ledger:
+        ledger.add(job)
+        ledger.failed(Launch(node, 1, (8, 9, 10, 11)), first)
+        ledger.failed(Launch(node, 2, (9, 10, 11), prior=first), second)
+        ledger.failed(Launch(node, 3, (10, 11), prior=second), failed(oops))
+    with opened(engine) as ledger:
+        assert ledger.past(job).partials == {node: replace(second, failures=())}
+        assert [file.path for file in ledger.files([job.group])] == ["leaf8", "leaf9", "second"]
+        assert list(ledger.files(["another"])) == []
+        ledger.commit(node, receipt("state", "leaf8"))
+        assert ledger.past(job).partials == {}
+        assert sorted(file.path for file in ledger.files([job.group])) == ["leaf8", "state"]
+
+
+def test_a_leaf_that_is_not_set_aside_is_a_good_one(engine: Engine) -> None:
+    job = make_job(9, fan_in=4)
+
+    def branch(place: int, *aside: int) -> None:
+        found = tuple(Aside(leaf, Cause.BAD_DATA, "unreadable") for leaf in aside)
+        ledger.commit(Node("sum", 1, place), receipt(aside=found))
+
+    with opened(engine) as ledger:
+        ledger.add(job)
+        assert not ledger.past(job).good
+        branch(2, 8)
+        branch(0, 0, 1, 2, 3)
+        assert not ledger.past(job).good
+        branch(1, 4, 5, 7)
+        assert ledger.past(job).good
 
 
 @settings(max_examples=25)

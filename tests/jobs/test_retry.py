@@ -11,6 +11,7 @@ from jobs.retry import (
     BadData,
     Cause,
     Failure,
+    GiveUp,
     Limits,
     SetAside,
     Stop,
@@ -78,10 +79,10 @@ def follow(cause: Cause, times: int, **more: bool) -> list[Verdict]:
 @pytest.mark.parametrize(
     ("cause", "expected"),
     [
-        (Cause.PASSING, [Again(1.0), Again(4.0), SetAside("why")]),
+        (Cause.PASSING, [Again(1.0), Again(4.0), GiveUp("why")]),
         (Cause.MISSING, [Again(0.5), SetAside("why")]),
-        (Cause.TIMEOUT, [Again(), SetAside("why")]),
-        (Cause.BUG, [Again(), SetAside("why")]),
+        (Cause.TIMEOUT, [Again(), GiveUp("why")]),
+        (Cause.BUG, [Again(), GiveUp("why")]),
         (Cause.BAD_DATA, [SetAside("why")]),
         (Cause.SITE, [Stop("why", held=True)]),
     ],
@@ -110,7 +111,7 @@ def test_causes_are_counted_apart() -> None:
 
 def test_verdicts_by_leaf() -> None:
     history = [Failure(Cause.BUG, "a", 1), Failure(Cause.BUG, "b", None), Failure(Cause.BUG, "c", 1)]
-    assert verdicts(history, LIMITS) == {1: SetAside("c"), None: Again()}
+    assert verdicts(history, LIMITS) == {1: GiveUp("c"), None: Again()}
 
 
 def test_many_alike_are_not_the_data() -> None:
