@@ -14,12 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.algorithms.pedestal import KIND as PEDESTAL
 from calib.payload import Payload
 from pipeline.experiments.ref10 import geometry as geometry_module
 from pipeline.experiments.ref10.constants import (
     GAIN,
     GOOD,
-    PEDESTAL,
     PIXEL_STATUS,
     ROCS,
     STRIP_ELECTRONS,

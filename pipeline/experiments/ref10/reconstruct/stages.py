@@ -64,9 +64,8 @@ def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: 
     for some in Raw.of(events).parts(BLOCK):
         hits = unpacking.unpack(some, conditions, thresholds)
         tallies.append(hits.tally)
-        parts.append(clustered(hits, conditions, thresholds))
-    found = placed.placed(positions.positions(_joined(parts), conditions), conditions)
-    return Reconstructed(found, _tallied(tallies))
+        parts.append(_located(clustered(hits, conditions, thresholds), conditions))
+    return Reconstructed(_joined(parts), _tallied(tallies))
 
 
 def clustered(hits: unpacking.Hits, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Collection:
@@ -89,8 +88,11 @@ def again(columns: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]
     For when `restart` says positions or placed; if it names an earlier stage, RAW is needed.
     """
     clusters = Collection.read(columns, CLUSTER, STORED)
-    found = placed.placed(positions.positions(clusters, conditions), conditions)
-    return {**columns, **found.columns(CLUSTER)}
+    return {**columns, **_located(clusters, conditions).columns(CLUSTER)}
+
+
+def _located(clusters: Collection, conditions: Mapping[str, Payload]) -> Collection:
+    return placed.placed(positions.positions(clusters, conditions), conditions)
 
 
 def _merged(pixels: Collection, strips: Collection) -> Collection:

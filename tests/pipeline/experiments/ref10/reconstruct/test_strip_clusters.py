@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.experiments.ref10.constants import pedestal, strip_status
+from calib.payload import Payload
+from pipeline.experiments.ref10.constants import strip_status
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
 from pipeline.experiments.ref10.reconstruct.stages import reconstruct
 from pipeline.experiments.ref10.reconstruct.thresholds import Thresholds
@@ -127,7 +128,8 @@ def test_a_module_with_every_strip_firing_is_one_large_cluster():
 def test_a_strip_whose_constants_cannot_be_used_counts_as_masked(mean, noise):
     means, noises = np.full(CHANNELS, 100.0), np.full(CHANNELS, 4.0)
     means[4 * 768 + 51], noises[4 * 768 + 51] = mean, noise
-    clusters = found([of({50: 150, 51: 150, 52: 130})], plain(pedestal=pedestal(means, noises)))
+    spoilt = Payload("pedestal", {"mean": means.astype(np.float32), "noise": noises.astype(np.float32)})
+    clusters = found([of({50: 150, 51: 150, 52: 130})], plain(pedestal=spoilt))
     assert clusters.flat["flags"].tolist() == [ClusterFlag.BRIDGED]
     assert clusters.flat["charge"].tolist() == [265 * 80]
     assert all(np.isfinite(values).all() for values in clusters.flat.values())
