@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jobs.reduction import NOTHING, Aside, Join, Node, Partial, Tree
-from jobs.retry import Again, Cause, Failure, GiveUp, Limits, SetAside, Stop, Verdict, alike, verdicts
+from jobs.retry import Again, Failure, GiveUp, Limits, SetAside, Stop, Verdict, alike, verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Frontier:
 
     def end(self, now: float) -> Stop | None:
         """Say why the job ends, once something of it is given up and nothing else of it can run."""
-        if self._flying or self._delayed or self.peek(now) is not None or not self._given_up:
+        if self.peek(now) is not None or self._flying or self._delayed or not self._given_up:
             return None
         others = f" (and {self._given_up - 1} more)" if self._given_up > 1 else ""
         return Stop(f"{self._why}{others}; the next start tries again what is left")
@@ -165,12 +165,11 @@ class Frontier:
                 return node
             # Committed, its leaves would be bad for ever; if the others fail too, it is the code that must be mended.
             self._parked.append(node)
-        while self._parked and (self._good or not (self._flying or self._delayed)):
-            node = self._parked.popleft()
-            killers = [leaf for leaf, failure in self._aside(node).items() if failure.cause is Cause.LOST]
-            if self._good or not killers:
-                return node
-            self._give_up(f"no leaf has succeeded, and of leaf {killers[0]} the worker died each time it ran alone")
+        if self._parked and self._good:
+            return self._parked.popleft()
+        while self._parked and not (self._flying or self._delayed):
+            leaf, verdict = next(iter(self._aside(self._parked.popleft()).items()))
+            self._give_up(f"no leaf has succeeded; leaf {leaf}: {verdict.reason}")
         return None
 
     def _next(self, now: float) -> Node | None:
@@ -179,15 +178,15 @@ class Frontier:
         index = next(self._branches, None)
         return None if index is None else Node(self._job, 1, index)
 
-    def _aside(self, node: Node) -> dict[int, Failure]:
-        """The last failure of every leaf that is left of a branch, if all of them are set aside."""
+    def _aside(self, node: Node) -> dict[int, SetAside]:
+        """Why each leaf that is left of a branch is set aside, if all of them are."""
         trouble = self._troubles.get(node)
-        left = [leaf for leaf in self._leaves(node) if trouble and leaf not in trouble.prior.done]
-        if trouble is None or not left:
+        if trouble is None:
             return {}
         found = verdicts(trouble.history, self._limits)
-        last = {failure.leaf: failure for failure in trouble.history}
-        return {leaf: last[leaf] for leaf in left} if all(isinstance(found.get(x), SetAside) for x in left) else {}
+        left = {leaf: found.get(leaf) for leaf in self._leaves(node) if leaf not in trouble.prior.done}
+        aside = {leaf: verdict for leaf, verdict in left.items() if isinstance(verdict, SetAside)}
+        return aside if len(aside) == len(left) else {}
 
     def _why_not(
         self, launch: Launch, result: Partial, found: Mapping[int | None, Verdict], prior: Partial

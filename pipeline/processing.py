@@ -17,7 +17,7 @@ from calib.iov import RunLumi
 from calib.payload import Conditions
 from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
-from jobs.retry import BadData
+from jobs.retry import BadData, Cause
 from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, take
 from pipeline.events import write_tier
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
@@ -33,6 +33,12 @@ States = dict[str, State]
 
 class Unaccounted(Exception):
     """A step lost an event or made one twice."""
+
+
+class OutOfReach(Exception):
+    """Something a chunk needs beside its input is not there: a payload, a folder. Its events are not bad for that."""
+
+    cause = Cause.PASSING
 
 
 def nothing(point: str) -> None:
@@ -67,9 +73,13 @@ class ChunkWork:
     def leaf(self, chunk: Chunk, attempt: str) -> tuple[Receipt, States]:
         """Read, process, write and accumulate one chunk. Nothing it writes counts until its receipt is committed."""
         events, absent, bad = self._read(chunk)
-        results = self._process(events) if events is not None and length(events) else []
-        counts = _tally(chunk, [result.counts for result in results], bad)
-        records, tiers = self._write(chunk, results, absent, attempt)
+        try:
+            results = self._process(events) if events is not None and length(events) else []
+            counts = _tally(chunk, [result.counts for result in results], bad)
+            records, tiers = self._write(chunk, results, absent, attempt)
+            states = self._accumulate(results)
+        except FileNotFoundError as gone:
+            raise OutOfReach(str(gone)) from gone
         note = {
             "counts": counts,
             "tiers": tiers,
@@ -77,7 +87,7 @@ class ChunkWork:
             "setbacks": sorted({reason for _, reason in bad}),
             "unread": {piece.path: Path(piece.path).exists() for piece, _ in bad},
         }
-        return Receipt(tuple(records), note), self._accumulate(results)
+        return Receipt(tuple(records), note), states
 
     def absent(self, chunk: Chunk, reason: str) -> tuple[Receipt, States]:
         """What stands for a chunk that was set aside: all its events bad, its states empty."""

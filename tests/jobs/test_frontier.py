@@ -300,15 +300,16 @@ def test_nothing_is_set_aside_for_good_before_something_succeeded() -> None:
     assert sorted(take(frontier, 1).absent) == [0, 1]
 
 
-def test_few_files_that_are_all_missing_are_set_aside_once_nothing_else_is_left() -> None:
+def test_few_leaves_that_all_are_set_aside_are_tried_again_by_the_next_start() -> None:
     frontier = make(4, fan_in=2)
     branches = [take(frontier) for _ in range(2)]
     failed = Partial(failures=(gone(0), gone(1)))
     frontier.fail(branches[0], failed, 0)
     frontier.fail(take(frontier, 1), failed, 0)
-    assert frontier.peek(1) is None
+    assert frontier.end(1) is None
     frontier.commit(branches[1].node, good=False)
-    assert sorted(take(frontier, 1).absent) == [0, 1]
+    stop = frontier.end(1)
+    assert stop == Stop("no leaf has succeeded; leaf 0: no file; the next start tries again what is left")
 
 
 @pytest.mark.parametrize("leaves", [1, 2])
@@ -332,7 +333,7 @@ def test_a_leaf_that_kills_is_set_aside_only_where_others_do_not(good: bool) -> 
         return
     stop = frontier.end(0)
     assert stop is not None
-    assert "no leaf has succeeded, and of leaf 2 the worker died each time it ran alone" in stop.reason
+    assert "no leaf has succeeded; leaf 2: its worker died 3 times while it ran alone" in stop.reason
 
 
 # all of it at once

@@ -385,7 +385,7 @@ def test_only_leaf_that_kills_its_worker_fails_the_job(house: House) -> None:
     """Nothing shows that other data would not do the same: the code may be at fault, and is tried again."""
     runner = house.runner(options=Options(limits=Limits(alone=1)))
     reason = left_behind(run(house, 1, house.work(failing={0: "poison"}), runner=runner))
-    assert "no leaf has succeeded, and of leaf 0 the worker died each time it ran alone" in reason
+    assert "no leaf has succeeded; leaf 0: its worker died 1 times while it ran alone" in reason
     assert asides(house) == {}
     assert root(run(house, 1)) == 0
 
