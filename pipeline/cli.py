@@ -112,6 +112,49 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
 
 
 @main.command()
+@click.argument("settings", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--runs", required=True, help="Run numbers, such as 101-103 or 101,105.")
+@click.option("--lumis", default=12, show_default=True, help="Lumisections of a run.")
+@click.option("--events", default=500, show_default=True, help="Events of a lumisection.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same events.")
+@click.option("--format", "form", default="", help="How files are written; for ref10 ttree or rntuple.")
+@click.option("--scenario", type=click.Path(path_type=Path), help="JSON: beam, physics, detector of the experiment.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, quiet: bool, **numbers: Any) -> None:
+    """Have the experiment play its detector, and write its data to FOLDER as its data acquisition would.
+
+    The truth goes to FOLDER/truth, which no reconstruction opens. What is made already is not made again.
+
+    \b
+    tier0 simulate ref10.toml data --runs 101-103 --lumis 20 --events 1000
+    tier0 run ref10.toml "data/run*/*/*.root"
+    """
+    from pipeline.experiments.simulated import Order
+
+    try:
+        order = Order(scenario=scenario.read_text() if scenario else "", **numbers)
+        numbered = _runs(runs)
+    except (OSError, ValueError) as problem:
+        raise click.UsageError(str(problem)) from None
+    with _open(settings) as tier0:
+        click.echo(f"Dask dashboard: {tier0.dashboard}")
+        files = tier0.simulate(folder, numbered, order, progress=not quiet)
+    click.echo(f"{len(files)} event files of {len(numbered)} runs in {folder}")
+
+
+def _runs(text: str) -> list[int]:
+    """The runs that a text such as `101-103,107` names. Raises ValueError."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"--runs {text!r}: write run numbers such as 101-103 or 101,105")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+@main.command()
 @_settings_option
 def status(settings: Path | None) -> None:
     """Where every run stands: the table that `run` ends with."""
@@ -133,7 +176,7 @@ def why(number: int, settings: Path | None) -> None:
 @main.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("tier0-demo"), help="Where to work.")
 def demo(folder: Path) -> None:
-    """Generate collisions with a known, drifting beam spot, run the chain, and compare what was put in and found."""
+    """Simulate runs of the bundled detector, take them through the chain, and compare what was put in and found."""
     from pipeline.demo import demonstrate
 
     sys.exit(demonstrate(folder, click.echo))

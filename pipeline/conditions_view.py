@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import Connection
 
+from calib.conditions import ConditionsDB
 from calib.gates import Decision, judge
 from calib.iov import RunLumi
+from calib.late import Fate
 from calib.payload import Payload, PayloadStore
 from calib.tags import Sync, Validity
 from pipeline.exporting import export_folder
@@ -105,18 +107,27 @@ class ConditionsView:
         return export_folder(folder, tag or self._tag(kind), found, self.world.store)
 
     def upload(self, kind: str, file: Path, since: str, reason: str, tag: str | None = None) -> str:
-        """Enter a payload from a file; says what became of it. Raises Refused when a gate is against it."""
+        """Enter a payload from a file; says what became of it. Raises Refused when a gate is against it.
+
+        Without a tag it goes to both of its kind, that of express and that of prompt.
+        """
         payload = read_payload(kind, file)
         at = RunLumi.parse(since)
+        self._tag(kind)
         world = set_up(self.world)
+        said = []
         with world.database.begin() as connection:
             db = world.conditions(connection)
             in_force = db.resolve(db.snapshot(world.global_tag(Sync.PROMPT)), at, [kind]).get(kind)
             verdict = judge(payload, in_force, gates_of(world.settings.for_run(at.run), kind))
             if verdict.decision is Decision.REJECT:
                 raise Refused(f"{file}: the gates are against it: {'; '.join(verdict.reasons)}")
-            fate = db.append(tag or self._tag(kind), at, payload, world.stamp(reason), {"file": str(file)})
-        return str(fate)
+            for name in [tag] if tag else [world.tag_of(kind, serves) for serves in (Sync.PROMPT, Sync.EXPRESS)]:
+                if _answer(db, name, at) == payload.id:
+                    said.append(f"{name}: it holds there already")
+                else:
+                    said.append(_told(db.append(name, at, payload, world.stamp(reason), {"file": str(file)})))
+        return "\n".join(said)
 
     def lacking(self) -> Sequence[str]:
         """Kinds that have no payload to start from, in the tag that prompt uses."""
@@ -152,6 +163,17 @@ def read_payload(kind: str, file: Path) -> Payload:
         raise Refused(f"{file} cannot be read as a payload ({problem}): give an npz file or a zarr folder") from None
     units = json.loads(str(arrays.pop("units"))) if "units" in arrays else {}
     return Payload(kind, arrays, units)
+
+
+def _answer(db: ConditionsDB, tag: str, at: RunLumi) -> str | None:
+    return next((found.payload_id for found in db.intervals(tag) if found.iov.contains(at)), None)
+
+
+def _told(fate: Fate) -> str:
+    where = f"from {fate.given} on" if fate.given is not None else ""
+    runs = f"; runs it touches: {', '.join(map(str, fate.runs))}" if fate.runs else ""
+    words = " ".join(part for part in (f"{fate.tag}: {fate.kind.value}", where) if part)
+    return f"{words}, payload {fate.payload_id[:12]}{': ' if fate.explanation else ''}{fate.explanation}{runs}"
 
 
 def _as_of(text: str | None) -> int | datetime | None:

@@ -68,7 +68,9 @@ class Service:
 
         Raises SiteStopped when nothing can run.
         """
-        for way in list(self._ways.values()):
+        for way in self._ways.values():
+            way.began_at, way.wake_at = self._world.now(), way.deadline_at
+        for way in self._ways.values():
             self._begin(way)
         self._catch_up()
         while self._next or (wait and self._wakes()):
@@ -141,7 +143,6 @@ class Service:
     # express ----------------------------------------------------------------------------------------------------
 
     def _begin(self, way: Way) -> None:
-        way.began_at, way.wake_at = self._world.now(), way.deadline_at
         wanted = express_products(way.context)
         made = self._world.products.made(list(wanted.values()))
         missing = {name: value for name, value in wanted.items() if value not in made}
@@ -152,8 +153,9 @@ class Service:
         chunks = self._chunks(way.run, way.context.express)
         self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way)
         self._next[job.name] = (self._next[job.name][0], partial(self._express_stops, way, job.group))
-        self._enter(way, Stage.EXPRESS)
-        self._try_release(way)
+        if way.manifest is None:
+            self._enter(way, Stage.EXPRESS)
+            self._try_release(way)
 
     def _chunks(self, run: int, cut: Cut) -> Callable[[range], Sequence[Chunk]]:
         return partial(self._world.chunks, run, cut.layout)
@@ -334,7 +336,7 @@ class Service:
 
     def _stop(self, way: Way, group: str, reason: str) -> None:
         self._set_aside(way.run, "step", group, reason)
-        way.reasons = {group: reason}
+        way.reasons, way.wake_at = {group: reason}, None
         self._enter(way, Stage.STOPPED)
         self._break(way.run, group, reason)
 

@@ -128,7 +128,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         units=len(units),
         express=accounting.total_of(connection, express),
         prompt=accounting.total_of(connection, certification.get("prompt", "")),
-        conditions=Manifest.from_document(manifest).states() if manifest else {},
+        conditions=_conditions(world, Manifest.from_document(manifest)) if manifest else {},
         good=good,
         tests=certification.get("tests", {}),
         seconds=found["seconds"],
@@ -138,6 +138,13 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         holes=_holes(units.tolist()),
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
     )
+
+
+def _conditions(world: World, manifest: Manifest) -> dict[str, dict[str, int]]:
+    """States of the kinds that are calibrated here; of the others only what is not simply the payload in force."""
+    calibrated = {calibration.kind for calibration in world.experiment.calibrations()}
+    states = manifest.states()
+    return {kind: found for kind, found in states.items() if kind in calibrated or set(found) != {Condition.CARRIED}}
 
 
 def _heads(unit_name: str) -> list[str]:

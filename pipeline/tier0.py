@@ -24,6 +24,7 @@ from pipeline.books import HOLD
 from pipeline.conditions_view import ConditionsView
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
+from pipeline.experiments.simulated import Order
 from pipeline.ingest import ingest
 from pipeline.leftovers import clear_leftovers
 from pipeline.plan import Plan, plan
@@ -32,6 +33,7 @@ from pipeline.processing import nothing
 from pipeline.progress import show
 from pipeline.service import Service
 from pipeline.settings import Settings, load_settings, settings_from
+from pipeline.simulation import simulate
 from pipeline.site import stopped_by_site
 from pipeline.summary import Summary, explain, summarize
 from pipeline.warm import WarmWorkers, warm_up
@@ -117,6 +119,23 @@ class Tier0:
             clear_leftovers(world, runs)
             return summarize(world, runs, time.monotonic() - began, _found(files))
 
+    def simulate(
+        self, folder: Path | str, runs: Sequence[int], order: Order | None = None, *, progress: bool = True
+    ) -> list[Path]:
+        """Have the experiment play its detector over some runs; gives the event files, for `run`.
+
+        They lie in `folder` as its data acquisition would write them, the truth in a folder `truth` beside them. What
+        is made and still there is not made again. Raises NotSimulated where the experiment has no simulation.
+        """
+        simulation = self._world.experiment.simulation(order or Order())
+        with stopped_by_site(), _lease(self._world.database) as epoch:
+            runner = self._runner(epoch)
+            try:
+                with show(progress, self._world.experiment.unit_name) as listen:
+                    return simulate(self._world, runner, simulation, runs, Path(folder).absolute(), listen)
+            finally:
+                runner.close()
+
     def plan(self, *files: Path | str) -> Plan:
         """What `run` would do with these files, and why. Does nothing."""
         return plan(self._world, _found(files), describe(self._cluster()))
@@ -163,17 +182,21 @@ class Tier0:
     def _work_off(self, runs: Sequence[int], epoch: int, listen: Callable[[News], None], wait: bool) -> None:
         world = self._world
         ways, chains = prepare(world, runs, numerical_class(self.client))
-        runner = Runner(
+        runner = self._runner(epoch)
+        try:
+            Service(world, runner, ways, chains, listen).work_off(wait)
+        finally:
+            runner.close()
+
+    def _runner(self, epoch: int) -> Runner:
+        world = self._world
+        return Runner(
             self.client,
             world.database.begin,
             epoch,
             lambda connection, job, node, receipt: book_branch(connection, job, node, receipt, world.now()),
             probe=world.probe,
         )
-        try:
-            Service(world, runner, ways, chains, listen).work_off(wait)
-        finally:
-            runner.close()
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from pipeline.handshake import Manifest, Rules
 class Stage(StrEnum):
     """Where a run is."""
 
+    SIMULATION = "simulation"
+    """its data are being made"""
     EXPRESS = "express"
     CONDITIONS = "conditions"
     """its calibrations are finalized, judged, or waited for"""

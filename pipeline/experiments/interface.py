@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from calib.calibration import Calibration
 from calib.payload import Payload
 from jobs.retry import BadData
+from pipeline.experiments.simulated import Demonstration, NotSimulated, Order, Simulation
 from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
 
@@ -122,6 +123,15 @@ class Experiment(ABC):
         """Which stream a file is of, by its name or folder; of an experiment without an express stream all are
         physics."""
         return Stream.PHYSICS
+
+    @classmethod
+    def demonstration(cls) -> Demonstration:
+        """A small example of the whole chain. Raises NotSimulated where there is none."""
+        raise NotSimulated(f"{cls.name} has no demonstration; `tier0 demo` without a name has")
+
+    def simulation(self, order: Order) -> Simulation:
+        """Its detector, played. Raises NotSimulated where it has none, ValueError for an order that cannot be."""
+        raise NotSimulated(f"{self.name} has no simulation: its data come from its own detector")
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """Kinds of conditions without which a step must not run."""

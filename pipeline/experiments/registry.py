@@ -10,6 +10,7 @@ from pipeline.experiments.interface import Experiment
 EXPERIMENTS = {
     "cms_opendata": "pipeline.experiments.cms_opendata:CmsOpenData",
     "icecube_sndaq": "pipeline.experiments.icecube_sndaq:IceCubeSndaq",
+    "ref10": "pipeline.experiments.ref10.experiment:Ref10",
     "toy_collider": "pipeline.experiments.toy_collider:ToyCollider",
 }
 """The experiments that come with the program."""

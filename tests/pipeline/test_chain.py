@@ -96,6 +96,7 @@ def test_second_run_starts_nothing(house, files):
     assert begun == committed
     second = run(plain, *files)
     assert (work(plain), results(plain), done_again(plain)) == (before, made, 0)
+    assert all(0 <= spent < 60 for row in second.rows for spent in row.seconds.values())
     assert [row.prompt for row in second.rows] == [row.prompt for row in first.rows]
     assert second.exit_code == 0
 

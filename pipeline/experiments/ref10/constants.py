@@ -9,17 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.algorithms.pedestal import nominal
 from calib.payload import Payload
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIPS, LAYERS, ROC, STRIPS
 
-GAIN, LORENTZ, PEDESTAL, STRIP_STATUS, PIXEL_STATUS = (
-    "gain",
-    "lorentz_angle",
-    "pedestal",
-    "strip_status",
-    "pixel_status",
-)
+GAIN, LORENTZ, STRIP_STATUS, PIXEL_STATUS = "gain", "lorentz_angle", "strip_status", "pixel_status"
 
 STRIP_ELECTRONS = 265.0
 """electrons for one ADC count of a strip at gain 1"""
@@ -74,9 +69,8 @@ def roc_of(row: NDArray[np.integer], column: NDArray[np.integer]) -> NDArray[np.
 
 
 def pedestal(mean: NDArray[np.floating], noise: NDArray[np.floating]) -> Payload:
-    """Pedestal and noise by strip channel, float32 [ADC]."""
-    arrays = {"mean": np.asarray(mean, np.float32), "noise": np.asarray(noise, np.float32)}
-    return Payload(PEDESTAL, arrays, dict.fromkeys(arrays, "ADC"))
+    """Pedestal and noise by strip channel [ADC], taken as exact: what `calib.algorithms.pedestal` goes from."""
+    return nominal(len(mean), mean, noise)
 
 
 def design(geometry: Geometry) -> dict[str, Payload]:

@@ -56,7 +56,7 @@ def full_readout(
     event, block = np.divmod(full, modules)
     adc = np.empty((len(full), STRIPS), np.uint16)
     ends = np.flatnonzero(np.diff(event, append=-1)) + 1
-    edges = np.concatenate([[0], ends[_EVENTS - 1 :: _EVENTS], ends[-1:]])
+    edges = np.unique(np.concatenate([[0], ends[_EVENTS - 1 :: _EVENTS], ends[-1:]]))
     for start, stop in pairwise(edges.tolist()):
         adc[start:stop] = _counts(channels, signal, full[start:stop], common_mode, draws)
     return FullReadout(event, block, adc)

@@ -1,0 +1,155 @@
+"""REF10 as an experiment: RAW to clusters in space, pedestals calibrated in express and used in prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from calib.algorithms.pedestal import Pedestal
+from calib.calibration import Calibration
+from calib.payload import Payload
+from pipeline.experiments.collisions import require
+from pipeline.experiments.interface import (
+    Experiment,
+    ExperimentSettings,
+    Processed,
+    QualityHistogram,
+    QualityTest,
+    Wanted,
+)
+from pipeline.experiments.ref10 import alignment, constants, daq
+from pipeline.experiments.ref10 import geometry as geometries
+from pipeline.experiments.ref10.layers import CHIP, STRIPS
+from pipeline.experiments.ref10.reconstruct.digis import Raw, Tally
+from pipeline.experiments.ref10.reconstruct.nzs import sound_blocks
+from pipeline.experiments.ref10.reconstruct.stages import READS, USES, Reconstructed, reconstruct
+from pipeline.experiments.simulated import Demonstration, Order, Simulation
+from pipeline.model import Columns, EventSource, Keys, Step, Stream
+
+KEYS = ("run", "lumi", "event")
+HEADER = ("bx", "orbit", "trig")
+GEOMETRIES = {"full": geometries.full_geometry, "mini": geometries.mini_geometry}
+
+STRIP_CHARGE = tuple(np.linspace(0.0, 100.0, 51).tolist())
+CLUSTERS = tuple(np.linspace(0.0, 400.0, 81).tolist())
+
+
+class Ref10Settings(ExperimentSettings):
+    """Which detector, and how certification judges."""
+
+    geometry: Literal["full", "mini"] = Field("full", description="all modules, or the few of unit tests")
+    strip_charge_ke: tuple[float, float] = Field(
+        (15.0, 60.0), description="thousand electrons; between these the mean charge of strip clusters must be"
+    )
+    least_clusters: int = Field(200, ge=1, description="a lumisection with fewer strip clusters is not judged")
+
+
+class Ref10(Experiment):
+    """Express and prompt do the same, under other conditions."""
+
+    name: ClassVar[str] = "ref10"
+    tree: ClassVar[str] = daq.TREE
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
+    judging: ClassVar[frozenset[str]] = frozenset({"strip_charge_ke", "least_clusters"})
+    settings: Ref10Settings
+
+    def stream(self, path: Path) -> Stream:
+        """By the folder that the DAQ puts it in."""
+        return daq.stream_of(path)
+
+    def simulation(self, order: Order) -> Simulation:
+        """The detector of these settings, played."""
+        # Only who simulates may see how data are made, and so the truth: reconstruction never imports it.
+        from pipeline.experiments.ref10.simulation import Ref10Simulation
+
+        return Ref10Simulation(order, self.settings.geometry)
+
+    @classmethod
+    def demonstration(cls) -> Demonstration:
+        """Pedestals that move."""
+        from pipeline.experiments.ref10.demonstration import Ref10Demonstration
+
+        return Ref10Demonstration()
+
+    def identify(self, source: EventSource, start: int, stop: int) -> Keys:
+        """Run, lumisection and event number as the DAQ wrote them."""
+        columns = source.arrays(self.tree, require(source.branches(self.tree), KEYS), start, stop)
+        return Keys(*(np.asarray(columns[name]).astype(np.int64) for name in KEYS))
+
+    def wanted(self, step: Step, branches: frozenset[str]) -> Wanted:
+        """All of RAW."""
+        return Wanted(require(branches, (*HEADER, *READS)))
+
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        """Clusters in space; nothing is filtered, what is wrong with an event is flagged."""
+        found = reconstruct(events, conditions)
+        header = {name: events[name] for name in HEADER}
+        measured = self._quality(found, conditions)
+        if step is Step.EXPRESS:
+            measured |= pedestal_columns(events, conditions)
+        return Processed({"CLUSTERS": header | found.columns()}, measured)
+
+    def _quality(self, found: Reconstructed, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+        geometry = geometries.geometry_of(conditions[geometries.KIND])
+        clusters = found.clusters
+        strips = ~geometry.pixel[geometry.rows_of(clusters.flat["module"])]
+        charge = clusters.where(strips)
+        return {
+            "strip_clusters": charge.counts,
+            "pixel_clusters": clusters.counts - charge.counts,
+            "strip_charge_ke": ak.unflatten(charge.flat["charge"] * np.float32(1e-3), charge.counts),
+        }
+
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """Pedestals, of what is read out without zero suppression."""
+        modules = len(geometries.geometry_of(self._geometry()).strip_rows)
+        return (Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP),)
+
+    def needs(self, step: Step) -> tuple[str, ...]:
+        """All that any stage uses."""
+        return tuple(sorted({kind for kinds in USES.values() for kind in kinds}))
+
+    def initial_conditions(self) -> Mapping[str, Payload]:
+        """The detector as designed."""
+        drawn = self._geometry()
+        geometry = geometries.geometry_of(drawn)
+        design = constants.design(geometry)
+        return {geometries.KIND: drawn, alignment.KIND: alignment.no_displacement(geometry), **design}
+
+    def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
+        """How many clusters, and their charge."""
+        return (
+            QualityHistogram("strip clusters", "strip_clusters", CLUSTERS, "clusters", "strip clusters an event"),
+            QualityHistogram("pixel clusters", "pixel_clusters", CLUSTERS, "clusters", "pixel clusters an event"),
+            QualityHistogram("strip charge", "strip_charge_ke", STRIP_CHARGE, "ke", "charge of strip clusters"),
+        )
+
+    def quality_tests(self) -> tuple[QualityTest, ...]:
+        """The charge a track leaves in strips: far off when pedestals or gains are wrong."""
+        low, high = self.settings.strip_charge_ke
+        return (QualityTest("strip charge", "strip charge", low, high, self.settings.least_clusters),)
+
+    def _geometry(self) -> Payload:
+        return GEOMETRIES[self.settings.geometry]()
+
+
+def pedestal_columns(events: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+    """What `calib.algorithms.pedestal` reads, of the sound blocks without zero suppression: `pedestal_block`, the place
+    among strip modules, and `pedestal_adc`, 768 counts for each."""
+    geometry = geometries.geometry_of(conditions[geometries.KIND])
+    raw = Raw.of(events)
+    every: NDArray[np.bool_] = np.ones(len(raw), np.bool_)
+    blocks = sound_blocks(raw, geometry, every, Tally.of(len(raw)))
+    place = geometry.strip_block[blocks.flat["row"]].astype(np.uint32)
+    adc = blocks.flat["adc"].astype(np.uint16).reshape(-1)
+    return {
+        "pedestal_block": ak.unflatten(place, blocks.counts),
+        "pedestal_adc": ak.unflatten(adc, blocks.counts * STRIPS),
+    }

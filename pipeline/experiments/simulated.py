@@ -1,0 +1,101 @@
+"""What an experiment gives that can play its own detector: data of runs, file by file, and the truth beside them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from calib.iov import RunLumi
+from calib.payload import Payload
+from jobs.reduction import FileRecord
+
+Probe = Callable[[str], None]
+
+
+class NotSimulated(LookupError):
+    """The experiment has no simulation."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be simulated."""
+
+    seed: int = 1
+    lumis: int = 12
+    """lumisections of a run"""
+    events: int = 500
+    """of a lumisection"""
+    form: str = ""
+    """how files are written, where the experiment has a choice; its first one unless said"""
+    scenario: str = ""
+    """JSON of the experiment's own: beam, physics, detector; its own standard unless said"""
+
+    def __post_init__(self) -> None:
+        if self.lumis < 1 or self.events < 0:
+            raise ValueError(f"a run has at least one lumisection and no negative number of events: {self}")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written of one lumisection: event files and others, its end-of-lumi record, and its events."""
+
+    events: tuple[FileRecord, ...]
+    others: tuple[FileRecord, ...]
+    record: Mapping[str, Any]
+
+
+class Simulation(ABC):
+    """A detector at work. Pure but for the files it writes: the same order gives the same data, whoever asks."""
+
+    order: Order
+
+    @abstractmethod
+    def depends_on(self) -> Mapping[str, Any]:
+        """All that the data depend on, beside run and lumisection; as JSON."""
+
+    @abstractmethod
+    def begin(self, folder: Path, probe: Probe) -> None:
+        """Write what is there before the first run: how the detector is set up, what the truth is."""
+
+    @abstractmethod
+    def write(self, at: RunLumi, folder: Path, probe: Probe) -> Written:
+        """Write one lumisection, every file whole."""
+
+    @abstractmethod
+    def end_run(self, run: int, folder: Path, records: Sequence[Mapping[str, Any]], probe: Probe) -> None:
+        """Close a run of which all lumisections are written; `records` are theirs, in order."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A payload that is brought in before the first run, as `tier0 conditions upload` would."""
+
+    kind: str
+    file: str
+    """in the folder of the data"""
+    reason: str
+
+
+class Demonstration(ABC):
+    """A small example of the whole chain whose truth is known."""
+
+    title: ClassVar[str]
+    """one line: what is simulated, and what is to be found"""
+    settings: ClassVar[Mapping[str, Any]]
+    """sections of the settings beside storage and cluster"""
+    runs: ClassVar[tuple[int, ...]]
+    order: ClassVar[Order]
+    uploads: ClassVar[tuple[Upload, ...]] = ()
+    kind: ClassVar[str]
+    """the conditions that are compared"""
+
+    @abstractmethod
+    def compared(self, data: Path, found: Mapping[int, Payload]) -> str:
+        """A table of what was put in and what was found; `found` has the payload in force at the end of each run."""
+
+    @abstractmethod
+    def drawn(self, data: Path, found: Mapping[int, Payload], path: Path) -> None:
+        """A picture of the same."""
