@@ -1,11 +1,11 @@
 """The strips as the DAQ sees them after it has taken out the common mode: where they lie, how much they move, how often
 they fire by themselves.
 
-The DAQ's common mode is the median over a chip of s = adc - online pedestal. For 128 Gaussian strips of noise sigma it
-varies about the true common mode by 1.2533 sigma / sqrt(128), the asymptotic error of a median; k strips far above the
-others, which carry signal, raise it by 1.2533 sigma k / 128. As the mean of the strips is their efficient estimate, the
-median's covariance with each is sigma^2 / 128, and so a strip less the median is the difference of two independent
-terms, of variance sigma^2 (1 - 2/128) and 1.5708 sigma^2 / 128. The rounding to whole counts adds 1/12 to the former.
+The DAQ's common mode is the median over a chip of adc - online pedestal. For 128 Gaussian strips of noise sigma it
+varies about the true common mode by 1.2533 sigma / sqrt(128), the asymptotic error of a median, and k strips above the
+others raise it by 1.2533 sigma k / 128. All that the median knows of a strip is that it lies above: a strip with signal
+or in the tail of its noise, 2 sigma up or more, lifts it as one of the k and has nothing else to do with its error. The
+rounding to whole counts adds 1/12 to a strip's variance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUNDING = 1 / 12
 SEED, BESIDE = 4.0, 2.0
 """thresholds in units of the online noise: of a strip alone, and of one beside such a strip"""
 
-STRIPS_A_TRACK = 1.6
+STRIPS_A_TRACK = 2.8
 """strips over threshold that a track has in a layer, about, for what occupancy is to be expected"""
 
 _SEARCH_STEPS = 6
@@ -50,7 +50,7 @@ class Channels:
     pedestal: Floats
     noise: Floats
     centre: Floats
-    """mean of a strip's s less the common mode, when nothing crosses it"""
+    """mean of a strip less online pedestal and common mode, when nothing crosses the chip; it lifts the median itself"""
     spread: Floats
     """rms of the same"""
     own_spread: Floats
@@ -99,9 +99,9 @@ def _channels(scenario: Scenario, geometry: Geometry, seed: int, moment: _Moment
     # A dead strip does not follow the common mode: seen from the others it moves with it.
     own = np.where(dead, scenario.electronics.common_mode, noise)
     chip_centre, chip_noise = _medians((pedestal - online).reshape(-1, CHIP), np.maximum(own, 1e-3).reshape(-1, CHIP))
-    centre = pedestal - online - np.repeat(chip_centre, CHIP)
     median_error = MEDIAN_ERROR * chip_noise / np.sqrt(CHIP)
-    own_spread = np.sqrt(noise**2 * (1 - 2 / CHIP) + ROUNDING)
+    centre = pedestal - online - np.repeat(chip_centre + median_error / np.sqrt(CHIP), CHIP)
+    own_spread = np.sqrt(noise**2 + ROUNDING)
     spread = np.hypot(own_spread, np.repeat(median_error, CHIP))
     firing = np.where(dead, 0.0, ndtr((centre - SEED * noise) / spread))
     pulses = np.where(hot, scenario.faults.hot_factor * expected_occupancy(scenario, geometry), 0.0)

@@ -77,7 +77,7 @@ def test_the_luminous_region_steps():
 
 
 def test_tracks_of_a_vertex_are_negative_binomial():
-    header, vertices, particles = BIAS
+    _, vertices, particles = BIAS
     number = np.bincount(particles.vertex, minlength=len(vertices.event))
     edges = np.array([0, 1, 2, 3, 5, 8, 12, 18, 27, 1000])
     observed = np.histogram(number, edges)[0]

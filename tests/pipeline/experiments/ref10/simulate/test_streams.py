@@ -23,7 +23,8 @@ def test_each_event_has_the_numbers_of_its_key_and_counter():
     for name, draw in kinds.items():
         given = (4.0,) if name == "gamma" else ()
         found = getattr(streams, name)(*given, Purpose.CHARGE, EVENTS, COUNTS)
-        wanted = [draw(placed(11, 4, 9, Purpose.CHARGE, event), size) for event, size in zip(EVENTS, COUNTS)]
+        sized = zip(EVENTS, COUNTS, strict=True)
+        wanted = [draw(placed(11, 4, 9, Purpose.CHARGE, event), size) for event, size in sized]
         assert (found == np.concatenate(wanted)).all(), name
 
 
