@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import total_ordering
 from typing import NamedTuple
 
 LUMI_BITS = 32
@@ -80,9 +81,12 @@ class Clock(StrEnum):
         return RunLumi(at.run).packed if self is Clock.RUN else at.packed
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@total_ordering
+@dataclass(frozen=True, slots=True)
 class IOV:
     """An interval of validity, half open: `[since, until)`; `until=None` is open.
+
+    Ordered by where it begins, then by where it ends; an open one ends last.
 
     >>> IOV(RunLumi(1, 1), RunLumi(1, 5)).contains(RunLumi(1, 5))
     False
@@ -99,20 +103,12 @@ class IOV:
         """Whether the unit lies in the interval."""
         return self.since <= at and (self.until is None or at < self.until)
 
-    def overlaps(self, other: IOV) -> bool:
-        """Whether some moment lies in both."""
-        return self.intersection(other) is not None
+    def __lt__(self, other: IOV) -> bool:
+        return self._place < other._place
 
-    def intersection(self, other: IOV) -> IOV | None:
-        """The common interval, or None.
-
-        >>> str(IOV(RunLumi(1, 1), RunLumi(2, 1)).intersection(IOV(RunLumi(1, 9))))
-        '[1:9, 2:1)'
-        """
-        since = max(self.since, other.since)
-        ends = [end for end in (self.until, other.until) if end is not None]
-        until = min(ends) if ends else None
-        return IOV(since, until) if until is None or since < until else None
+    @property
+    def _place(self) -> tuple[RunLumi, bool, RunLumi]:
+        return self.since, self.until is None, self.until or self.since
 
     def __str__(self) -> str:
         return f"[{self.since}, {self.until or 'open'})"
