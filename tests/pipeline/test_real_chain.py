@@ -10,7 +10,10 @@ from typing import Any
 import awkward as ak
 import numpy as np
 import pytest
+import uproot
 
+from calib.iov import LUMI_BITS, RunLumi
+from calib.tags import Sync
 from pipeline import accounting
 from pipeline.events import read_header, read_tier
 from pipeline.experiments.collisions import peak
@@ -51,6 +54,35 @@ def odd_muons(tier0: Tier0, summary: Summary) -> tuple[dict[int, np.ndarray[Any,
     return dxy, np.concatenate(masses)
 
 
+def packed_units_of(path: Path) -> np.ndarray[Any, Any]:
+    """The packed units of the events of a file, from the file itself; a file of 2011A has only lumisection 1."""
+    with uproot.open(path) as file:
+        tree = file["Events"]
+        run = tree["run"].array(library="np").astype(np.int64)
+        lumi = tree["luminosityBlock"].array(library="np") if "luminosityBlock" in tree else np.ones_like(run)
+    return np.unique(run << LUMI_BITS | lumi.astype(np.int64))
+
+
+def fresh_intervals(tier0: Tier0, units: np.ndarray[Any, Any]) -> tuple[int, int]:
+    """How many intervals were made, and from how many of the units.
+
+    Each must be what the tag answers at every unit whose data it was made from.
+    """
+    world, asked = tier0._world, 0
+    with world.database.read() as connection:
+        db = world.conditions(connection)
+        snapshot = db.snapshot(world.global_tag(Sync.PROMPT))
+        made = [entry for entry in db.history("beamspot_prompt_v1") if entry.info.get("loop")]
+        for entry in made:
+            first, last = entry.info["made_first"], entry.info["made_last"]
+            inside = units[(units >= first) & (units <= last)]
+            assert first in inside and last in inside
+            for unit in inside.tolist():
+                assert db.resolve(snapshot, RunLumi.unpack(unit), ["beamspot"]).ids["beamspot"] == entry.payload_id
+            asked += len(inside)
+    return len(made), asked
+
+
 def robust_width(values: np.ndarray[Any, Any]) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
@@ -75,6 +107,14 @@ def test_published_intervals_sharpen_2011(zmumu: Any) -> None:
     assert peak(masses, (91.0, 2.0))[0] == pytest.approx(90.87, abs=0.1)
 
 
+def test_fresh_intervals_hold_where_their_data_are(zmumu: Any, data_dir: Path) -> None:
+    granularity, tier0, summary = zmumu
+    made, units = fresh_intervals(tier0, packed_units_of(data_dir / "cms_2011A_zmumu.root"))
+    # By run, one has 40 muons only; each run is one unit.
+    assert (made == 18) if granularity == "run" else (8 <= made <= 16)
+    assert units == summary.states["beamspot"]["fresh"] == (18 if granularity == "run" else 19)
+
+
 def test_same_sign_pairs_are_counted_as_filtered(zmumu: Any) -> None:
     _, _, summary = zmumu
     assert sum(row.prompt.read for row in summary.rows) == 10583
@@ -94,15 +134,13 @@ def test_pooled_intervals_of_2012(data_dir: Path, tmp_path: Path) -> None:
     with Tier0(example("cms_2012.toml", tmp_path)) as tier0:
         summary = tier0.run(data_dir / "cms_2012_collisions.root", progress=False)
         intervals = [i for i in tier0.conditions.intervals("beamspot") if i.iov.since.run]
-        with tier0._world.database.read() as connection:
-            entries = tier0._world.conditions(connection).intervals("beamspot_prompt_v1")
+        assert fresh_intervals(tier0, packed_units_of(data_dir / "cms_2012_collisions.root")) == (len(intervals), 168)
     assert len(summary.rows) == 96 and sum(row.prompt.read for row in summary.rows) == 288
-    assert sum(summary.states["beamspot"].values()) >= 96 and "beamspot: 96 fresh" in summary.text()
-    for validity in entries:
-        if validity.entry.info.get("loop"):
-            info = validity.entry.info
-            until = validity.until.packed if validity.until else 1 << 62
-            assert validity.since.packed <= info["first"] and info["last"] < until
+    # An interval may begin inside a run: such a run counts twice.
+    states = summary.states["beamspot"]
+    assert set(states) == {"fresh"} and states["fresh"] >= 96
+    assert f"beamspot: {states['fresh']} fresh" in summary.text()
+    assert 4 <= len(intervals) <= 20
     ranges = {(0, 196_000): (721, 616), (196_000, 198_600): (722, 620), (198_600, 10**6): (711, 606)}
     for (low, high), wanted in ranges.items():
         inside = [i.payload for i in intervals if low <= i.iov.since.run < high]
