@@ -16,6 +16,7 @@ from calib.iov import LUMI_BITS, RunLumi
 from calib.tags import Sync
 from pipeline import accounting
 from pipeline.events import read_header, read_tier
+from pipeline.experiments.cms_opendata import DESIGN
 from pipeline.experiments.collisions import peak
 from pipeline.summary import Summary
 from pipeline.tier0 import Tier0
@@ -122,12 +123,32 @@ def test_same_sign_pairs_are_counted_as_filtered(zmumu: Any) -> None:
     assert all(row.prompt.balanced and row.express.balanced for row in summary.rows)
 
 
-def test_slopes_not_measured_are_said_in_every_output(zmumu: Any) -> None:
+def every_header(tier0: Tier0, runs: int) -> list[dict[str, Any]]:
+    """The headers of all output files; there must be one of each tier for each run."""
+    headers = [read_header(path) for path in sorted((Path(tier0._world.area) / "runs").rglob("*.root"))]
+    assert len({(header["run"], header["tier"]) for header in headers}) == 2 * runs
+    return headers
+
+
+def payloads_of(header: Mapping[str, Any]) -> set[str]:
+    """The ids of the beam spots that an output was made with: none in express."""
+    if header["tier"] == "EXPRESS":
+        assert all(not ids for _, ids in header["conditions"])
+        return set()
+    return {stretch["payload"] for stretch in header["manifest"]["kinds"]["beamspot"]}
+
+
+def test_slopes_not_measured_are_carried_and_z_is_absent_in_every_output(zmumu: Any) -> None:
     _, tier0, summary = zmumu
-    header = read_header(outputs(tier0, summary.rows[-1].run, "NANO")[0])
-    assert any("dz" in name for name in header["absent"])
-    payloads = [interval.payload for interval in tier0.conditions.intervals("beamspot")]
-    assert not any(bool(payload["slopes_measured"]) for payload in payloads)
+    store, carried = tier0._world.store, ("dxdz", "dydz", "z", "sigma_z", "width_x", "width_y")
+    used: set[str] = set()
+    for header in every_header(tier0, len(summary.rows)):
+        assert header["absent"]["Muon_dz"] == header["absent"]["track_z0"] == "the 2011A muons have no z"
+        used |= payloads_of(header)
+        for payload in map(store.get, payloads_of(header)):
+            assert not payload["slopes_measured"]
+            assert {name: float(payload[name]) for name in carried} == {name: DESIGN.get(name, 0.0) for name in carried}
+    assert len(used) > 8
 
 
 def test_pooled_intervals_of_2012(data_dir: Path, tmp_path: Path) -> None:
