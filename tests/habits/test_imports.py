@@ -22,7 +22,9 @@ def build(folder: Path, **modules: str) -> None:
     """A small house with the three packages, where `calib_x="import jobs"` is module `calib.x`."""
     sources = {"calib/__init__.py": "", "jobs/__init__.py": "", "pipeline/__init__.py": ""}
     sources["pipeline/experiments/__init__.py"] = ""
-    sources |= {f"{name.replace('_', '/', 1)}.py": source for name, source in modules.items()}
+    for name in ("__init__", "experiment", "simulation", "demonstration", "simulate/__init__", "reconstruct/__init__"):
+        sources[f"pipeline/experiments/ref10/{name}.py"] = ""
+    sources |= {f"{name.replace('_', '/')}.py": source for name, source in modules.items()}
     for name, source in sources.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,10 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
         ("calib_a", "import uproot"),
         ("jobs_a", "import awkward"),
         ("pipeline_a", "import uproot"),
+        ("pipeline_a", "import pipeline.experiments.ref10"),
+        ("pipeline_experiments_ref10_reconstruct_a", "import pipeline.experiments.ref10.simulate"),
+        ("pipeline_experiments_ref10_reconstruct_a", "def late():\n    import pipeline.experiments.ref10.simulation\n"),
+        ("pipeline_experiments_ref10_experiment", "import pipeline.experiments.ref10.simulate"),
     ],
 )
 def test_wrong_import_is_found(module: str, source: str, tmp_path: Path) -> None:
