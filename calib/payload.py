@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from calib.iov import RunLumi
 
 Array = NDArray[Any]
+
+PARTIAL = ".partial"
+"""how a payload is called that is being written, behind a name of its writer's own"""
 
 
 class PayloadMissing(LookupError):
@@ -81,6 +84,10 @@ def _frozen(kind: str, name: str, values: Any) -> Array:
     return array
 
 
+def _no_point(point: str) -> None:
+    """Nothing is killed here."""
+
+
 class PayloadStore:
     """Payloads by content id in a folder: one zarr v3 group each, there whole or not at all.
 
@@ -101,17 +108,29 @@ class PayloadStore:
         """Whether the store holds that id."""
         return self.path(payload_id).is_dir()
 
-    def put(self, payload: Payload) -> str:
-        """Write a payload whole and give its id; a payload that is there already is left alone."""
+    def put(self, payload: Payload, probe: Callable[[str], None] = _no_point) -> str:
+        """Write a payload whole and give its id; a payload that is there already is left alone.
+
+        `probe` is told when it is written and not yet in place: a test may kill the process there.
+        """
         target = self.path(payload.id)
         if not target.is_dir():
-            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+            partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
             try:
                 _write_zarr(partial, payload)
+                probe("payload")
                 _rename_whole(partial, target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return payload.id
+
+    def partials(self, grace_s: float, now: float) -> list[Path]:
+        """What killed writers have left: folders not in place, to which nothing was written for `grace_s` seconds.
+
+        The grace must be longer than any task may write. Nothing is deleted here.
+        """
+        found = sorted(self.root.glob(f"*/*{PARTIAL}"))
+        return [path for path in found if now - _last_written(path) > grace_s]
 
     def get(self, payload_id: str) -> Payload:
         """The payload of that id. Raises PayloadMissing, or PayloadDamaged when its content has changed."""
@@ -137,6 +156,14 @@ class PayloadStore:
         while self._kept_bytes > self._keep_bytes and len(self._kept) > 1:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= _nbytes(dropped)
+
+
+def _last_written(folder: Path) -> float:
+    """When anything in a folder was last written to; infinite when it goes meanwhile, to its place or for good."""
+    try:
+        return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _nbytes(payload: Payload) -> int:

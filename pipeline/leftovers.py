@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,12 +23,22 @@ MARGIN_S = 60.0
 
 
 def clear_leftovers(world: World, runs: Sequence[int]) -> int:
-    """Delete the files of attempts that did not count, in the folders of these runs; gives how many.
+    """Delete what killed attempts left in the folders of these runs, and payloads that were never whole; gives how many.
 
     A task ends itself at twice its time limit, so what has not been written to for longer belongs to nobody.
     """
     grace = 2 * parse_timedelta(world.settings.cluster.longest_task) + MARGIN_S
-    return sum(_clear(world, run, grace) for run in runs)
+    return sum(_clear(world, run, grace) for run in runs) + _clear_payloads(world, grace)
+
+
+def _clear_payloads(world: World, grace_s: float) -> int:
+    found = world.store.partials(grace_s, world.now())
+    for folder in found:
+        world.probe("delete")
+        shutil.rmtree(folder, ignore_errors=True)
+    if found:
+        logger.info("%d payloads that were never whole are deleted", len(found))
+    return len(found)
 
 
 def _clear(world: World, run: int, grace_s: float) -> int:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +107,43 @@ def test_a_write_that_was_killed_leaves_no_payload(store: PayloadStore, payload:
     (path.parent / f"{path.name}.dead.partial").mkdir(parents=True)
     assert not store.has(payload.id)
     assert PayloadStore(store.root).get(store.put(payload)).id == payload.id
+
+
+def test_a_writer_killed_before_the_rename_leaves_a_partial_that_is_found_after_a_grace(
+    store: PayloadStore, payload: Payload
+) -> None:
+    root = str(store.root)
+    program = (
+        "import os, pickle, signal, sys\n"
+        "from calib.payload import PayloadStore\n"
+        "payload = pickle.load(sys.stdin.buffer)\n"
+        f"PayloadStore({root!r}).put(payload, lambda point: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(payload), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not store.has(payload.id)
+    (left,) = store.root.rglob("*.partial")
+    assert PayloadStore.read(left).id == payload.id
+    newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+    os.utime(left, (newest - 1000, newest - 1000))
+    assert store.partials(60.0, newest + 59.0) == []
+    assert store.partials(60.0, newest + 61.0) == [left]
+    store.put(payload)
+    assert store.partials(60.0, newest + 61.0) == [left]
+    assert PayloadStore(store.root).get(payload.id).id == payload.id
+
+
+def test_the_probe_is_asked_when_all_is_written_and_nothing_in_place(store: PayloadStore, payload: Payload) -> None:
+    seen: list[tuple[str, bool, str]] = []
+
+    def probe(point: str) -> None:
+        (partial,) = store.root.rglob("*.partial")
+        seen.append((point, store.has(payload.id), PayloadStore.read(partial).id))
+
+    store.put(payload, probe)
+    store.put(payload, probe)
+    assert seen == [("payload", False, payload.id)]
+    assert store.partials(0.0, float("inf")) == []
 
 
 def test_a_missing_payload_is_named(store: PayloadStore) -> None:
