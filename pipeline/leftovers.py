@@ -23,7 +23,7 @@ MARGIN_S = 60.0
 
 
 def clear_leftovers(world: World, runs: Sequence[int]) -> int:
-    """Delete what killed attempts left in the folders of these runs, and payloads that were never whole; gives how many.
+    """Delete what killed attempts left in the folders of these runs, and payloads never whole; gives how many.
 
     A task ends itself at twice its time limit, so what has not been written to for longer belongs to nobody.
     """
