@@ -63,6 +63,15 @@ class Payload:
     def __reduce__(self) -> tuple[Any, ...]:
         return Payload, (self.kind, dict(self.arrays), dict(self.units))
 
+    @property
+    def flags(self) -> dict[str, bool]:
+        """Its single booleans: what was measured and what carried, say. For the record of what was made with it.
+
+        >>> Payload("beamspot", {"x": np.array(0.1), "slopes_measured": np.array(False)}).flags
+        {'slopes_measured': False}
+        """
+        return {name: bool(array) for name, array in self.arrays.items() if array.dtype == np.bool_ and not array.shape}
+
     @cached_property
     def id(self) -> str:
         """SHA-256 of the content, hexadecimal."""

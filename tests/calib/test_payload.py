@@ -70,6 +70,11 @@ def test_what_cannot_be_stored_is_refused() -> None:
         Payload("a", {"x": np.zeros(1)}, {"y": "cm"})
 
 
+def test_flags_are_single_booleans() -> None:
+    arrays = {"bad": np.array([True]), "measured": np.array(True), "n": np.array(1), "carried": np.array(False)}
+    assert Payload("a", arrays).flags == {"carried": False, "measured": True}
+
+
 def test_a_payload_travels(payload: Payload) -> None:
     assert pickle.loads(pickle.dumps(payload)).id == payload.id
 
