@@ -50,7 +50,7 @@ class Channels:
     pedestal: Floats
     noise: Floats
     centre: Floats
-    """mean of a strip less online pedestal and common mode, when nothing crosses the chip; it lifts the median itself"""
+    """mean of a strip less online pedestal and common mode, when nothing crosses the chip"""
     spread: Floats
     """rms of the same"""
     own_spread: Floats

@@ -18,13 +18,13 @@ from pipeline.experiments.ref10.simulate.columns import (
     raw_columns,
     seen_columns,
 )
-from pipeline.experiments.ref10.simulate.scenario import Scenario
-from pipeline.experiments.ref10.simulate.stages import Simulation
+from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario
+from pipeline.experiments.ref10.simulate.stages import Charges, Collisions, Readout, Simulation, Traces
 
 Ints = NDArray[np.int64]
 
-BLOCK = 256
-"""events in memory together; does not show in the result"""
+BLOCK_TRACKS = 4000
+"""about so many tracks are in memory together; does not show in the result"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +55,43 @@ def simulate(
     if (events < 0).any():
         raise ValueError(f"event numbers cannot be negative, as {events.min()} is")
     simulation = Simulation(scenario, geometry, seed, run, lumi)
-    starts = range(0, max(len(events), 1), BLOCK)
-    raw, truth = zip(*(_block(simulation, events[start : start + BLOCK]) for start in starts), strict=True)
+    size = block_size(scenario.physics)
+    starts = range(0, max(len(events), 1), size)
+    raw, truth = zip(*(_block(simulation, events[start : start + size]) for start in starts), strict=True)
     return Simulated(joined(raw), joined(truth))
+
+
+def block_size(physics: Physics) -> int:
+    """How many events are made at a time."""
+    return max(int(BLOCK_TRACKS / max((1 + physics.pile_up) * physics.tracks, 1)), 1)
 
 
 def _block(simulation: Simulation, events: Ints) -> tuple[Parts, Parts]:
     collided = simulation.collide(events)
     traces = simulation.trace(events, collided)
     charges = simulation.ionize(events, collided, traces)
-    readout = simulation.respond(events, collided.header, charges.cells)
+    return in_columns(
+        simulation, events, Made(collided, traces, charges, simulation.respond(events, collided, charges))
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Events through all stages."""
+
+    collided: Collisions
+    traces: Traces
+    charges: Charges
+    readout: Readout
+
+
+def in_columns(simulation: Simulation, events: Ints, made: Made) -> tuple[Parts, Parts]:
+    """The columns of RAW and of the truth."""
+    geometry, collided, digis = simulation.geometry, made.collided, made.readout.digis
     key = keys(simulation.at, events)
     first = np.searchsorted(collided.particles.event, np.arange(len(events)))
-    raw = key | raw_columns(simulation.geometry, collided.header, readout.digis, readout.full)
+    raw = key | raw_columns(geometry, collided.header, digis, made.readout.full)
     truth = key | made_columns(collided.vertices, collided.particles, collided.flight, len(events))
-    truth |= seen_columns(simulation.geometry, traces, charges, first)
-    truth["digi_particle"] = digi_particle(readout.digis, first)
+    truth |= seen_columns(geometry, made.traces, made.charges, first)
+    truth["digi_particle"] = digi_particle(digis, first)
     return raw, truth

@@ -66,11 +66,15 @@ class Faults:
                 raise ValueError(f"{name} cannot be negative, as {getattr(self, name)} is")
 
 
+LARGEST = (500.0, 500.0, 200.0, 100.0, 200.0, 1000.0)
+"""half barrels, ladders, modules: shift [um] and rotation [urad]"""
+
+
 @dataclass(frozen=True)
 class Misalignment:
     """Where structures are, beside where they were drawn: rms of each of three shifts [um] and rotations [urad].
 
-    Pairs are (pixels, strips).
+    Pairs are (pixels, strips). Raises ValueError for more than LARGEST: sensors are looked for near their drawn place.
     """
 
     half_barrels: tuple[Six, Six, Six, Six] = (
@@ -84,6 +88,16 @@ class Misalignment:
     ladder_urad: tuple[float, float] = (20.0, 20.0)
     module_um: tuple[float, float] = (3.0, 10.0)
     module_urad: tuple[float, float] = (50.0, 50.0)
+
+    def __post_init__(self) -> None:
+        given = {
+            "half_barrels, shift in um": [abs(value) for six in self.half_barrels for value in six[:3]],
+            "half_barrels, rotation in urad": [abs(value) for six in self.half_barrels for value in six[3:]],
+            **{name: getattr(self, name) for name in ("ladder_um", "ladder_urad", "module_um", "module_urad")},
+        }
+        for (name, values), largest in zip(given.items(), LARGEST, strict=True):
+            if not all(0 <= value <= largest for value in values):
+                raise ValueError(f"{name} must lie between 0 and {largest:g}, as sensors are looked for within 2.5 mm")
 
     @classmethod
     def none(cls) -> Misalignment:

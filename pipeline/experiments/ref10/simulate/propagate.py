@@ -27,8 +27,8 @@ SCATTERERS = 1 + len(LAYERS)
 """beam pipe and layers"""
 GRAZING = 0.05
 """cosine of incidence below which a track is taken to turn"""
-SLACK = 0.2
-"""cm beyond its drawn place within which a sensor may lie; far more than any displacement"""
+SLACK = 0.25
+"""cm beyond its drawn place within which a sensor may lie; more than any displacement that Misalignment allows"""
 CLOSE = 1e-7
 """cm to which tracks are carried to a sensor"""
 NEWTON_STEPS = 3

@@ -30,6 +30,10 @@ DEAD, HOT = 1, 2
 """values of the true strip and pixel status, beside constants.GOOD"""
 
 
+FARTHEST = 1.0
+"""cm from the axis at which collisions may be: well inside the beam pipe"""
+
+
 @dataclass(frozen=True)
 class Region:
     """The luminous region of one lumisection: centre and widths [cm], slopes [rad]; x and y at z, widths at fixed z."""
@@ -42,6 +46,10 @@ class Region:
     sigma_z: float
     dxdz: float
     dydz: float
+
+    def __post_init__(self) -> None:
+        if not max(abs(self.x), abs(self.y)) <= FARTHEST or not min(self.width_x, self.width_y, self.sigma_z) >= 0:
+            raise ValueError(f"beams meet within {FARTHEST:g} cm of the axis, with widths not negative: not at {self}")
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,8 @@ class Scenario:
     tangents: tuple[float, float] = (0.40, 0.10)
     """tangent of the Lorentz angle, pixels and strips"""
     field_tesla: float = 3.8038
-    first_run: int = 1
-    """the run from which pedestals drift"""
+    first_run: int | None = None
+    """the run from which pedestals drift; None: they do not"""
 
     @cached_property
     def by_layer(self) -> NDArray[np.float64]:
@@ -115,7 +123,7 @@ class Scenario:
 def _strict(*kinds: type) -> None:
     """Let pydantic refuse what a dataclass does not know."""
     for kind in kinds:
-        kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+        kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
 
 
 _strict(Scenario, Beam, Region, Physics, Electronics, Faults, Misalignment, When)
@@ -163,7 +171,8 @@ def online(scenario: Scenario, geometry: Geometry, seed: int) -> Payload:
 
 def true_pedestal(scenario: Scenario, tables: Tables, at: RunLumi) -> NDArray[np.float64]:
     """The pedestal of each strip in a lumisection [ADC]: as built, drifted since the first run, and shifted."""
-    moved = (at.run - scenario.first_run) * tables.drift.astype(np.float64)
+    runs = 0 if scenario.first_run is None else at.run - scenario.first_run
+    moved = runs * tables.drift.astype(np.float64)
     if scenario.faults.shifted.holds(at):
         moved += np.repeat(tables.shifted, CHIP) * scenario.faults.pedestal_shift * tables.noise
     return np.asarray(tables.pedestal + moved, np.float64)

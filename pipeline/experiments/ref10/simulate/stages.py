@@ -135,10 +135,10 @@ class Simulation:
 
         return drawn(STEPS, Purpose.STEPS), drawn(GRAZING_STEPS, Purpose.GRAZING_STEPS)
 
-    def respond(self, events: Ints, header: Header, cells: Cells) -> Readout:
+    def respond(self, events: Ints, collided: Collisions, charges: Charges) -> Readout:
         """What the DAQ sends of the charges, and of noise."""
         geometry, strips, draws = self.geometry, self._channels, (self._streams, events)
-        electronics = self.scenario.electronics
+        electronics, header, cells = self.scenario.electronics, collided.header, charges.cells
         dead = self._tables.dead_roc & self.scenario.faults.dead_roc.holds(self.at)
         signal = strip_signal(geometry, strips, cells)
         full = chosen(header.nzs, events, len(geometry.strip_rows))

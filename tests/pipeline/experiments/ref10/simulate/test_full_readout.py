@@ -98,14 +98,14 @@ def test_counts_stay_within_ten_bits():
 
 
 def test_each_strip_is_that_of_a_naive_loop_whatever_is_read_with_it():
-    events = np.arange(100, 140)
-    full = chosen(np.ones(40, bool), events, MODULES)
-    key = np.arange(3, 40 * len(STRIPS.dead), 611)
+    events = np.arange(100, 148)  # three times as many as are read out together
+    full = chosen(np.ones(48, bool), events, MODULES)
+    key = np.arange(3, 48 * len(STRIPS.dead), 611)
     key = key[~STRIPS.dead[key % len(STRIPS.dead)]]
     signal = Strips(key, np.linspace(1, 400, len(key)), np.zeros(len(key), np.int64))
     found = full_readout(STRIPS, signal, full, 2.0, (Streams(7, 2, 3), events))
     counts = dict(zip(key.tolist(), signal.counts.tolist(), strict=True))
-    for event in (0, 17, 39):
+    for event in (0, 17, 47):
         modules = [m for m in range(MODULES) if m % 16 == events[event] % 16]
         normal = naive.generator(7, 2, 3, Purpose.FULL_READOUT, events[event]).standard_normal(len(modules) * 774)
         for place, module in enumerate(modules):

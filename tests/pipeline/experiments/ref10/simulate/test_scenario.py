@@ -42,12 +42,25 @@ def test_a_scenario_goes_to_text_and_back():
         ('{"faults": {"hot": {"since": "5", "until": "4"}}}', "must end after it begins"),
         ('{"physics": {"z": 0.6, "jpsi": 0.6}}', "shares must lie between"),
         ('{"electronics": {"noise": 0}}', "must have some noise"),
+        ('{"misalignment": {"ladder_um": [20, 300]}}', "ladder_um must lie between 0 and 200"),
+        ('{"misalignment": {"module_urad": [-1, 0]}}', "module_urad must lie between 0 and 1000"),
+        ('{"beam": {"start": {"x": 3}}}', "Field required"),
+        ('{"beam": {"drift_um": NaN}}', "finite number"),
         ("{", "text: Invalid JSON"),
     ],
 )
 def test_what_is_no_scenario_is_refused_by_name(text, told):
     with pytest.raises(ValueError, match=told):
         Scenario.from_json(text)
+
+
+def test_beams_meet_inside_the_pipe():
+    with pytest.raises(ValueError, match="beams meet within 1 cm"):
+        replace(Beam().start, y=-1.5)
+    with pytest.raises(ValueError, match="widths not negative"):
+        replace(Beam().start, sigma_z=-4.0)
+    with pytest.raises(ValueError, match="shift in um must lie between 0 and 500"):
+        Misalignment(half_barrels=((0.0, 600.0, 0.0, 0.0, 0.0, 0.0),) * 4)
 
 
 def test_when():

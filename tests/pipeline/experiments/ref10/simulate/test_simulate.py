@@ -1,5 +1,6 @@
 """Whole events: the same however they are asked for, as a naive digitization has them, and in the form of RAW."""
 
+import hashlib
 import tracemalloc
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from pipeline.experiments.ref10.alignment import frames
 from pipeline.experiments.ref10.geometry import full_geometry, geometry_of, mini_geometry
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.simulate.channels import STRIPS_A_TRACK, channels
-from pipeline.experiments.ref10.simulate.events import BLOCK, simulate
+from pipeline.experiments.ref10.simulate.events import block_size, simulate
 from pipeline.experiments.ref10.simulate.faults import Faults
 from pipeline.experiments.ref10.simulate.particles import NZS_GROUPS
 from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario, tables_of, truth
@@ -27,6 +28,7 @@ GOOD = Faults(dead_strips=0, dead_chips=0, hot_strips=0, dead_rocs=0, pedestal_s
 QUIET = replace(BIAS, faults=GOOD)
 SEED, RUN, LUMI = 3, 2, 8
 EVENTS = np.arange(1, 2001)
+BLOCK = block_size(MIXED.physics)
 TYPES = {
     "run": "uint32",
     "lumi": "uint32",
@@ -360,19 +362,33 @@ def test_the_same_event_hits_where_the_sensors_truly_lie(many):
     assert np.median(np.abs(wide[stiff])) < 10e-4
 
 
+def test_raw_is_what_it_was():
+    """Who changes what the same key gives raises `VERSION` in pipeline/experiments/ref10/simulation.py, and this."""
+    scenario = Scenario(physics=Physics(pile_up=4.0, nzs=0.5))
+    found = simulate(scenario, MINI, SEED, RUN, LUMI, np.arange(1, 13))
+    digest = hashlib.sha256()
+    for name in sorted(found.raw):
+        digest.update(np.ascontiguousarray(ak.flatten(found.raw[name], axis=None)).tobytes())
+    assert digest.hexdigest()[:16] == "1f33471ddc352950"
+
+
 def test_memory_is_bounded_by_the_block_not_by_the_events():
-    def peak(events):
+    def peak(scenario, events):
         tracemalloc.start()
-        simulate(BIAS, FULL, SEED, RUN, LUMI, np.arange(1, events + 1))
+        simulate(scenario, MINI, SEED, RUN, LUMI, np.arange(1, events + 1))
         _, found = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return found
 
-    simulate(BIAS, FULL, SEED, RUN, LUMI, EVENTS[:1])
-    small, large = peak(BLOCK), peak(3 * BLOCK)
-    # The columns themselves stay: 20 kB an event.
-    assert small < 100e6
-    assert large < small + 2 * BLOCK * 60e3
+    crowded = replace(BIAS, physics=Physics(pile_up=100.0, z=0, jpsi=0))
+    assert block_size(crowded.physics) == 3
+    for scenario in (BIAS, crowded):
+        simulate(scenario, MINI, SEED, RUN, LUMI, EVENTS[:1])
+    small, large = peak(BIAS, BLOCK), peak(BIAS, 3 * BLOCK)
+    # The columns themselves stay.
+    assert small < 30e6
+    assert large < small + 2 * BLOCK * 20e3
+    assert peak(crowded, 12) < 1.5 * small
 
 
 def test_no_events_and_empty_events_are_no_fault():

@@ -65,6 +65,20 @@ def test_noise_passes_as_often_as_the_tables_say():
     within(number.var() / number.mean(), 1, np.sqrt(2 / 400))
 
 
+def test_noise_over_five_sigma_is_as_rare_as_the_tables_say():
+    """What an offline seed of 5 sigma meets: 0.41 an event for perfect Gaussians, somewhat more beside a median."""
+    strips, events = channels(GOOD, FULL, 1, 1, 1), 3000
+    kept = suppressed(strips, events=events)
+    level = strips.online + 5 * strips.threshold
+    found = (kept.counts > level[kept.key % len(strips.dead)]).sum()
+    # Sent are whole counts: over the level is what rounds to the next one.
+    edge = np.floor(level) + 0.5 - strips.online
+    wanted = norm.sf((edge - strips.centre) / strips.spread).sum()
+    assert len(strips.dead) * norm.sf(5) == pytest.approx(0.41, abs=0.005)
+    assert 0.41 < wanted < 0.65
+    within(found, events * wanted, np.sqrt(events * wanted))
+
+
 def test_noise_of_a_strip_passes_with_its_own_probability():
     """Also where it is not small: strips of a noise that the DAQ does not know."""
     strips = channels(GOOD, MINI, 1, 1, 1)
