@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 .PHONY: help demo test verify lint format clean
 
 help:
-	@echo "make demo     run the whole chain on generated collisions, no data needed"
+	@echo "make demo     run the whole chain on simulated runs, no data needed"
 	@echo "make test     all checks"
 	@echo "make verify   the long checks and the benchmarks"
 	@echo "make lint     style, types and import contract only"

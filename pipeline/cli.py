@@ -53,7 +53,8 @@ def main() -> None:
     tier0 run cms.toml data/*.root --dry-run
     tier0 why 190456                      where a run stands, and why
     tier0 conditions show beamspot
-    tier0 demo                            all of it on generated collisions
+    tier0 simulate ref10.toml data --runs 7-9
+    tier0 demo                            all of it on simulated runs
 
     Commands that look or change take the settings with -s; without it they use tier0.toml, or the one settings file
     in this folder.
