@@ -23,10 +23,19 @@ from pipeline.events import SourceFile
 from pipeline.experiments.cms_opendata import CmsOpenData
 from pipeline.experiments.icecube_sndaq import IceCubeSndaq
 from pipeline.experiments.interface import Experiment, Processed
+from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.registry import EXPERIMENTS
 from pipeline.experiments.testing import MemorySource, read
 from pipeline.experiments.toy_collider import ToyCollider
 from pipeline.model import Columns, EventSource, Step
+from tests.pipeline.experiments.ref10.reconstruct.raw import (
+    Event,
+    pixel,
+    pixel_module,
+    raw_columns,
+    strip_module,
+    uneven,
+)
 
 KEPT_BITS = {8: 30, 4: 16}
 """of the mantissa of a float of so many bytes: what is lost are last bits, in which processors differ"""
@@ -96,6 +105,26 @@ def generated(_: Path) -> EventSource:
     return MemorySource(Path("run_3.root"), {"Events": columns})
 
 
+def digitized(_: Path) -> EventSource:
+    """Six events of the few modules of unit tests: clusters of strips and pixels, one module without zero suppression."""
+    rng, events = np.random.default_rng(52), []
+    for number in range(6):
+        digis = []
+        for module in map(strip_module, rng.choice(8, 4, replace=False).tolist()):
+            first = int(rng.integers(0, 760))
+            digis += [(module, first + i, int(100 + adc)) for i, adc in enumerate(rng.integers(30, 120, 3))]
+        for module in map(pixel_module, rng.choice(4, 2, replace=False).tolist()):
+            row, column = int(rng.integers(0, 150)), int(rng.integers(0, 400))
+            digis += [(module, pixel(row + i, column), int(adc)) for i, adc in enumerate(rng.integers(25, 200, 2))]
+        full = [(strip_module(9), rng.normal(100, 5, 768).astype(int).tolist())] if number == 2 else []
+        events.append(Event.of(digis, full))
+    columns = raw_columns(events)
+    columns |= {name: np.arange(1, 7, dtype=kind) for name, kind in (("event", "u8"), ("orbit", "u4"), ("bx", "u2"))}
+    columns |= {"run": np.full(6, 3, np.uint32), "lumi": np.repeat([1, 2], 3).astype(np.uint32)}
+    columns["trig"] = np.array([1, 1, 5, 1, 2, 1], np.uint32)
+    return MemorySource(Path("run_3.root"), {"Events": columns})
+
+
 def some_dead() -> Payload:
     status = all_good(5160)["status"].copy()
     status[[0, 45, 4800]] = 1
@@ -106,6 +135,7 @@ SAMPLES: Mapping[str, tuple[type[Experiment], Callable[[Path], EventSource], Map
     "cms 2012": (CmsOpenData, entries("cms_2012_collisions.root", 20, 45), BEAM),
     "cms 2011A": (CmsOpenData, entries("cms_2011A_zmumu.root", 0, 60), BEAM),
     "icecube": (IceCubeSndaq, entries("icecube_sndaq_131738.root", 0, 6), {KIND: some_dead()}),
+    "ref10": (Ref10, digitized, uneven()),
     "toy collider": (ToyCollider, generated, BEAM),
 }
 
@@ -116,6 +146,8 @@ GOLDEN = {
     ("cms 2011A", Step.PROMPT): (1, "d326dec00d0f0f42"),
     ("icecube", Step.EXPRESS): (1, "f79bc73245cbfea1"),
     ("icecube", Step.PROMPT): (1, "eb16e279aafe45bf"),
+    ("ref10", Step.EXPRESS): (1, "6efe3da965ad527a"),
+    ("ref10", Step.PROMPT): (1, "775ae78b6a1a1771"),
     ("toy collider", Step.EXPRESS): (1, "77aa2dca418eb8fa"),
     ("toy collider", Step.PROMPT): (1, "d65fbec534aa601d"),
 }
