@@ -106,7 +106,7 @@ def generated(_: Path) -> EventSource:
 
 
 def digitized(_: Path) -> EventSource:
-    """Six events of the few modules of unit tests: clusters of strips and pixels, one module without zero suppression."""
+    """Six events of the modules of unit tests: clusters of strips and pixels, one module without zero suppression."""
     rng, events = np.random.default_rng(52), []
     for number in range(6):
         digis = []
