@@ -1,7 +1,9 @@
 """The strips as the DAQ sees them after it has taken out the common mode: where they lie, how much they move, how often
 they fire by themselves.
 
-The DAQ's common mode is the median over a chip of adc - online pedestal. For 128 Gaussian strips of noise sigma it
+The DAQ's common mode is the median over a chip of adc - online pedestal, less where that median usually lies: a running
+mean over events, so that what moves with the event is taken out and pedestals that moved for good stay in the data, for
+the calibration to find. For 128 Gaussian strips of noise sigma it
 varies about the true common mode by 1.2533 sigma / sqrt(128), the asymptotic error of a median, and k strips above the
 others raise it by 1.2533 sigma k / 128. All that the median knows of a strip is that it lies above: a strip with signal
 or in the tail of its noise, 2 sigma up or more, lifts it as one of the k and has nothing else to do with its error. The
@@ -98,9 +100,9 @@ def _channels(scenario: Scenario, geometry: Geometry, seed: int, moment: _Moment
     pedestal = true_pedestal(scenario, tables, at)
     # A dead strip does not follow the common mode: seen from the others it moves with it.
     own = np.where(dead, scenario.electronics.common_mode, noise)
-    chip_centre, chip_noise = _medians((pedestal - online).reshape(-1, CHIP), np.maximum(own, 1e-3).reshape(-1, CHIP))
+    chip_noise = _median_noise((pedestal - online).reshape(-1, CHIP), np.maximum(own, 1e-3).reshape(-1, CHIP))
     median_error = MEDIAN_ERROR * chip_noise / np.sqrt(CHIP)
-    centre = pedestal - online - np.repeat(chip_centre + median_error / np.sqrt(CHIP), CHIP)
+    centre = pedestal - online - np.repeat(median_error / np.sqrt(CHIP), CHIP)
     own_spread = np.sqrt(noise**2 + ROUNDING)
     spread = np.hypot(own_spread, np.repeat(median_error, CHIP))
     firing = np.where(dead, 0.0, ndtr((centre - SEED * noise) / spread))
@@ -122,8 +124,8 @@ def _channels(scenario: Scenario, geometry: Geometry, seed: int, moment: _Moment
     )
 
 
-def _medians(place: Floats, sigma: Floats) -> tuple[Floats, Floats]:
-    """Of strips at `place` with Gaussian noise `sigma`, [chips, 128]: the median of all, and the noise it varies with.
+def _median_noise(place: Floats, sigma: Floats) -> Floats:
+    """Of strips at `place` with Gaussian noise `sigma`, [chips, 128]: the noise that the median of all varies with.
 
     The median m solves sum Phi((m - place) / sigma) = 64 (Newton); it varies as for strips whose density there is the
     mean density, 1 / (sigma' sqrt(2 pi)) at the peak.
@@ -133,7 +135,8 @@ def _medians(place: Floats, sigma: Floats) -> tuple[Floats, Floats]:
         share = (middle[:, None] - place) / sigma
         density = (np.exp(-0.5 * share**2) / sigma).mean(axis=1) / np.sqrt(2 * np.pi)
         middle = middle - np.clip((ndtr(share).mean(axis=1) - 0.5) / density, -1, 1)
-    return middle, 1 / (np.sqrt(2 * np.pi) * density)
+    noise: Floats = 1 / (np.sqrt(2 * np.pi) * density)
+    return noise
 
 
 def expected_occupancy(scenario: Scenario, geometry: Geometry) -> Floats:

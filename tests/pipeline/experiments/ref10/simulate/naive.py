@@ -119,14 +119,17 @@ def generator(seed, run, lumi, purpose, event):
     return np.random.Generator(bits)
 
 
-def suppress(adc, online, noise):
-    """What the DAQ sends of a module, {strip: adc}: common mode by chip, 4 sigma, or 2 beside one over 4."""
+def suppress(adc, online, noise, usual):
+    """What the DAQ sends of a module, {strip: adc}: common mode by chip, 4 sigma, or 2 beside one over 4.
+
+    `usual`: where the median of the strip's chip usually lies.
+    """
     adc, online, noise, height = list(adc), list(online), list(noise), []
     for chip in range(0, len(adc), 128):
         own = [adc[c] - online[c] for c in range(chip, chip + 128)]
         ordered = sorted(own)
         median = (ordered[63] + ordered[64]) / 2
-        height += [value - median for value in own]
+        height += [value - (median - usual[chip]) for value in own]
     kept = {}
     for c, value in enumerate(height):
         over = value > 4 * noise[c]
