@@ -103,6 +103,18 @@ def test_masked_chips_take_no_part_and_their_neighbours_are_flagged():
     assert found([of([(79, 10)])], masking(NEXT, 9)).flat["flags"].tolist() == [0]
 
 
+@pytest.mark.parametrize("row", [78, 79, 100, 160, 161])
+@pytest.mark.parametrize("column", [50, 51, 70, 104, 105])
+def test_all_around_a_masked_chip_neighbours_are_flagged(row, column):
+    """Chip 10 is rows 80 to 159, columns 52 to 103."""
+    if 80 <= row < 160 and 52 <= column < 104:
+        assert found([of([(row, column)])], masking(ONE, 10)).counts.tolist() == [0]
+        return
+    near = 79 <= row <= 160 and 51 <= column <= 104
+    flags = found([of([(row, column)])], masking(ONE, 10)).flat["flags"].tolist()
+    assert flags == [ClusterFlag.NEAR_MASKED if near else 0]
+
+
 def test_a_module_with_every_pixel_firing_is_one_large_cluster():
     places = [(row, column) for column in range(432) for row in range(ROWS)]
     clusters = found([of(places), of([(5, 5)])])
