@@ -58,7 +58,8 @@ def _counts(note: Mapping[str, Any]) -> dict[int, Counts]:
 
 def _outputs(leaf: int, receipt: Receipt) -> list[accounting.Output]:
     outputs = []
-    for tier, written in receipt.note["tiers"].items():
+    for written in receipt.note["tiers"]:
         file = receipt.files[written["file"]]
-        outputs.append(accounting.Output(tier, leaf, file.path, file.size, file.checksum, written["events"]))
+        words = (file.path, file.size, file.checksum)
+        outputs.append(accounting.Output(written["tier"], leaf, *words, written["events"]))
     return outputs

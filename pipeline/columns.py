@@ -25,11 +25,30 @@ def take(columns: Columns, which: NDArray[Any] | slice) -> dict[str, Any]:
     return {name: values[which] for name, values in columns.items()}
 
 
+def signature(columns: Columns) -> tuple[tuple[str, str], ...]:
+    """Names and types of the columns, in the order of the names: what can be joined without a change has the same."""
+    return tuple((name, type_of(columns[name])) for name in sorted(columns))
+
+
+def type_of(values: Any) -> str:
+    """What one event has of a column, in words.
+
+    >>> type_of(np.zeros((3, 2), np.float32)), type_of(ak.Array([[1.5], []]))
+    ('2 * float32', 'var * float64')
+    """
+    if isinstance(values, np.ndarray):
+        return " * ".join([*map(str, values.shape[1:]), str(values.dtype)])
+    return str(values.type.content)
+
+
 def join(parts: Sequence[Columns]) -> dict[str, Any]:
-    """One after the other. All parts must have the columns of the first."""
-    if len(parts) == 1:
-        return dict(parts[0])
-    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    """One after the other. Raises ValueError unless all parts have the same columns."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.keys() != first.keys():
+            odd = ", ".join(sorted(part.keys() ^ first.keys()))
+            raise ValueError(f"only some parts have {odd}; what has other columns must be kept apart")
+    return {name: _join([part[name] for part in parts]) if len(parts) > 1 else first[name] for name in first}
 
 
 def _join(arrays: Sequence[Any]) -> Any:

@@ -110,6 +110,11 @@ class SourceFile:
         """How many entries a tree has."""
         return int(self._tree(tree).num_entries)
 
+    def breaks(self, tree: str) -> NDArray[np.int64]:
+        """The entries at which something begins or ends that the file keeps together (a basket, a cluster), sorted."""
+        found = [_ends(branch) for branch in self._branches(tree).values() if not getattr(branch, "branches", ())]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
     def arrays(self, tree: str, columns: tuple[str, ...], start: int, stop: int) -> Columns:
         """These columns of entries `start` to `stop`, read-only: NumPy where flat and awkward where jagged."""
         entries = self.entries(tree)
@@ -189,14 +194,16 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _read(handle: _Handle, key: tuple[str, str], branch: Any, start: int, stop: int) -> Any:
-    """Entries of a branch. A basket is decompressed whole in any case, so what is left of the last one is kept for
-    the next read: chunks smaller than a basket then cost no more than reading the file in one go."""
+    """Entries of a branch. Baskets are always read whole, so that whether one can be read does not depend on which
+    entries of it are wanted; what is left of the last one is kept for the next read: chunks smaller than a basket
+    then cost no more than reading the file in one go."""
     if key not in handle.ends:
         handle.ends[key] = _ends(branch)
     ends = handle.ends[key]
     first, kept = handle.rest.get(key, (0, None))
     if kept is None or not first <= start < first + len(kept):
-        first, kept = start, None
+        begins = int(ends[max(0, int(np.searchsorted(ends, start, side="right")) - 1)])
+        first, kept = begins if stop > start else start, None
     held = first + (0 if kept is None else len(kept))
     if kept is None or stop > held:
         end = int(ends[min(int(np.searchsorted(ends, stop)), len(ends) - 1)]) if stop > start else start

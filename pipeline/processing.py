@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +19,11 @@ from calib.payload import Conditions
 from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
 from jobs.retry import BadData, Cause
-from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, take
+from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, signature, take
 from pipeline.events import write_tier
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
-from pipeline.reading import open_patiently, read_pieces
+from pipeline.reading import open_patiently, read_sound
 from pipeline.whole import write_whole
 
 QUALITY = "quality"
@@ -72,27 +73,28 @@ class ChunkWork:
 
     def leaf(self, chunk: Chunk, attempt: str) -> tuple[Receipt, States]:
         """Read, process, write and accumulate one chunk. Nothing it writes counts until its receipt is committed."""
-        events, absent, bad = self._read(chunk)
+        lots, bad = self._read(chunk)
         try:
-            results = self._process(events) if events is not None and length(events) else []
+            results = [result for lot in lots for result in self._process(lot)]
             counts = _tally(chunk, [result.counts for result in results], bad)
-            records, tiers = self._write(chunk, results, absent, attempt)
+            records, tiers = self._write(chunk, results, attempt)
             states = self._accumulate(results)
         except FileNotFoundError as gone:
             raise OutOfReach(str(gone)) from gone
+        # One reason for each file: there may be many parts of it, and as many words.
+        reasons = {piece.path: reason for piece, reason in reversed(bad)}
         note = {
             "counts": counts,
             "tiers": tiers,
-            "absent": dict(absent),
-            "setbacks": sorted({reason for _, reason in bad}),
-            "unread": {piece.path: Path(piece.path).exists() for piece, _ in bad},
+            "setbacks": sorted({*reasons.values(), *(result.setback for result in results if result.setback)}),
+            "unread": {path: os.path.exists(path) for path in reasons},
         }
         return Receipt(tuple(records), note), states
 
     def absent(self, chunk: Chunk, reason: str) -> tuple[Receipt, States]:
         """What stands for a chunk that was set aside: all its events bad, its states empty."""
         bad = [(piece, reason) for piece in chunk.pieces]
-        note = {"counts": _tally(chunk, [], bad), "tiers": {}, "absent": {}, "setbacks": [reason]}
+        note = {"counts": _tally(chunk, [], bad), "tiers": [], "setbacks": [reason]}
         return Receipt((), note), self._accumulate([])
 
     def merge(self, values: Sequence[States]) -> States:
@@ -112,45 +114,60 @@ class ChunkWork:
         """Read joined states back; parts that no chunk filled come back as empty ones."""
         return self._empty() | unpack_states(receipt.files[0].path)
 
-    def _read(self, chunk: Chunk) -> tuple[Columns | None, Mapping[str, str], list[tuple[Piece, str]]]:
-        """The chunk's events in order, columns that are absent, and pieces that could not be read, with the reason."""
-        parts: list[Columns] = []
-        absent: dict[str, str] = {}
+    def _read(self, chunk: Chunk) -> tuple[list[_Lot], list[tuple[Piece, str]]]:
+        """The chunk's events, lots with different columns apart; and pieces that could not be read, with the reason."""
+        found: dict[tuple[Any, ...], list[Columns]] = {}
         bad: list[tuple[Piece, str]] = []
         for path in sorted({piece.path for piece in chunk.pieces}):
             pieces = [piece for piece in chunk.pieces if piece.path == path]
             try:
                 source = open_patiently(path)
                 wanted = self.experiment.wanted(self.step, source.branches(self.experiment.tree))
-                parts.append(read_pieces(source, self.experiment, wanted.columns, pieces))
-                absent.update(wanted.absent)
+                parts, unsound = read_sound(source, self.experiment, wanted.columns, pieces)
             except (BadData, FileNotFoundError) as problem:
                 bad.extend((piece, str(problem)) for piece in pieces)
-        return (in_order(join(parts)) if parts else None), absent, bad
+                continue
+            bad.extend(unsound)
+            absent = tuple(sorted(wanted.absent.items()))
+            for part in parts:
+                if length(part):
+                    found.setdefault((absent, signature(part)), []).append(part)
+        return [_Lot(in_order(join(parts)), dict(absent)) for (absent, _), parts in found.items()], bad
 
-    def _process(self, events: Columns) -> list[_Result]:
+    def _process(self, lot: _Lot) -> Iterator[_Result]:
         """Each stretch of events that shares its conditions goes through the experiment on its own."""
-        units = packed_units(events)
+        units = packed_units(lot.events)
         starts = np.array([segment.since for segment in self.segments], np.int64)
         segment = np.searchsorted(starts, units, side="right") - 1
         edges = np.concatenate([[0], np.flatnonzero(np.diff(segment)) + 1, [len(units)]])
-        results = []
         for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             at = int(segment[begin])
             ids = self.segments[at].ids if at >= 0 else {}
             conditions = Conditions(RunLumi.unpack(int(units[begin])), ids, self.conditions_root)
-            results.append(self._process_alike(take(events, slice(begin, end)), conditions))
-        return results
+            yield from self._process_sound(_Lot(take(lot.events, slice(begin, end)), lot.absent), conditions)
 
-    def _process_alike(self, events: Columns, conditions: Conditions) -> _Result:
-        outside = self._not_express(events)
-        inside = take(events, ~outside) if outside.any() else events
+    def _process_sound(self, lot: _Lot, conditions: Conditions) -> Iterator[_Result]:
+        """Events that the experiment calls bad are told apart from the others, so that no cut shows in what is bad."""
+        events = length(lot.events)
+        try:
+            yield self._process_alike(lot, conditions)
+        except BadData as problem:
+            if events > 1:
+                for part in (slice(0, events // 2), slice(events // 2, events)):
+                    yield from self._process_sound(_Lot(take(lot.events, part), lot.absent), conditions)
+                return
+            counts = {unit: Counts(read, bad=read) for unit, read in _by_unit(packed_units(lot.events)).items()}
+            yield _Result(None, conditions, counts, setback=str(problem))
+
+    def _process_alike(self, lot: _Lot, conditions: Conditions) -> _Result:
+        outside = self._not_express(lot.events)
+        inside = take(lot.events, ~outside) if outside.any() else lot.events
         processed = self.experiment.process(self.step, inside, conditions)
         reason = _first_reason(length(inside), processed.filtered)
         kept = take({name: inside[name] for name in IDENTITY}, reason < 0)
         processed = _with_identity(processed, kept)
         filtered = {name: reason == i for i, name in enumerate(processed.filtered)}
-        return _Result(processed, conditions, _counts(events, outside, inside, filtered))
+        return _Result(processed, conditions, _counts(lot.events, outside, inside, filtered), lot.absent)
 
     def _not_express(self, events: Columns) -> NDArray[np.bool_]:
         numbers = np.asarray(events["event"])
@@ -159,27 +176,30 @@ class ChunkWork:
         return ~is_express(numbers, self.fraction)
 
     def _write(
-        self, chunk: Chunk, results: Sequence[_Result], absent: Mapping[str, str], attempt: str
-    ) -> tuple[list[FileRecord], dict[str, Any]]:
+        self, chunk: Chunk, results: Sequence[_Result], attempt: str
+    ) -> tuple[list[FileRecord], list[dict[str, Any]]]:
+        """Write the output, what has different columns or lacks different ones in files of its own."""
+        found: dict[tuple[Any, ...], list[Columns]] = {}
+        for result in results:
+            for tier, columns in result.tiers(self.tiers):
+                if length(columns):
+                    absent = tuple(sorted(result.absent.items()))
+                    found.setdefault((tier, absent, signature(columns)), []).append(columns)
         records: list[FileRecord] = []
-        written: dict[str, Any] = {}
-        names = results[0].processed.tiers if results else {}
-        for tier in names:
-            if self.tiers is not None and tier not in self.tiers:
-                continue
-            columns = join([result.processed.tiers[tier] for result in results])
-            if not length(columns):
-                continue
-            path = Path(self.folder) / tier / f"{self.header['name']}-{chunk.index}.{attempt}.root"
+        written: list[dict[str, Any]] = []
+        for (tier, absent, _), parts in found.items():
+            path = Path(self.folder) / tier / f"{self.header['name']}-{chunk.index}.{len(records)}.{attempt}.root"
             header = {**self.header, "tier": tier, "absent": dict(absent), "chunk": chunk.index}
-            size, checksum, events = write_tier(path, columns, header, self.probe)
-            written[tier] = {"file": len(records), "events": events}
+            size, checksum, events = write_tier(path, in_order(join(parts)), header, self.probe)
+            written.append({"tier": tier, "file": len(records), "events": events})
             records.append(FileRecord(str(path), size, checksum))
         return records, written
 
     def _accumulate(self, results: Sequence[_Result]) -> States:
         states = self._empty()
         for result in results:
+            if result.processed is None:
+                continue
             columns = result.processed.measured
             for calibration in self.calibrations:
                 state = calibration.accumulate(columns, result.conditions)
@@ -194,10 +214,28 @@ class ChunkWork:
 
 
 @dataclass(frozen=True)
+class _Lot:
+    """Events with the same columns, in order, and the columns their files lack (name to reason)."""
+
+    events: Columns
+    absent: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class _Result:
-    processed: Processed
+    """What became of some events; `processed` is None for one that the experiment called bad."""
+
+    processed: Processed | None
     conditions: Conditions
     counts: dict[int, Counts]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    setback: str = ""
+
+    def tiers(self, wanted: tuple[str, ...] | None) -> Iterator[tuple[str, Columns]]:
+        """The output columns of each tier, or of those wanted."""
+        for tier, columns in self.processed.tiers.items() if self.processed else ():
+            if wanted is None or tier in wanted:
+                yield tier, columns
 
 
 def is_express(numbers: NDArray[Any], fraction: Fraction) -> NDArray[np.bool_]:

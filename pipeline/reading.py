@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calib.calibration import packed_units
 from jobs.retry import BadData
@@ -44,6 +47,51 @@ def read_pieces(
         message = f"{source.path}: {length(events)} events read, not the units registered; register the file again"
         raise FileChanged(message)
     return events
+
+
+def read_sound(
+    source: SourceFile, experiment: Experiment, columns: tuple[str, ...], pieces: Sequence[Piece]
+) -> tuple[list[Columns], list[tuple[Piece, str]]]:
+    """The events of these pieces that can be read, part by part, and the parts that cannot, with the reason.
+
+    Whether an event can be read depends on the file alone, not on what is read with it: what the file keeps together
+    (baskets of a column) is bad together, and nothing beside it.
+    """
+    try:
+        return [read_pieces(source, experiment, columns, pieces)], []
+    except BadData:
+        breaks = source.breaks(experiment.tree)
+    read = partial(read_pieces, source, experiment, columns)
+    found = [part for piece in pieces for part in _salvaged(read, piece, breaks)]
+    return [got for _, got in found if not isinstance(got, str)], [
+        (at, got) for at, got in found if isinstance(got, str)
+    ]
+
+
+def _salvaged(
+    read: Callable[[Sequence[Piece]], Columns], piece: Piece, breaks: NDArray[np.int64]
+) -> Iterator[tuple[Piece, Columns | str]]:
+    """The parts of a piece, each with its events or why they cannot be read."""
+    try:
+        events = read([piece])
+    except BadData as problem:
+        middle = _middle(piece, breaks, problem)
+        if middle is None:
+            yield piece, str(problem)
+            return
+        yield from _salvaged(read, replace(piece, stop=middle), breaks)
+        yield from _salvaged(read, replace(piece, start=middle), breaks)
+    else:
+        yield piece, events
+
+
+def _middle(piece: Piece, breaks: NDArray[np.int64], problem: BadData) -> int | None:
+    """Where a piece that cannot be read is best cut in two; None where it is bad as a whole."""
+    inside = breaks[(breaks > piece.start) & (breaks < piece.stop)]
+    if len(inside):
+        return int(inside[len(inside) // 2])
+    # The entries can be read, but some are not what they were.
+    return (piece.start + piece.stop) // 2 if isinstance(problem, FileChanged) and piece.events > 1 else None
 
 
 def joined_ranges(pieces: Sequence[Piece]) -> Iterator[tuple[int, int]]:

@@ -106,7 +106,8 @@ outputs = Table(
     Column("size", BigInteger, nullable=False),
     Column("checksum", String, nullable=False),
     Column("events", BigInteger, nullable=False),
-    UniqueConstraint("job", "tier", "leaf", name="catalog_outputs_once"),
+    # A chunk of files that differ in their columns has several of a tier.
+    Index("catalog_outputs_by_job", "job", "tier", "leaf"),
     Index("catalog_outputs_by_run", "run", "step"),
 )
 

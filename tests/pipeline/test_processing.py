@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calib.iov import RunLumi
 from calib.payload import open_store
 from jobs.retry import Cause, classify
+from pipeline.columns import join
+from pipeline.events import read_header, read_tier
+from pipeline.experiments.interface import Processed, Wanted
 from pipeline.ingest import index_file
-from pipeline.model import Chunk, Step
+from pipeline.model import Chunk, Piece, Step
 from pipeline.processing import ChunkWork, OutOfReach, Segment
+from tests.pipeline.test_bad_cuts import damage, write_baskets
 from tests.pipeline.tiny import Offset, Tiny, write_file, write_units
 
 RUN = 7
@@ -59,3 +66,85 @@ def test_events_of_a_file_that_is_gone_are_bad_and_the_file_is_named(tmp_path):
     receipt, _ = work_on(tmp_path).leaf(chunk, "1")
     assert sum(bad for *_, bad in receipt.note["counts"]) == 10
     assert receipt.note["unread"] == {str(gone): False}
+
+
+def bad_of(receipt) -> dict[int, int]:
+    """Bad events by lumisection."""
+    return {RunLumi.unpack(unit).lumi: bad for unit, *_, bad in receipt.note["counts"] if bad}
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory) -> list[Piece]:
+    """24 events in baskets of 3, two in each unit, of which 2 baskets are damaged and 2 events are no longer there."""
+    path = tmp_path_factory.mktemp("damaged") / "a.root"
+    pieces = index_file(Tiny(), write_baskets(path, range(1, 13), first_event=1)).pieces
+    # The same with the last event but two now in another unit.
+    write_baskets(path, [*range(1, 11), 13, 12], first_event=1)
+    for basket in (1, 5):
+        damage(path, "hit", basket)
+    return list(pieces)
+
+
+@settings(max_examples=settings().max_examples // 10)
+@given(cuts=st.sets(st.integers(1, 23)))
+def test_what_cannot_be_read_does_not_depend_on_the_chunk(tmp_path_factory, damaged, cuts):
+    folder = tmp_path_factory.mktemp("cuts")
+    work = work_on(folder, step=Step.EXPRESS)
+    bad: dict[int, int] = {}
+    events: list[int] = []
+    for index, (first, last) in enumerate(zip([0, *sorted(cuts)], [*sorted(cuts), 24], strict=True)):
+        ranges = [(max(p.start, first), min(p.stop, last), p) for p in damaged]
+        pieces = tuple(Piece(p.path, start, stop, p.unit) for start, stop, p in ranges if start < stop)
+        receipt, _ = work.leaf(Chunk(RUN, index, pieces), "1")
+        for lumi, number in bad_of(receipt).items():
+            bad[lumi] = bad.get(lumi, 0) + number
+        events += [n for file in receipt.files for n in read_tier(file.path)["event"].tolist()]
+    # Baskets 1 and 5 hold events 4 to 6 and 16 to 18; events 21 and 22 are of unit 13 now.
+    assert bad == {2: 1, 3: 2, 8: 1, 9: 2, 11: 2}
+    no_hit = {n for n in range(1, 25) if (n - 1) % 7 == 3}
+    assert sorted(events) == [n for n in range(1, 25) if n not in {4, 5, 6, 16, 17, 18, 21, 22} | no_hit]
+
+
+class More(Tiny):
+    """Writes a second tier of the files that have a column more."""
+
+    def wanted(self, step, branches):
+        return Wanted(("hit", *({"extra"} & branches)), {} if "extra" in branches else {"extra": "it has none"})
+
+    def process(self, step, events, conditions):
+        done = super().process(step, events, conditions)
+        if "extra" not in events:
+            return done
+        return Processed(
+            {**done.tiers, "MORE": {"extra": events["extra"][~done.filtered["no hit"]]}}, done.measured, done.filtered
+        )
+
+
+def test_files_that_differ_in_their_columns_are_processed_apart(tmp_path):
+    """Every output names what its own files lack; a tier that only some of them give is written all the same."""
+    plain = write_units(tmp_path / "a.root", RUN, [1, 2])
+    more = write_file(tmp_path / "b.root", RUN, 2, lumi=np.repeat([2, 3], 5), extra=np.arange(10.0))
+    float32 = write_file(
+        tmp_path / "c.root", RUN, 1, lumi=np.full(5, 4, np.uint32), extra=np.arange(5, dtype=np.float32)
+    )
+    receipt, _ = work_on(tmp_path, More()).leaf(chunk_of(plain, more, float32), "1")
+    found = {}
+    for written in receipt.note["tiers"]:
+        path = receipt.files[written["file"]].path
+        columns = read_tier(path)
+        assert len(columns["event"]) == written["events"]
+        extra = str(columns["extra"].dtype) if "extra" in columns else ""
+        key = (written["tier"], extra, tuple(read_header(path)["absent"]))
+        assert key not in found
+        found[key] = sorted(set(columns["lumi"].tolist()))
+    assert found == {
+        ("PROMPT", "", ("extra",)): [1, 2],
+        ("PROMPT", "", ()): [2, 3, 4],
+        ("MORE", "float64", ()): [2, 3],
+        ("MORE", "float32", ()): [4],
+    }
+
+
+def test_parts_with_other_columns_are_not_joined():
+    with pytest.raises(ValueError, match="only some parts have extra"):
+        join([{"event": np.zeros(1)}, {"event": np.zeros(1), "extra": np.zeros(1)}])

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from jobs.tables import jobs, nodes, starts
 from pipeline import accounting
 from pipeline.content import content_hash
-from pipeline.events import read_header
+from pipeline.events import SourceFile, read_header, tier_columns
 from pipeline.model import Step
 from pipeline.settings import settings_from
 from pipeline.world import World, open_world
@@ -26,7 +26,7 @@ class Results:
     payloads: list[Any]
     """kind, where it holds, id"""
     outputs: dict[Any, str]
-    """run and tier to the hash of the content of its prompt"""
+    """run and tier to the hash of the content of its prompt; a tier in two forms has an entry for each, by columns"""
     counts: dict[Any, Any]
     """run and step to counts by unit"""
     manifests: dict[int, Any]
@@ -49,10 +49,13 @@ def _results(world: World) -> Results:
         held = [(tag, str(v.iov), v.payload_id) for tag in _tags(world) for v in db.intervals(tag)]
         outputs, counts = {}, {}
         for run, job in _jobs(world, connection):
-            paths: dict[str, list[str]] = {}
+            paths: dict[str, dict[tuple[str, ...], list[str]]] = {}
             for file in accounting.outputs_of(connection, job[Step.PROMPT]):
-                paths.setdefault(file.tier, []).append(file.path)
-            outputs |= {(run, tier): content_hash(found) for tier, found in paths.items()}
+                columns = tuple(sorted(tier_columns(SourceFile.open(file.path))))
+                paths.setdefault(file.tier, {}).setdefault(columns, []).append(file.path)
+            for tier, forms in paths.items():
+                for columns, found in forms.items():
+                    outputs[(run, tier) if len(forms) == 1 else (run, tier, columns)] = content_hash(found)
             counts |= {(run, step): accounting.counts_of(connection, name) for step, name in job.items()}
     manifests = {run: world.books.manifest(run).content() for run in world.books.documents("manifest")}
     good = {run: found["good"] for run, found in certified.items()}
