@@ -6,6 +6,7 @@ from pipeline import catalog
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.world import open_world
+from tests.pipeline import colliding
 from tests.pipeline.tiny import settings, write_file, write_units
 from tests.pipeline.traces import results
 
@@ -70,3 +71,42 @@ def layout(plain, run):
         found = catalog.find_layout(connection, run, catalog.inputs(connection, run))
     world.database.close()
     return found
+
+
+@pytest.fixture(scope="module")
+def collisions(tmp_path_factory):
+    return colliding.collider_files(tmp_path_factory.mktemp("collisions"))
+
+
+@pytest.fixture(scope="module")
+def collided(collisions, tmp_path_factory):
+    """What one worker makes of the collisions, with one chunk a run."""
+    cluster = {"workers": 1, "tls": False}
+    plain = settings(
+        tmp_path_factory.mktemp("collided"), cluster=cluster, splitting=CUTS["all"][0], **colliding.SECTIONS
+    )
+    with Tier0(plain) as tier0:
+        assert tier0.run(*collisions, progress=False).exit_code == 0
+        colliding.made(tier0)
+    return results(plain)
+
+
+# Of two runs of 4 lumisections of 4 events; "all" is what they are compared with.
+COLLIDER_CUTS = {
+    "one event": {"events": 1, "block_events": 1, "fan_in": 8},
+    "one lumisection": {"units": 1, "events": 1000, "fan_in": 2},
+    "three lumisections": {"units": 3, "events": 1000, "fan_in": 2},
+    "blocks": {"events": 3, "block_events": 3, "fan_in": 3},
+}
+
+
+@pytest.mark.parametrize("splitting", COLLIDER_CUTS.values(), ids=COLLIDER_CUTS)
+def test_nor_do_they_show_in_fits_of_the_best_tracks_over_two_runs(house, collisions, collided, splitting):
+    """Floating-point fits, cuts on the best of a lumisection, a span over runs, and what is carried from before."""
+    plain = house(splitting=splitting, **colliding.SECTIONS)
+    with Tier0(plain) as tier0:
+        assert tier0.run(*collisions, progress=False).exit_code == 0
+        colliding.made(tier0)
+    found = results(plain)
+    assert found == collided
+    assert len(found.outputs) == 2
