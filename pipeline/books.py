@@ -9,15 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from jobs.job import Job
 from jobs.lease import check_epoch
-from pipeline import accounting, catalog, journal
+from pipeline import catalog, journal
 from pipeline.database import Database
 from pipeline.handshake import Manifest
-from pipeline.model import Stream
-
-HOLD = "hold"
-"""the record of why an operator holds a run; it holds whatever the settings"""
 
 NO_RUN = 0
 VERSIONS = "processing versions"
@@ -40,15 +35,6 @@ class Books:
             if self.epoch is not None:
                 check_epoch(connection, self.epoch)
             yield connection
-
-    def unbalanced(self, run: int, job: Job, stream: Stream = Stream.PHYSICS) -> str:
-        """What is wrong with the accounts of a completed job; empty if every event is accounted for once."""
-        with self.database.read() as connection:
-            try:
-                accounting.check_complete(connection, run, job.name, stream)
-            except accounting.Unbalanced as problem:
-                return str(problem)
-        return ""
 
     def manifest(self, run: int) -> Manifest | None:
         """The manifest a run was released under, or None."""
@@ -82,12 +68,6 @@ class Books:
         """That record of every run that has one."""
         with self.database.read() as connection:
             return journal.list_documents(connection, self.key(what))
-
-    def held(self, run: int) -> str:
-        """Why an operator holds a run; empty if nobody does."""
-        with self.database.read() as connection:
-            found = journal.get_document(connection, run, HOLD)
-        return str(found["reason"]) if found else ""
 
     def record(self, run: int, what: str, document: Mapping[str, Any]) -> None:
         """Write one record of a run."""

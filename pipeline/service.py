@@ -163,7 +163,7 @@ class Service:
     def _express_ran(
         self, way: Way, wanted: Mapping[str, str], missing: Mapping[str, str], job: Job, root: NodeReceipt
     ) -> None:
-        problem = self._world.books.unbalanced(way.run, job, way.context.express.stream)
+        problem = self._unbalanced(way.run, job, way.context.express)
         if problem:
             self._express_stops(way, job.group, problem)
             return
@@ -257,7 +257,7 @@ class Service:
         kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
         # A hold matters only once nothing else keeps the run; until then it is not worth asking the database.
         open_kinds = any(kind.calibrated and kind.judged is None for kind in kinds)
-        held = "" if open_kinds and self._now() < way.deadline_at else self._world.books.held(way.run)
+        held = "" if open_kinds and self._now() < way.deadline_at else self._world.holds.why(way.run)
         return RunView(way.run, (first, last), kinds, way.deadline_at, held)
 
     def _kind_view(self, kind: str, run: int) -> KindView:
@@ -316,7 +316,7 @@ class Service:
         self._tell(way)
 
     def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:
-        problem = self._world.books.unbalanced(way.run, job)
+        problem = self._unbalanced(way.run, job, way.context.prompt)
         if problem:
             self._stop(way, job.group, problem)
             return
@@ -331,6 +331,10 @@ class Service:
         self._world.books.record(way.run, "certification", document)
         self._world.books.mended(way.run, "step")
         self._enter(way, Stage.CERTIFIED)
+
+    def _unbalanced(self, run: int, job: Job, cut: Cut) -> str:
+        with self._world.database.read() as connection:
+            return accounting.unbalanced(connection, run, job.name, cut.stream)
 
     # where every run stands -------------------------------------------------------------------------------------
 

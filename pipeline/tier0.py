@@ -20,11 +20,11 @@ from jobs.lease import drop_lease, kept_alive, take_lease
 from jobs.runner import Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
-from pipeline.books import HOLD
 from pipeline.conditions_view import ConditionsView
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order
+from pipeline.holds import Holds
 from pipeline.ingest import ingest
 from pipeline.leftovers import clear_leftovers
 from pipeline.plan import Plan, plan
@@ -104,6 +104,11 @@ class Tier0:
         """Look at the conditions, bring payloads in, take copies out."""
         return ConditionsView(self._world)
 
+    @property
+    def holds(self) -> Holds:
+        """Keep runs from prompt, and let them go."""
+        return self._world.holds
+
     def run(self, *files: Path | str, wait: bool = False, progress: bool = True) -> Summary:
         """Take the runs in these files (names or patterns) as far as they can go; what is done is not done again.
 
@@ -158,14 +163,6 @@ class Tier0:
         lacking = self.conditions.lacking()
         words = [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
         return "\n".join([self.settings.as_text(), *words])
-
-    def hold(self, run: int, reason: str) -> None:
-        """Keep a run's prompt from being released, whatever its conditions say, until `let_go`."""
-        self._world.books.record_for_ever(run, HOLD, {"reason": f"{self._world.author}: {reason}"})
-
-    def let_go(self, run: int) -> None:
-        """Take back a `hold`: the next `run` releases it when its conditions allow."""
-        self._world.books.record_for_ever(run, HOLD, {})
 
     def _cluster(self) -> ClusterSettings:
         """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""

@@ -24,6 +24,7 @@ from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import Ranges, read_mask
 from pipeline.database import Database, open_database
 from pipeline.experiments.interface import Experiment
+from pipeline.holds import Holds
 from pipeline.lineage import lineage
 from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
@@ -74,6 +75,11 @@ class World:
     def under(self, epoch: int) -> World:
         """This world as the driver of an epoch writes to it: once a later driver has taken over, nothing is taken."""
         return replace(self, books=replace(self.books, epoch=epoch))
+
+    @property
+    def holds(self) -> Holds:
+        """The runs that an operator holds."""
+        return Holds(self.books, self.author)
 
     @property
     def tiers(self) -> tuple[str, ...] | None:
