@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calib.accumulators import UnitRows
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import PARAMETERS, Measured, nominal
 from calib.algorithms.beamspot_tracks import Tracks, fit_lines
@@ -402,8 +403,9 @@ class TestIntervals:
         state = calibration.accumulate(columns, {})
         # One block in the middle has too few vertices.
         rows = state["vertices"]
-        lone = rows.select(np.array([RunLumi(1, 3).packed]))
-        few = rows.select(np.array([RunLumi(1, lumi).packed for lumi in (1, 2, 4)])).merge(lone.best(50))
+        lone = np.flatnonzero(rows.keys[:, 0] == RunLumi(1, 3).packed)
+        kept = np.delete(np.arange(len(rows.keys)), lone[50:])
+        few = UnitRows(rows.keys[kept], {n: values[kept] for n, values in rows.columns.items()}, rows.keep, rows.rank)
         floors = calibration.trend(State({**state, "vertices": few})).floors[:, 0] / UM
         np.testing.assert_allclose(floors, [30, 15, 10, 45], rtol=0.1)
 
