@@ -8,6 +8,11 @@ from jobs.job import Job
 from jobs.reduction import Node, NodeReceipt
 
 
+class Refused(Exception):
+    """What is about to be committed cannot be entered as it is. Raised by `on_commit` of a runner, it undoes the commit
+    of that node and ends its job, and no other."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeCommitted:
     """A node is committed; the two times (UNIX seconds) are when it was submitted and when its receipt was here."""

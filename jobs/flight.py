@@ -50,6 +50,8 @@ class Turn:
     attempts: dict[Node, int] = field(default_factory=dict)
     failed: list[tuple[Launch, Partial]] = field(default_factory=list)
     ended: dict[str, JobDone | JobFailed] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """jobs of which a node could not be entered"""
     launches: list[tuple[Active, Launch, dict[int, Any]]] = field(default_factory=list)
 
     def __bool__(self) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import KilledWorker
 from sqlalchemy import Connection
 
-from jobs.events import Event, JobDone, JobFailed, NodeCommitted
+from jobs.events import Event, JobDone, JobFailed, NodeCommitted, Refused
 from jobs.flight import Active, Flight, Items, Turn, items_of, join_of
 from jobs.frontier import Frontier, Launch
 from jobs.graph import build_graph, executing, failure_of, overdue, to_bytes
@@ -34,7 +34,7 @@ from jobs.window import Window
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["JobDone", "JobFailed", "NodeCommitted", "Options", "Runner", "SchedulerLost"]
+__all__ = ["JobDone", "JobFailed", "NodeCommitted", "Options", "Refused", "Runner", "SchedulerLost"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ class Runner:
     """Runs jobs on one Dask client under one epoch. Use it from one thread; only `wake` may come from others.
 
     `begin` opens a transaction of the database that holds the ledger. `on_commit` is called in the transaction that
-    commits a node, and may write to it. `probe` is called with a name at every point where a kill is worth a test.
+    commits a node, and may write to it, or raise Refused: the job of that node then ends. `probe` is called with a name
+    at every point where a kill is worth a test.
     An exception out of `start` or `step` ends this runner: start again from the ledger.
     """
 
@@ -217,6 +218,7 @@ class Runner:
         self._choose(turn)
         if turn:
             joins = self._write(turn)
+            self._let_go(turn.ended)
             for (active, launch, items), join in zip(turn.launches, joins, strict=True):
                 self._submit(active, launch, join, items)
         elif self._clock() >= self._renew_at:
@@ -279,20 +281,40 @@ class Runner:
         with self._begin() as connection:
             ledger = Ledger(connection, self._epoch, self._options.wall)
             for event in turn.commits:
-                if ledger.commit(event.node, event.receipt, turn.attempts[event.node]):
-                    self._on_commit(connection, event.job, event.node, event.receipt)
-                    self._events.append(event)
+                if event.job.name not in turn.refused:
+                    self._commit(connection, ledger, turn, event)
             for launch, partial in turn.failed:
                 ledger.failed(launch, partial)
             for name, end in turn.ended.items():
                 ledger.mark(name, *_state(end))
                 self._events.append(end)
+            self._call_off(turn)
             ledger.started([launch for _, launch, _ in turn.launches])
             joins = [join_of(ledger, active, launch) for active, launch, _ in turn.launches]
             self._renew(connection)
             self._probe("ledger-commit")
         self._probe("ledger-committed")
         return joins
+
+    def _commit(self, connection: Connection, ledger: Ledger, turn: Turn, event: NodeCommitted) -> None:
+        try:
+            with connection.begin_nested():
+                if not ledger.commit(event.node, event.receipt, turn.attempts[event.node]):
+                    return
+                self._on_commit(connection, event.job, event.node, event.receipt)
+        except Refused as refusal:
+            logger.warning("%s is not committed: %s", event.job.group, refusal)
+            turn.refused.add(event.job.name)
+            turn.ended[event.job.name] = JobFailed(event.job, str(refusal))
+        else:
+            self._events.append(event)
+
+    def _call_off(self, turn: Turn) -> None:
+        """What was chosen to run next of a job that has ended since does not run."""
+        for active, launch, _ in turn.launches:
+            if active.job.name in turn.refused:
+                self._window.remove(launch, active.job.lane)
+        turn.launches = [chosen for chosen in turn.launches if chosen[0].job.name not in turn.refused]
 
     def _renew(self, connection: Connection) -> None:
         if self._clock() >= self._renew_at:

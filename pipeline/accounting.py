@@ -9,13 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from calib.iov import RunLumi
+from jobs.events import Refused
 from pipeline import catalog
-from pipeline.model import Counts, Step, Stream
+from pipeline.model import Counts, Rows, Step, Stream
 from pipeline.schema import counts, filtered, outputs, products
 
 
-class Unbalanced(Exception):
-    """Events of a unit are unaccounted for: `read` is not `out + filtered + bad`, or not what the catalogue has."""
+class Unbalanced(Refused):
+    """Events of a unit are unaccounted for: `read` is not `out + filtered + bad`, or not what the catalogue has, or
+    `out` is not what lies in the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +42,36 @@ class Output:
     events: int
 
 
+LeafRows = Mapping[str, Mapping[int, Rows]]
+"""of one chunk: tier to packed unit to what lies in its files"""
+
+
 def book(
-    connection: Connection, task: Task, found: Mapping[int, Mapping[int, Counts]], written: Iterable[Output] = ()
+    connection: Connection,
+    task: Task,
+    found: Mapping[int, Mapping[int, Counts]],
+    written: Iterable[Output] = (),
+    rows: Mapping[int, LeafRows] | None = None,
 ) -> None:
-    """Record what became of the events of some chunks: leaf to packed unit to counts; and the files written.
+    """Record what became of the events of some chunks: leaf to packed unit to counts; and the files written, with the
+    rows in them by leaf.
 
     Raises Unbalanced, naming the unit, when an event of a chunk is missing or is there twice.
     """
     if not found:
         return
     _check(connection, task, found)
-    rows = [(leaf, unit, count) for leaf, by_unit in found.items() for unit, count in by_unit.items()]
+    for leaf, tiers in (rows or {}).items():
+        _check_rows(f"chunk {leaf}, {task.step}", found[leaf], tiers)
+    entries = [(leaf, unit, count) for leaf, by_unit in found.items() for unit, count in by_unit.items()]
     keys = {"job": task.job, "run": task.run, "step": task.step}
     booked = [
         {**keys, "unit": unit, "leaf": leaf, "read": count.read, "out": count.out, "bad": count.bad}
-        for leaf, unit, count in rows
+        for leaf, unit, count in entries
     ]
     reasons = [
         {"job": task.job, "unit": unit, "leaf": leaf, "reason": reason, "events": events}
-        for leaf, unit, count in rows
+        for leaf, unit, count in entries
         for reason, events in count.filtered.items()
         if events
     ]
@@ -83,6 +96,15 @@ def check_complete(connection: Connection, run: int, job: str, stream: Stream = 
     if read:
         unit, got = next(iter(read.items()))
         raise Unbalanced(f"{_words(unit)}: {got} events accounted for, but no file has any")
+
+
+def unbalanced(connection: Connection, run: int, job: str, stream: Stream) -> str:
+    """What is wrong with the accounts of a completed job; empty if every event of the stream is accounted for once."""
+    try:
+        check_complete(connection, run, job, stream)
+    except Unbalanced as problem:
+        return str(problem)
+    return ""
 
 
 def counts_of(connection: Connection, job: str) -> dict[int, Counts]:
@@ -150,6 +172,17 @@ def _check(connection: Connection, task: Task, found: Mapping[int, Mapping[int, 
     for (leaf, unit), promised in wanted.items():
         if leaf in found:
             raise Unbalanced(f"{_words(unit)}, chunk {leaf}, {task.step}: {promised} events in its files, none read")
+
+
+def _check_rows(where: str, found: Mapping[int, Counts], tiers: LeafRows) -> None:
+    for tier, rows in tiers.items():
+        for unit in sorted({*found, *rows}):
+            out, there = found.get(unit, Counts()).out, rows.get(unit, Rows())
+            if not there.account_for(out):
+                message = f"{out} events out, {there.written} in tier {tier}"
+                twice = f", {there.twice} of them for the second time" if there.twice else ""
+                apart = f"; {there.apart} have no such tier" if there.apart else ""
+                raise Unbalanced(f"{_words(unit)}, {where}: {message}{twice}{apart}")
 
 
 def _sums(connection: Connection, job: str, column: sa.Column[int]) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from jobs.job import Job
 from jobs.reduction import Node, NodeReceipt, Receipt
 from pipeline import accounting, journal
-from pipeline.model import Counts, Step
+from pipeline.model import Counts, Rows, Step
 
 GONE, UNREADABLE = "gone file", "unreadable file"
 """kinds of setback that end when the file is back, or was fetched again"""
@@ -35,7 +35,8 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
     if not accounting.booked(connection, job.name):
         # What was set aside when this was last made, of other input or under other settings, is history.
         journal.resolve_setbacks_under(connection, f"{job.group}, ", now, task.run)
-    accounting.book(connection, task, found, written)
+    rows = {index: _rows(leaf.note) for index, leaf in leaves.items()}
+    accounting.book(connection, task, found, written, rows)
     setbacks = [
         journal.Setback("events", f"{job.group}, chunk {index}", reason, task.run)
         for index, leaf in leaves.items()
@@ -54,6 +55,10 @@ def _unread(path: str, there: bool) -> tuple[str, str, str]:
 
 def _counts(note: Mapping[str, Any]) -> dict[int, Counts]:
     return {unit: Counts(read, out, filtered, bad) for unit, read, out, filtered, bad in note["counts"]}
+
+
+def _rows(note: Mapping[str, Any]) -> dict[str, dict[int, Rows]]:
+    return {tier: {unit: Rows(*numbers) for unit, *numbers in rows} for tier, rows in note["rows"].items()}
 
 
 def _outputs(leaf: int, receipt: Receipt) -> list[accounting.Output]:

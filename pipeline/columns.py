@@ -68,6 +68,20 @@ def in_order(columns: Columns) -> dict[str, Any]:
     }
 
 
+def rows_by_unit(units: NDArray[np.int64], numbers: NDArray[Any]) -> dict[int, tuple[int, int]]:
+    """How many entries each packed unit has, and how many of them have an event number that another has already.
+
+    >>> rows_by_unit(np.array([1, 2, 1, 1]), np.array([7, 7, 8, 7]))
+    {1: (3, 1), 2: (1, 0)}
+    """
+    order = np.lexsort((numbers, units))
+    ordered, numbers = units[order], numbers[order]
+    again = np.append(False, (np.diff(ordered) == 0) & (numbers[1:] == numbers[:-1]))
+    found, starts, rows = np.unique(ordered, return_index=True, return_counts=True)
+    twice = np.add.reduceat(again, starts, dtype=np.int64) if len(starts) else starts
+    return dict(zip(found.tolist(), zip(rows.tolist(), twice.tolist(), strict=True), strict=True))
+
+
 def flat_by_unit(columns: Columns, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Unit and value of every entry of a column, jagged ones flattened."""
     units, values = packed_units(columns), columns[name]

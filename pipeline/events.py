@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from uproot.source.file import MultithreadedFileSource
 from uproot.source.futures import TrivialExecutor
 
+from calib.calibration import packed_units
 from jobs.retry import BadData
 from pipeline.experiments.interface import MissingBranch
 from pipeline.model import Columns
@@ -296,6 +297,13 @@ def write_tier(
             file[HEADER] = json.dumps(header, allow_nan=False)
         size, checksum = partial.stat().st_size, checksum_of(partial)
     return size, checksum, events
+
+
+def written_keys(path: Path | str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Packed unit and number of every event in a file just written: read anew, beside the files kept open."""
+    with uproot.open(path, **_OPTIONS) as file:
+        columns = {name: file[TREE][name].array(library="np") for name in ("run", "lumi", "event")}
+    return packed_units(columns), columns["event"]
 
 
 def read_tier(path: Path | str) -> dict[str, Any]:

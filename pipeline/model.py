@@ -140,3 +140,17 @@ class Counts:
         reasons = sorted({*self.filtered, *other.filtered})
         filtered = {reason: self.filtered.get(reason, 0) + other.filtered.get(reason, 0) for reason in reasons}
         return Counts(self.read + other.read, self.out + other.out, filtered, self.bad + other.bad)
+
+
+class Rows(NamedTuple):
+    """What of one unit lies in the files of one tier."""
+
+    written: int = 0
+    twice: int = 0
+    """of these, second copies of an event"""
+    apart: int = 0
+    """events kept for which the step has no such tier"""
+
+    def account_for(self, out: int) -> bool:
+        """Whether every one of the events that came out is there once."""
+        return not self.twice and self.written + self.apart == out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,12 +20,14 @@ from calib.payload import Conditions
 from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
 from jobs.retry import BadData, Cause
-from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, signature, take
-from pipeline.events import write_tier
+from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, rows_by_unit, signature, take
+from pipeline.events import write_tier, written_keys
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
 from pipeline.reading import open_patiently, read_sound
 from pipeline.whole import write_whole
+
+_NONE = np.zeros(0, np.int64)
 
 QUALITY = "quality"
 NOT_EXPRESS = "not express"
@@ -78,6 +81,7 @@ class ChunkWork:
             results = [result for lot in lots for result in self._process(lot)]
             counts = _tally(chunk, [result.counts for result in results], bad)
             records, tiers = self._write(chunk, results, attempt)
+            rows = self._rows(results, records, tiers)
             states = self._accumulate(results)
         except FileNotFoundError as gone:
             raise OutOfReach(str(gone)) from gone
@@ -86,6 +90,7 @@ class ChunkWork:
         note = {
             "counts": counts,
             "tiers": tiers,
+            "rows": rows,
             "setbacks": sorted({*reasons.values(), *(result.setback for result in results if result.setback)}),
             "unread": {path: os.path.exists(path) for path in reasons},
         }
@@ -94,7 +99,7 @@ class ChunkWork:
     def absent(self, chunk: Chunk, reason: str) -> tuple[Receipt, States]:
         """What stands for a chunk that was set aside: all its events bad, its states empty."""
         bad = [(piece, reason) for piece in chunk.pieces]
-        note = {"counts": _tally(chunk, [], bad), "tiers": [], "setbacks": [reason]}
+        note = {"counts": _tally(chunk, [], bad), "tiers": [], "rows": {}, "setbacks": [reason]}
         return Receipt((), note), self._accumulate([])
 
     def merge(self, values: Sequence[States]) -> States:
@@ -195,6 +200,24 @@ class ChunkWork:
             records.append(FileRecord(str(path), size, checksum))
         return records, written
 
+    def _rows(
+        self, results: Sequence[_Result], records: Sequence[FileRecord], written: Sequence[Mapping[str, Any]]
+    ) -> dict[str, list[Any]]:
+        """What the files hold now that they are written, as JSON rows by tier: unit and `pipeline.model.Rows`."""
+        with_tier = [(result, {tier for tier, _ in result.tiers(self.tiers)}) for result in results]
+        rows: dict[str, list[Any]] = {}
+        for tier in sorted({tier for _, tiers in with_tier for tier in tiers}):
+            keys = [written_keys(records[file["file"]].path) for file in written if file["tier"] == tier]
+            units, numbers = (np.concatenate(found) for found in zip(*keys, strict=True)) if keys else (_NONE, _NONE)
+            apart: Counter[int] = Counter()
+            for result, tiers in with_tier:
+                if tier not in tiers:
+                    apart.update({unit: count.out for unit, count in result.counts.items() if count.out})
+            there = rows_by_unit(units, numbers)
+            found_units = sorted({*there, *apart})
+            rows[tier] = [[unit, *there.get(unit, (0, 0)), apart[unit]] for unit in found_units]
+        return rows
+
     def _accumulate(self, results: Sequence[_Result]) -> States:
         states = self._empty()
         for result in results:
@@ -252,11 +275,10 @@ def is_express(numbers: NDArray[Any], fraction: Fraction) -> NDArray[np.bool_]:
 
 def fill(histograms: Sequence[QualityHistogram], columns: Columns | None) -> State:
     """The quality histograms of these events, by unit; of no event for None."""
-    none = np.zeros(0, np.int64)
     parts = {}
     for histogram in histograms:
         present = columns is not None and histogram.column in columns
-        units, values = flat_by_unit(columns, histogram.column) if columns and present else (none, none)
+        units, values = flat_by_unit(columns, histogram.column) if columns and present else (_NONE, _NONE)
         parts[histogram.name] = UnitHistogram.fill(np.array(histogram.edges), units, values)
     return State(parts)
 

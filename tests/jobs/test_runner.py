@@ -20,7 +20,7 @@ from jobs.ledger import JobState, Ledger, StaleEpoch, take_lease
 from jobs.record import Record
 from jobs.reduction import Node, NodeReceipt, Receipt
 from jobs.retry import Cause, Limits
-from jobs.runner import Event, JobDone, JobFailed, NodeCommitted, Options, Runner, SchedulerLost
+from jobs.runner import Event, JobDone, JobFailed, NodeCommitted, Options, Refused, Runner, SchedulerLost
 from tests.jobs.ledgers import recorded
 from tests.jobs.toy import Sum, kill_myself, make_job, numbers, read_log, total
 
@@ -195,6 +195,34 @@ def test_caller_writes_in_the_same_transaction(house: House) -> None:
     with house.record() as record:
         assert [index for index, _ in record.branches(make_job(16))] == [0, 1, 2, 3]
         assert record.standing(make_job(16)).commits == 4
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_what_the_caller_refuses_ends_just_its_job(house: House, level: int) -> None:
+    """Nothing of that node is entered; the next start tries it again, and nothing else."""
+    with house.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE outputs (job TEXT, level INTEGER, place INTEGER)"))
+    wrong = Node("sum", level, 3 if level == 1 else 0)
+
+    def enter(connection: Connection, job: Job, node: Node, receipt: NodeReceipt) -> None:
+        connection.execute(text("INSERT INTO outputs VALUES (:j, :l, :p)"), {"j": job.name, "l": node.level, "p": 0})
+        if node == wrong and not (house.root / "mended").exists():
+            raise Refused("an event is missing")
+
+    runner = house.runner(on_commit=enter)
+    runner.start(make_job(16), house.work(), numbers)
+    runner.start(make_job(30, name="other", group="other"), house.work(), numbers)
+    ends = {event.job.name: event for event in finish(runner) if not isinstance(event, NodeCommitted)}
+    assert ends["sum"] == JobFailed(make_job(16), "an event is missing")
+    assert root(ends["other"]) == 435
+    (house.root / "mended").touch()
+    end = run(house, 16, runner=house.runner(on_commit=enter))
+    assert root(end) == 120
+    with house.engine.begin() as connection:
+        entered = connection.scalar(text("SELECT COUNT(*) FROM outputs WHERE job = 'sum'"))
+    assert entered == 5
+    with house.record() as record:
+        assert record.standing(make_job(16)).commits == 5
 
 
 def test_node_committed_by_someone_else_is_not_told_again(house: House) -> None:

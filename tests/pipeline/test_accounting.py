@@ -9,7 +9,7 @@ from calib.iov import RunLumi
 from pipeline import accounting, catalog
 from pipeline.accounting import Output, Task, Unbalanced
 from pipeline.database import Database
-from pipeline.model import Chunk, Counts, FileIndex, Piece, Step
+from pipeline.model import Chunk, Counts, FileIndex, Piece, Rows, Step
 
 RUN = 7
 TASK = Task("job", RUN, Step.EXPRESS, "layout")
@@ -21,6 +21,7 @@ ALL = {
     0: {ONE: Counts(10, 10), TWO: Counts(20, 12, {"no track": 5, "not express": 3})},
     1: {TWO: Counts(5, 0, {"no track": 4}, 1), THREE: Counts(5, 0, {}, 5)},
 }
+MINI = {ONE: Rows(10), TWO: Rows(12)}
 
 
 @pytest.fixture
@@ -70,6 +71,37 @@ def test_an_event_that_is_missing_or_twice_is_refused(books: Database, found: di
         accounting.book(connection, TASK, found)
     with books.read() as connection:
         assert accounting.counts_of(connection, "job") == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "word"),
+    [
+        (Rows(9), Rows(12), "run 7, lumisection 1, chunk 0, express: 10 events out, 9 in tier AOD"),
+        (Rows(11, 1), Rows(12), "lumisection 1, .* 10 events out, 11 in tier AOD, 1 of them for the second time"),
+        (Rows(10, 1), Rows(12), "lumisection 1, .* 10 events out, 10 in tier AOD, 1 of them for the second time"),
+        (Rows(10), Rows(0), "lumisection 2, .* 12 events out, 0 in tier AOD"),
+        (Rows(10), Rows(8, 0, 3), "lumisection 2, .* 12 events out, 8 in tier AOD; 3 have no such tier"),
+        (Rows(10), Rows(8, 0, 4), ""),
+        (Rows(10), Rows(12), ""),
+    ],
+)
+def test_what_came_out_must_lie_in_the_files(books: Database, one: Rows, two: Rows, word: str) -> None:
+    rows = {0: {"AOD": {unit: found for unit, found in ((ONE, one), (TWO, two)) if found != Rows()}, "MINI": MINI}}
+    with books.begin() as connection:
+        if word:
+            with pytest.raises(Unbalanced, match=word):
+                accounting.book(connection, TASK, {0: ALL[0]}, rows=rows)
+        else:
+            accounting.book(connection, TASK, {0: ALL[0]}, rows=rows)
+
+
+def test_a_unit_that_should_not_be_in_the_files_is_refused(books: Database) -> None:
+    rows = {0: {"MINI": {**MINI, THREE: Rows(1)}}}
+    with (
+        pytest.raises(Unbalanced, match=r"lumisection 3, .* 0 events out, 1 in tier MINI"),
+        books.begin() as connection,
+    ):
+        accounting.book(connection, TASK, {0: ALL[0]}, rows=rows)
 
 
 def test_a_chunk_cannot_be_booked_twice(books: Database) -> None:
