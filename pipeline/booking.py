@@ -16,6 +16,13 @@ from pipeline.model import Counts, Rows, Step
 GONE, UNREADABLE = "gone file", "unreadable file"
 """kinds of setback that end when the file is back, or was fetched again"""
 
+_KINDS = {"gone": GONE, "closed": GONE, "unreadable": UNREADABLE}
+_WORDS = {
+    "gone": "it was not there when it was to be read",
+    "closed": "it could not be opened when it was to be read; see who may read it",
+    "unreadable": "it could not be used when it was to be read; fetch it again from its source",
+}
+
 
 def task_spec(run: int, step: Step, layout: str) -> str:
     """What a job over the chunks of a run keeps in the ledger."""
@@ -42,15 +49,11 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
         for index, leaf in leaves.items()
         for reason in leaf.note["setbacks"]
     ]
-    unread = {path: there for leaf in leaves.values() for path, there in leaf.note.get("unread", {}).items()}
-    setbacks += [journal.Setback(*_unread(path, there), task.run) for path, there in sorted(unread.items())]
+    unread = {path: standing for leaf in leaves.values() for path, standing in leaf.note.get("unread", {}).items()}
+    setbacks += [
+        journal.Setback(_KINDS[standing], path, _WORDS[standing], task.run) for path, standing in sorted(unread.items())
+    ]
     journal.add_setbacks(connection, setbacks, now)
-
-
-def _unread(path: str, there: bool) -> tuple[str, str, str]:
-    if there:
-        return UNREADABLE, path, "it could not be used when it was to be read; fetch it again from its source"
-    return GONE, path, "it was not there when it was to be read"
 
 
 def _counts(note: Mapping[str, Any]) -> dict[int, Counts]:

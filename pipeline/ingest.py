@@ -21,6 +21,7 @@ from pipeline.events import BadFile, SourceFile, stamp_of
 from pipeline.experiments.interface import Experiment
 from pipeline.journal import Setback, add_setbacks, resolve_setbacks
 from pipeline.model import BadEvent, FileIndex, Piece
+from pipeline.reading import can_be_opened
 from pipeline.whole import checksum_of
 
 STEP = 100_000
@@ -90,13 +91,13 @@ def index_file(experiment: Experiment, path: str | Path) -> FileIndex:
 
 
 def is_sound_again(connection: Connection, path: str, after: float | None = None) -> bool:
-    """Whether a file is there and is the one that was registered; where a time is given, registered after it."""
+    """Whether a file may be read and is the one that was registered; where a time is given, registered after it."""
     known = catalog.find_file(connection, path)
     try:
         stamp = stamp_of(path)
     except OSError:
         return False
-    if known is None or not _is_known(known, stamp.size, stamp.modified_ns):
+    if known is None or not can_be_opened(path) or not _is_known(known, stamp.size, stamp.modified_ns):
         return False
     return after is None or known.registered > after
 
@@ -193,7 +194,7 @@ def _set_aside(begin: Begin, path: str, reason: str, now: float, done: Ingested)
     try:
         stamp = stamp_of(path)
         size, modified_ns = stamp.size, stamp.modified_ns
-    except FileNotFoundError:
+    except OSError:
         size = modified_ns = 0
     done.invalid[path] = reason
     done.became.pop(path, None)

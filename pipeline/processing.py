@@ -24,7 +24,7 @@ from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, row
 from pipeline.events import write_tier, written_keys
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
-from pipeline.reading import open_patiently, read_sound
+from pipeline.reading import can_be_opened, is_closed, open_patiently, read_sound
 from pipeline.whole import write_whole
 
 _NONE = np.zeros(0, np.int64)
@@ -92,7 +92,7 @@ class ChunkWork:
             "tiers": tiers,
             "rows": rows,
             "setbacks": sorted({*reasons.values(), *(result.setback for result in results if result.setback)}),
-            "unread": {path: os.path.exists(path) for path in reasons},
+            "unread": {path: _standing(path) for path in reasons},
         }
         return Receipt(tuple(records), note), states
 
@@ -129,7 +129,9 @@ class ChunkWork:
                 source = open_patiently(path)
                 wanted = self.experiment.wanted(self.step, source.branches(self.experiment.tree))
                 parts, unsound = read_sound(source, self.experiment, wanted.columns, pieces)
-            except (BadData, FileNotFoundError) as problem:
+            except (BadData, OSError) as problem:
+                if not isinstance(problem, BadData | FileNotFoundError) and not is_closed(problem):
+                    raise
                 bad.extend((piece, str(problem)) for piece in pieces)
                 continue
             bad.extend(unsound)
@@ -259,6 +261,11 @@ class _Result:
         for tier, columns in self.processed.tiers.items() if self.processed else ():
             if wanted is None or tier in wanted:
                 yield tier, columns
+
+
+def _standing(path: str) -> str:
+    """What is the matter with a file that could not be used: it is `unreadable`, `closed` or `gone`."""
+    return "unreadable" if can_be_opened(path) else "closed" if os.path.lexists(path) else "gone"
 
 
 def is_express(numbers: NDArray[Any], fraction: Fraction) -> NDArray[np.bool_]:

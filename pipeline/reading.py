@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,29 @@ from pipeline.model import Columns, EventSource, Piece
 
 VANISHED_PATIENCE_S = 0.5
 
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR})
+
 
 class FileChanged(BadData):
     """A file no longer holds the events it held when it was registered."""
+
+
+def is_closed(problem: Exception) -> bool:
+    """Whether an error of the system says that one file cannot be opened, and nothing of any other.
+
+    >>> is_closed(PermissionError(errno.EACCES, "denied")), is_closed(OSError(errno.EIO, "input/output"))
+    (True, False)
+    """
+    return isinstance(problem, OSError) and problem.errno in _CLOSED
+
+
+def can_be_opened(path: Path | str) -> bool:
+    """Whether a file is there and may be read."""
+    try:
+        with open(path, "rb"):
+            return True
+    except OSError:
+        return False
 
 
 def open_patiently(path: str) -> SourceFile:

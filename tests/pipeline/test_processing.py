@@ -1,5 +1,6 @@
 """What a worker does with a chunk, and what it says of what it could not do."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,33 @@ def test_events_of_a_file_that_is_gone_are_bad_and_the_file_is_named(tmp_path):
     gone.unlink()
     receipt, _ = work_on(tmp_path).leaf(chunk, "1")
     assert sum(bad for *_, bad in receipt.note["counts"]) == 10
-    assert receipt.note["unread"] == {str(gone): False}
+    assert receipt.note["unread"] == {str(gone): "gone"}
+
+
+class Locked(Tiny):
+    """May not read file b."""
+
+    def identify(self, source, start, stop):
+        if source.path.name == "b.root":
+            raise PermissionError(errno.EACCES, "Permission denied", str(source.path))
+        return super().identify(source, start, stop)
+
+
+def test_a_file_that_may_not_be_read_leaves_the_others_of_its_chunk_good(tmp_path):
+    here, locked = write_file(tmp_path / "a.root", RUN), write_units(tmp_path / "b.root", RUN, [5, 6], first_event=90)
+    receipt, _ = work_on(tmp_path, Locked()).leaf(chunk_of(here, locked), "1")
+    assert bad_of(receipt) == {5: 5, 6: 5}
+    assert receipt.note["setbacks"] == [f"[Errno 13] Permission denied: '{locked}'"]
+
+
+def test_trouble_of_the_system_is_not_that_of_one_file(tmp_path):
+    class Stale(Tiny):
+        def identify(self, source, start, stop):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output") as problem:
+        work_on(tmp_path, Stale()).leaf(chunk_of(write_file(tmp_path / "a.root", RUN)), "1")
+    assert classify(problem.value) is Cause.PASSING
 
 
 def bad_of(receipt) -> dict[int, int]:
