@@ -21,7 +21,7 @@ from calib.tags import Stamp, Sync
 from jobs.tables import ledger_metadata
 from pipeline import catalog
 from pipeline.books import Books, processing_version, version_of
-from pipeline.certify import Ranges, read_mask
+from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
 from pipeline.experiments.interface import Experiment
 from pipeline.holds import Holds
@@ -31,7 +31,7 @@ from pipeline.processing import nothing
 from pipeline.products import Products
 from pipeline.release import Publication
 from pipeline.schema import catalog_metadata
-from pipeline.settings import Settings, check_settings, make_experiment
+from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
 
 LOOP = "tier0"
 """author of what the loop itself publishes, beside the user's name"""
@@ -50,6 +50,8 @@ class World:
     author: str
     now: Callable[[], float]
     probe: Callable[[str], None] = nothing
+    certified: Ranges | None = None
+    """what the certification file that the settings name has, as it was when this was opened"""
 
     def conditions(self, connection: Connection) -> ConditionsDB:
         """The conditions database in an open transaction."""
@@ -97,9 +99,8 @@ class World:
         return {run: seen + self.settings.for_run(run).handshake.deadline_s for run, seen in beside.items()}
 
     def mask(self) -> Ranges | None:
-        """The certification file that the settings name. Raises BadMask."""
-        path = self.settings.certify.mask
-        return read_mask(Path(path)) if path else None
+        """The units that may be certified good; None for all."""
+        return self.certified
 
     def publication(self) -> Publication:
         """Where prompt conditions are published, and by whom."""
@@ -127,6 +128,7 @@ def open_world(
     """
     chosen = experiment or make_experiment(settings)
     check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings)
+    mask = _mask(settings)
     area = Path(settings.storage.area).absolute()
     area.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.storage.database or area / "tier0.db")
@@ -134,7 +136,15 @@ def open_world(
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
     books = Books(database, version, clock)
-    return World(settings, chosen, area, database, open_store(area / "conditions"), books, _user(), clock, probe)
+    return World(settings, chosen, area, database, open_store(area / "conditions"), books, _user(), clock, probe, mask)
+
+
+def _mask(settings: Settings) -> Ranges | None:
+    path = settings.certify.mask
+    try:
+        return read_mask(Path(path)) if path else None
+    except BadMask as problem:
+        raise SettingsError([f"`certify.mask`: {problem}"]) from None
 
 
 def set_up(world: World) -> World:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.experiments.registry import UnknownExperiment
-from pipeline.settings import SettingsError
+from pipeline.settings import SettingsError, settings_from
 from pipeline.tier0 import Tier0
+from pipeline.world import open_world
 from tests.pipeline.tiny import settings
 
 
@@ -30,6 +31,36 @@ def test_a_wrong_setting_stops_at_load_time_with_a_suggestion(
     with pytest.raises(SettingsError) as refusal:
         Tier0(settings(tmp_path, **sections))
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("[[1, 50]]", "is not a certification file"),
+        ('{"190456": [[50, 1]]}', "run 190456 has the range [50, 1], which ends before it begins"),
+    ],
+)
+def test_a_wrong_certification_file_is_refused_before_anything_is_done(
+    tmp_path: Path, content: str | None, words: str
+) -> None:
+    mask = tmp_path / "mask.json"
+    if content is not None:
+        mask.write_text(content)
+    with pytest.raises(SettingsError) as refusal:
+        Tier0(settings(tmp_path / "area", certify={"mask": str(mask)}))
+    assert str(refusal.value).startswith(f"`certify.mask`: {mask}")
+    assert words in str(refusal.value)
+    assert not (tmp_path / "area").exists()
+
+
+def test_the_certification_file_is_taken_as_it_is_when_all_begins(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.json"
+    mask.write_text('{"7": [[1, 50]]}')
+    world = open_world(settings_from(settings(tmp_path / "area", certify={"mask": str(mask)})))
+    mask.unlink()
+    assert world.mask() == {7: [[1, 50]]}
+    world.database.close()
 
 
 def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:
