@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 from calib.calibration import Calibration, Granularity, Outcome
@@ -69,8 +71,17 @@ class Chain:
     """runs asked for, and whether everything open was to be closed then (flushed)"""
     _concluded: set[int] = field(default_factory=set)
     _judged: dict[int, list[Judged]] = field(default_factory=dict)
+    _place: dict[int, int] = field(init=False)
+    _stretch: list[int] = field(init=False)
+    """for each run, in order, the number of the stretch of runs with equal settings that it is in"""
 
-    @property
+    def __post_init__(self) -> None:
+        links = list(self.links.values())
+        differs = [one != other for one, other in pairwise(links)]
+        self._place = {run: place for place, run in enumerate(self.links)}
+        self._stretch = list(accumulate([0, *differs])) if links else []
+
+    @cached_property
     def runs(self) -> tuple[int, ...]:
         """Its runs, in order."""
         return tuple(self.links)
@@ -126,16 +137,16 @@ class Chain:
 
     def _segment(self, run: int) -> list[int]:
         """The runs around this one under the same settings, with nothing settled between: how far a span may reach."""
-        runs = list(self.links)
-        first = last = runs.index(run)
-        while first and self._together(runs[first - 1], run):
+        runs, place = self.runs, self._place[run]
+        first = last = place
+        while first and self._together(first - 1, place):
             first -= 1
-        while last + 1 < len(runs) and self._together(runs[last + 1], run):
+        while last + 1 < len(runs) and self._together(last + 1, place):
             last += 1
-        return runs[first : last + 1]
+        return list(runs[first : last + 1])
 
-    def _together(self, other: int, run: int) -> bool:
-        return other not in self.settled and self.links[other] == self.links[run]
+    def _together(self, other: int, place: int) -> bool:
+        return self._stretch[other] == self._stretch[place] and self.runs[other] not in self.settled
 
     def _is_last(self, run: int) -> bool:
         """Whether no later run can add to its span."""

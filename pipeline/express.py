@@ -182,8 +182,7 @@ class FinalizeWork:
         conclusions = conclude(self.calibration, state, previous, self.flush, self.gates)
         for conclusion in conclusions:
             if conclusion.payload is not None:
-                self.probe("payload")
-                store.put(conclusion.payload)
+                store.put(conclusion.payload, self.probe)
         return Receipt((), {"conclusions": [conclusion_note(conclusion) for conclusion in conclusions]}), None
 
     def absent(self, item: Sequence[StateFile], reason: str) -> tuple[Receipt, None]:

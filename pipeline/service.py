@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn
 
 from calib.state import State, unpack_states
@@ -265,11 +266,10 @@ class Service:
         if chain is None:
             return KindView(kind, judged=None, calibrated=False)
         judged = chain.judged(run)
-        earlier = [r for r in chain.runs if r < run and self._ways[r].manifest is None]
-        undecided = [r for r in earlier if not self._ways[r].ended and chain.publishes(r)]
-        undecided += [r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline]
+        undecided = (r for r in chain.runs if r < run and self._is_undecided(chain, r))
+        elsewhere = (r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline)
+        first = min((*islice(undecided, 1), *elsewhere), default=None)
         before = carried_in_a_row(self._manifests, kind, run) if judged is not None else 0
-        first = min(undecided, default=None)
         return KindView(
             kind,
             judged,
@@ -280,6 +280,10 @@ class Service:
             carried_before=before,
             earlier_undecided=first,
         )
+
+    def _is_undecided(self, chain: Chain, run: int) -> bool:
+        way = self._ways[run]
+        return way.manifest is None and not way.ended and chain.publishes(run)
 
     def _wait(self, way: Way, found: Wait | Hold) -> None:
         way.wake_at = found.wake_at if isinstance(found, Wait) else None
