@@ -194,9 +194,10 @@ class ChunkWork:
                     found.setdefault((tier, absent, signature(columns)), []).append(columns)
         records: list[FileRecord] = []
         written: list[dict[str, Any]] = []
+        flags = _flags(results)
         for (tier, absent, _), parts in found.items():
             path = Path(self.folder) / tier / f"{self.header['name']}-{chunk.index}.{len(records)}.{attempt}.root"
-            header = {**self.header, "tier": tier, "absent": dict(absent), "chunk": chunk.index}
+            header = {**self.header, "tier": tier, "absent": dict(absent), "chunk": chunk.index, "flags": flags}
             size, checksum, events = write_tier(path, in_order(join(parts)), header, self.probe)
             written.append({"tier": tier, "file": len(records), "events": events})
             records.append(FileRecord(str(path), size, checksum))
@@ -261,6 +262,13 @@ class _Result:
         for tier, columns in self.processed.tiers.items() if self.processed else ():
             if wanted is None or tier in wanted:
                 yield tier, columns
+
+
+def _flags(results: Sequence[_Result]) -> dict[str, dict[str, bool]]:
+    """What the payloads that were used say of themselves, such as that slopes were not measured: by payload id."""
+    used = [result.conditions for result in results if result.processed is not None]
+    found = {conditions.ids[kind]: conditions[kind].flags for conditions in used for kind in conditions.ids}
+    return {name: flags for name, flags in found.items() if flags}
 
 
 def _standing(path: str) -> str:

@@ -145,6 +145,9 @@ def test_slopes_not_measured_are_carried_and_z_is_absent_in_every_output(zmumu: 
     for header in every_header(tier0, len(summary.rows)):
         assert header["absent"]["Muon_dz"] == header["absent"]["track_z0"] == "the 2011A muons have no z"
         used |= payloads_of(header)
+        assert {name: found["slopes_measured"] for name, found in header["flags"].items()} == dict.fromkeys(
+            payloads_of(header), False
+        )
         for payload in map(store.get, payloads_of(header)):
             assert not payload["slopes_measured"]
             assert {name: float(payload[name]) for name in carried} == {name: DESIGN.get(name, 0.0) for name in carried}
