@@ -183,7 +183,9 @@ class Service:
             chain.ready(way.run, StateFile(root.state.files[0].path, product))
         # Before anything is decided: a finalization that is at work is waited for, whatever the deadline says.
         self._ask()
-        self._after_verdict()
+        self._try_release(way)
+        if way.manifest is not None:
+            self._after_verdict()
 
     def _express_stops(self, way: Way, group: str, reason: str) -> None:
         if way.manifest is None:
