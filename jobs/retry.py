@@ -16,6 +16,7 @@ class Cause(StrEnum):
     LOST = "lost"  # the worker died: again; if it may be the culprit, alone; set aside when it kills alone
     TIMEOUT = "timeout"  # it ran longer than its limit: again, then given up
     BAD_DATA = "bad data"  # the input is bad, and stays bad: set aside at once
+    REFUSED = "refused"  # the settings do not allow what it makes: given up at once
     SITE = "site"  # disk full, quota, read-only: nothing that runs here can succeed: stop, lose nothing
     BUG = "bug"  # anything else: again once, then given up
 
@@ -139,6 +140,8 @@ def decide(failure: Failure, earlier: Sequence[Failure], limits: Limits) -> Verd
             return Stop(failure.message, held=True)
         case Cause.BAD_DATA:
             return SetAside(failure.message)
+        case Cause.REFUSED:
+            return GiveUp(failure.message)
         case Cause.LOST:
             return _after_loss(failure, same, limits)
         case Cause.TIMEOUT:

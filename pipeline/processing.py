@@ -29,6 +29,7 @@ from pipeline.whole import write_whole
 
 _NONE = np.zeros(0, np.int64)
 
+LARGEST_STATE = 1_000_000_000
 QUALITY = "quality"
 NOT_EXPRESS = "not express"
 
@@ -43,6 +44,12 @@ class OutOfReach(Exception):
     """Something a chunk needs beside its input is not there: a payload, a folder. Its events are not bad for that."""
 
     cause = Cause.PASSING
+
+
+class StateTooLarge(Exception):
+    """The joined state of a calibration is larger than the settings allow."""
+
+    cause = Cause.REFUSED
 
 
 def nothing(point: str) -> None:
@@ -72,6 +79,8 @@ class ChunkWork:
     """tiers to write; None for all"""
     fraction: Fraction | None = None
     """the share of the events that express takes"""
+    largest_state: int = LARGEST_STATE
+    """bytes that the joined state of one calibration may have"""
     probe: Callable[[str], None] = field(default=nothing)
 
     def leaf(self, chunk: Chunk, attempt: str) -> tuple[Receipt, States]:
@@ -110,10 +119,17 @@ class ChunkWork:
         return joined
 
     def store(self, value: States, node: Node, attempt: str) -> Receipt:
-        """Write joined states whole, under a name of this attempt alone."""
+        """Write joined states whole, under a name of this attempt alone; the receipt has bytes and units of each.
+
+        Raises StateTooLarge.
+        """
+        sizes = {name: (state.nbytes, len(state.units())) for name, state in value.items()}
+        for name, (size, units) in sizes.items():
+            if size > self.largest_state:
+                raise StateTooLarge(_too_large(name, size, units, self.largest_state))
         path = Path(self.folder) / "states" / f"{node.level}-{node.index}.{attempt}.npz"
         size, checksum = write_whole(path, pack_states(value), self.probe)
-        return Receipt((FileRecord(str(path), size, checksum),), {})
+        return Receipt((FileRecord(str(path), size, checksum),), {"states": sizes})
 
     def load(self, receipt: Receipt) -> States:
         """Read joined states back; parts that no chunk filled come back as empty ones."""
@@ -269,6 +285,12 @@ def _flags(results: Sequence[_Result]) -> dict[str, dict[str, bool]]:
     used = [result.conditions for result in results if result.processed is not None]
     found = {conditions.ids[kind]: conditions[kind].flags for conditions in used for kind in conditions.ids}
     return {name: flags for name, flags in found.items() if flags}
+
+
+def _too_large(name: str, size: int, units: int, limit: int) -> str:
+    rate = f"{units} units x {size / max(units, 1):.0f} bytes"
+    advice = f"give it fewer channels or bins, or set `largest_state` of [express] to {size} or more"
+    return f"the state of {name!r} has {size} bytes ({rate}), at most {limit} are allowed: {advice}"
 
 
 def _standing(path: str) -> str:

@@ -58,6 +58,8 @@ class ExpressSection(_Section):
 
     fraction: Share = Fraction(1)
     """event e of a run is express if `e * p mod q < p`, for the share p/q"""
+    largest_state: Size = 1_000_000_000
+    """bytes that the joined state of one calibration may have: one that grows with the units is refused beyond"""
 
 
 class SplittingSection(_Section):

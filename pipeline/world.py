@@ -159,9 +159,11 @@ def set_up(world: World) -> World:
 
 
 def settings_lineage(settings: Settings, experiment: Experiment) -> str:
-    """The lineage of all settings that can change a result: not where it runs, nor where it lies."""
+    """The lineage of all settings that can change a result: not where it runs, nor where it lies, nor its limits."""
     apart = {"experiment", "storage", "cluster", "splitting", "certify"}
     relevant: dict[str, Any] = settings.model_dump(mode="json", exclude=apart)
+    for section in (relevant, *relevant["overrides"]):
+        section["express"].pop("largest_state", None)
     relevant["experiment"] = {"name": experiment.name, "settings": experiment.step_settings()}
     versions = {step.value: experiment.versions[step] for step in Step}
     made = {c.kind: c.version for c in experiment.calibrations()}

@@ -84,6 +84,7 @@ def follow(cause: Cause, times: int, **more: bool) -> list[Verdict]:
         (Cause.TIMEOUT, [Again(), GiveUp("why")]),
         (Cause.BUG, [Again(), GiveUp("why")]),
         (Cause.BAD_DATA, [SetAside("why")]),
+        (Cause.REFUSED, [GiveUp("why")]),
         (Cause.SITE, [Stop("why", held=True)]),
     ],
 )

@@ -1,6 +1,7 @@
 """What a worker does with a chunk, and what it says of what it could not do."""
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,18 @@ from hypothesis import strategies as st
 
 from calib.iov import RunLumi
 from calib.payload import open_store
-from jobs.retry import Cause, classify
+from jobs.reduction import Node
+from jobs.retry import Cause, Failure, GiveUp, Limits, classify, decide
 from pipeline.columns import join
 from pipeline.events import read_header, read_tier
 from pipeline.experiments.interface import Processed, Wanted
 from pipeline.ingest import index_file
 from pipeline.model import Chunk, Piece, Step
-from pipeline.processing import ChunkWork, OutOfReach, Segment
+from pipeline.processing import ChunkWork, OutOfReach, Segment, StateTooLarge
+from pipeline.settings import settings_from
 from tests.pipeline.test_bad_cuts import damage, write_baskets
 from tests.pipeline.tiny import Offset, Tiny, write_file, write_units
+from tests.pipeline.tiny import settings as tier0_settings
 
 RUN = 7
 
@@ -170,6 +174,24 @@ def test_files_that_differ_in_their_columns_are_processed_apart(tmp_path):
         ("MORE", "float64", ()): [2, 3],
         ("MORE", "float32", ()): [4],
     }
+
+
+def test_a_state_that_is_too_large_is_refused_with_what_to_do(tmp_path):
+    work = work_on(tmp_path, step=Step.EXPRESS)
+    _, states = work.leaf(chunk_of(write_file(tmp_path / "a.root", RUN, lumis=10)), "1")
+    size = states["offset"].nbytes
+    assert size == 10 * 3 * 8
+    assert states["quality"].nbytes > size
+    small = {"offset": states["offset"]}
+    receipt = replace(work, largest_state=size).store(small, Node("job", 1, 0), "1")
+    assert receipt.note == {"states": {"offset": (size, 10)}}
+    with pytest.raises(StateTooLarge) as refusal:
+        replace(work, largest_state=size - 1).store(small, Node("job", 1, 0), "1")
+    rate = "the state of 'offset' has 240 bytes (10 units x 24 bytes), at most 239 are allowed"
+    assert str(refusal.value).startswith(rate)
+    assert "set `largest_state` of [express] to 240 or more" in str(refusal.value)
+    assert isinstance(decide(Failure(classify(refusal.value), ""), [], Limits()), GiveUp)
+    assert work.largest_state == settings_from(tier0_settings(tmp_path)).express.largest_state == 10**9
 
 
 def test_parts_with_other_columns_are_not_joined():

@@ -10,8 +10,8 @@ import pytest
 from pipeline.experiments.registry import UnknownExperiment
 from pipeline.settings import SettingsError, settings_from
 from pipeline.tier0 import Tier0
-from pipeline.world import open_world
-from tests.pipeline.tiny import settings
+from pipeline.world import open_world, settings_lineage
+from tests.pipeline.tiny import Tiny, settings
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,16 @@ def test_the_certification_file_is_taken_as_it_is_when_all_begins(tmp_path: Path
 def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownExperiment, match="did you mean 'toy_collider'"):
         Tier0(settings(tmp_path, experiment={"name": "toy_colider"}))
+
+
+def test_how_large_a_state_may_be_makes_no_other_version(tmp_path: Path) -> None:
+    def lineage(**sections: Any) -> str:
+        return settings_lineage(settings_from(settings(tmp_path, **sections)), Tiny())
+
+    override = {"runs": "7-9", "express": {"fraction": "1/2"}}
+    larger = {"runs": "7-9", "express": {"fraction": "1/2", "largest_state": "2 GB"}}
+    assert lineage(express={"largest_state": "2 GB"}) == lineage()
+    assert lineage(**{"for": [larger]}) == lineage(**{"for": [override]}) != lineage()
 
 
 def test_looking_makes_no_processing_version(tmp_path: Path) -> None:
