@@ -59,6 +59,9 @@ class ClusterSettings:
     """A folder on a local disk of the worker's host."""
     longest_task: str = "30 minutes"
     """A worker that has not answered for twice as long is given up."""
+    reserve: int = 0
+    """Threads that only conditions may occupy: they never wait for a chunk to end then, but no chunk waits for a thread
+    either, which costs time. One branch (`splitting.fan_in` chunks) may always run."""
     cpu_baseline: str = NATIVE
     tls: bool = True
     """Encrypted and by certificate; without it anyone who reaches a port runs code as you."""
@@ -118,6 +121,8 @@ def _check_numbers(settings: ClusterSettings) -> None:
     for name in ("workers", "workers_per_job"):
         if getattr(settings, name) is not None and getattr(settings, name) < 1:
             raise ValueError(f"{name} is {getattr(settings, name)}: at least one is needed")
+    if settings.reserve < 0 or (settings.workers is not None and settings.reserve >= settings.workers):
+        raise ValueError(f"reserve is {settings.reserve}: it must leave a thread to others, and 0 keeps none free")
     if settings.headroom < 1:
         raise ValueError(f"headroom is {settings.headroom}: a job needs what its workers may use, so 1 or more")
     for name in ("dashboard_port", "scheduler_port"):

@@ -56,7 +56,7 @@ class Options:
 
     limits: Limits = field(default_factory=Limits)
     reserve: int = 0
-    """threads that only the highest lane may occupy"""
+    """threads that only the highest lane may occupy (`cluster.reserve`)"""
     capacity_s: float = 5.0
     """how often to look for new workers while there is more to do than fits the window"""
     renew_s: float = 15.0
@@ -70,7 +70,7 @@ def _ignore(*_: Any) -> None:
 
 
 class Runner:
-    """Runs jobs on one Dask client under one epoch. Use it from one thread; only `wake` may come from others.
+    """Runs jobs on one Dask client under one epoch. Use it from one thread.
 
     `begin` opens a transaction of the database that holds the ledger. `on_commit` is called in the transaction that
     commits a node, and may write to it, or raise Refused: the job of that node then ends. `probe` is called with a name
@@ -137,17 +137,11 @@ class Runner:
         until = None if timeout is None else self._clock() + timeout
         waiting = True
         while waiting:
-            arrivals = self._receive(self._pause(until))
-            woken = any(token < 0 for token, _, _ in arrivals)
-            self._turn(arrivals)
+            self._turn(self._receive(self._pause(until)))
             late = until is not None and self._clock() >= until
-            waiting = bool(self._jobs) and not (self._events or woken or late)
+            waiting = bool(self._jobs) and not (self._events or late)
         events, self._events = self._events, []
         return events
-
-    def wake(self) -> None:
-        """Make `step` return, from any thread."""
-        self._arrived.put((-1, None, 0.0))
 
     def close(self) -> None:
         """Let go of everything in flight and wait for nothing; the ledger knows where to go on."""

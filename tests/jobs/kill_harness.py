@@ -24,12 +24,12 @@ from jobs.cluster_settings import ClusterSettings
 from jobs.job import Job
 from jobs.lease import drop_lease, take_lease
 from jobs.ledger import Ledger
-from jobs.record import Record
 from jobs.reduction import Node, NodeReceipt
 from jobs.runner import JobFailed, Runner
 from jobs.sweep import sweep
 from jobs.tables import nodes
 from tests.jobs.ledgers import open_engine
+from tests.jobs.record import Record
 from tests.jobs.toy import Sum, first_time, make_job, numbers, read_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from jobs.ledger import ledger_metadata
-from jobs.record import Record
+from tests.jobs.record import Record
 
 
 def open_engine(path: Path) -> Engine:

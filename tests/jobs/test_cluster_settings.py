@@ -30,6 +30,8 @@ BATCH: dict[str, Any] = {"workers": 2, "memory": "2 GB"}
         ({"workers": 0}, "workers is 0: at least one"),
         ({"workers_per_job": 0}, "workers_per_job is 0: at least one"),
         ({"headroom": 0.9}, "so 1 or more"),
+        ({"reserve": -1}, "0 keeps none free"),
+        ({"workers": 4, "reserve": 4}, "it must leave a thread to others"),
         ({"dashboard_port": 70000}, "dashboard_port is 70000: a port is below 65536"),
         ({"scheduler_port": -1}, "scheduler_port is -1"),
         ({"cpu_baseline": "x86-64-v9"}, "say one of native, x86-64-v2, x86-64-v3"),

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, create_engine, func, select
 from jobs.frontier import Launch
 from jobs.job import Lane
 from jobs.ledger import JobChanged, JobState, Ledger, StaleEpoch, ledger_metadata, take_lease
-from jobs.record import Record
 from jobs.reduction import Aside, FileRecord, Node, NodeReceipt, Partial, Receipt
 from jobs.retry import Cause, Failure
 from jobs.tables import jobs, nodes
+from tests.jobs.record import Record
 from tests.jobs.toy import make_job
 
 

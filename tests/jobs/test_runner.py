@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 from sqlalchemy import Connection, Engine, text
 
 from jobs.job import Job, Lane
 from jobs.ledger import JobState, Ledger, StaleEpoch, take_lease
-from jobs.record import Record
 from jobs.reduction import Node, NodeReceipt, Receipt
 from jobs.retry import Cause, Limits
 from jobs.runner import Event, JobDone, JobFailed, NodeCommitted, Options, Refused, Runner, SchedulerLost
 from tests.jobs.ledgers import recorded
+from tests.jobs.record import Record
 from tests.jobs.toy import Sum, kill_myself, make_job, numbers, read_log, total
 
 QUICK = Options(limits=Limits(passing=(0.05, 0.05), missing=0.05), capacity_s=0.5)
@@ -267,15 +267,6 @@ def test_lease_is_renewed_while_waiting(house: House) -> None:
         runner.step(0.09)
 
 
-def test_wake_ends_a_step_from_another_thread(house: House) -> None:
-    runner = house.runner()
-    runner.start(make_job(1), house.work(seconds=1.0), numbers)
-    threading.Timer(0.1, runner.wake).start()
-    begun = time.monotonic()
-    assert runner.step(30) == []
-    assert time.monotonic() - begun < 0.9
-
-
 def test_step_ends_at_its_timeout_and_at_once_without_jobs(house: House) -> None:
     runner = house.runner()
     assert runner.step() == []
@@ -291,6 +282,31 @@ def test_higher_lane_overtakes(house: House) -> None:
     runner.start(make_job(2, name="short", group="short", lane=Lane.CONDITIONS), house.work(), numbers)
     ends = [event for event in finish(runner) if isinstance(event, JobDone)]
     assert [end.job.name for end in ends] == ["short", "long"]
+
+
+@pytest.mark.parametrize(("reserve", "most"), [(0, 4), (2, 2)])
+def test_other_lanes_leave_the_reserve_free(sqlite: Engine, tmp_path: Path, reserve: int, most: int) -> None:
+    """Conditions find a thread at once, where otherwise they wait for a leaf to end."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        house = House(client, sqlite, tmp_path)
+        runner = house.runner(options=Options(reserve=reserve))
+        slow = house.work(seconds=1.0)
+        runner.start(make_job(6, name="slow", group="slow", fan_in=2), slow, numbers)
+        time.sleep(0.25)
+        begun = time.time()
+        (tmp_path / "quick").mkdir()
+        quick = Sum(str(tmp_path / "quick"))
+        runner.start(make_job(1, name="quick", group="quick", lane=Lane.CONDITIONS), quick, numbers)
+        finish(runner)
+        times = sorted(at for what, _, at, _ in read_log(house.root) if what == "leaf")
+        together = max(sum(at <= other < at + 1.0 for at in times) for other in times)
+        assert together == most
+        waited = read_log(tmp_path / "quick")[0][2] - begun
+        assert (waited < 0.5) == (reserve > 0), waited
+        runner.close()
 
 
 def test_waiting_takes_no_time_of_the_processor(house: House) -> None:

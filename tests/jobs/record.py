@@ -1,4 +1,4 @@
-"""Questions to the ledger: how far a job is, what was tried, what is set aside, which files it holds."""
+"""What tests ask the ledger: how far a job is, what was tried, what is set aside, which files it holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Standing:
 
 
 class Record:
-    """What the ledger holds, as one transaction sees it. Needs no epoch: anyone may ask."""
+    """What the ledger holds, as one transaction sees it. Needs no epoch."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
