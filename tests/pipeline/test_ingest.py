@@ -18,13 +18,14 @@ from calib.calibration import Calibration
 from calib.iov import RunLumi
 from calib.payload import Payload
 from jobs.retry import Cause, classify
-from pipeline import catalog, ingest, journal
+from pipeline import catalog, indexing, ingest, journal
 from pipeline.catalog import FileState, Registered
 from pipeline.database import Database, open_database
 from pipeline.events import BadFile, VanishedFile
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed, Wanted
-from pipeline.ingest import Ingested, holes, index_file
-from pipeline.model import Columns, EventSource, Keys, Step
+from pipeline.indexing import index_file
+from pipeline.ingest import REGISTERED, Ingested, batches_of, holes
+from pipeline.model import Columns, EventSource, Keys, Piece, Step
 from pipeline.schema import catalog_metadata
 
 RUN = 190456
@@ -176,10 +177,10 @@ def test_large_files_are_identified_in_steps(tmp_path: Path) -> None:
             asked.append((start, stop))
             return super().identify(source, start, stop)
 
-    count = 2 * ingest.STEP + 5
+    count = 2 * indexing.STEP + 5
     keys = np.stack([np.full(count, RUN), np.full(count, 1), np.arange(count)], axis=1)
     assert index_file(Counting(), write(tmp_path / "a.root", keys)).events == count  # type: ignore[arg-type]
-    assert asked == [(0, ingest.STEP), (ingest.STEP, 2 * ingest.STEP), (2 * ingest.STEP, count)]
+    assert asked == [(0, indexing.STEP), (indexing.STEP, 2 * indexing.STEP), (2 * indexing.STEP, count)]
 
 
 # several files
@@ -315,6 +316,22 @@ def test_a_vanished_file_is_found_out_when_it_is_compared(database: Database, tm
     assert done.became == {b: Registered.NEW}
     assert "is not there" in done.invalid[a]
     assert registered(database) == {1: 3}
+
+
+def test_shares_are_of_whole_units_and_in_the_order_of_the_files() -> None:
+    def piece(path: str, unit: int, events: int) -> Piece:
+        return Piece(path, 0, events, unit)
+
+    pieces = {
+        1: [(REGISTERED, piece("z", 1, 4)), (1, piece("b", 1, 4))],
+        2: [(0, piece("c", 2, 1)), (1, piece("b", 2, 1))],
+        3: [(0, piece("c", 3, 9)), (1, piece("b", 3, 9))],
+    }
+    found = [[(s.path, s.is_new, [p.unit for p in s.pieces]) for s in batch] for batch in batches_of(pieces, 10)]
+    assert found == [
+        [("z", False, [1]), ("c", True, [2]), ("b", True, [1, 2])],
+        [("c", True, [3]), ("b", True, [3])],
+    ]
 
 
 # what cannot be used

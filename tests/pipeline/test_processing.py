@@ -16,7 +16,7 @@ from jobs.retry import Cause, Failure, GiveUp, Limits, classify, decide
 from pipeline.columns import join
 from pipeline.events import read_header, read_tier
 from pipeline.experiments.interface import Processed, Wanted
-from pipeline.ingest import index_file
+from pipeline.indexing import index_file
 from pipeline.model import Chunk, Piece, Step
 from pipeline.processing import ChunkWork, OutOfReach, Segment, StateTooLarge
 from pipeline.settings import settings_from
