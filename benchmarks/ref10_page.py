@@ -4,11 +4,13 @@
     python benchmarks/ref10_page.py --folder WHERE   elsewhere
     python benchmarks/ref10_page.py --small          the mini detector and few events, only that it works
 
-Minimum bias of 20 lumisections is simulated and reconstructed under the true conditions; strips are read out without
-zero suppression in a further sample; zero suppression itself is looked at with many dead strips, beside which weak
-signals stand alone, and pixel clusters also in three times the field, where tracks are steep enough. Predictions are closed forms or integrals, not the simulation again: the truth enters with the
-number, the angles and the charges of tracks. Every comparison is given as chi2; where a prediction is not exact, what
-it is good to is said. The page fails where chi2 is too large to be chance.
+Minimum bias of 20 lumisections is simulated and reconstructed under the true conditions. In further samples strips are
+read out without zero suppression; zero suppression itself is looked at with many dead strips, beside which weak signals
+stand alone; and pixels are looked at in three times the field, where tracks come steep enough.
+
+Predictions are closed forms or integrals, not the simulation again: the truth enters with the number, the angles and
+the charges of tracks. Every comparison is given as chi2; where a prediction is not exact, what it is good to is said.
+The page fails where chi2 is too large to be chance.
 """
 
 from __future__ import annotations
