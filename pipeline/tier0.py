@@ -35,6 +35,7 @@ from pipeline.service import Service
 from pipeline.settings import Settings, load_settings, settings_from
 from pipeline.simulation import simulate
 from pipeline.site import stopped_by_site
+from pipeline.spread import OnWorkers
 from pipeline.summary import Summary, explain, summarize
 from pipeline.warm import WarmWorkers, warm_up
 from pipeline.way import News
@@ -172,7 +173,7 @@ class Tier0:
 
     def _take_in(self, files: Sequence[Path | str]) -> list[int]:
         world, paths = self._world, _found(files)
-        ingest(world.database.begin, world.experiment, paths, world.now())
+        ingest(world.database.begin, world.experiment, paths, world.now(), OnWorkers(self.client))
         with world.database.read() as connection:
             return catalog.runs_in(connection, [str(path) for path in paths])
 

@@ -72,7 +72,7 @@ class Pedestal(Calibration):
     """
 
     kind: ClassVar[str] = KIND
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("pedestal_block", "pedestal_adc")
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     looks_at_previous: ClassVar[bool] = True
@@ -266,7 +266,7 @@ class Pedestal(Calibration):
 
     def _common_mode(self, found: Estimates, kept: Mask) -> NDArray[np.float32]:
         """The rms of the common mode of each group, ADC: what its typical channel spreads more with it than without."""
-        more = (found.raw**2 - found.wide**2).reshape(-1, self.group)
+        more = (found.raw**2 - found.variance).reshape(-1, self.group)
         return np.sqrt(np.maximum(median_among(more, ~kept.reshape(more.shape)), 0.0)).astype(np.float32)
 
 

@@ -61,6 +61,8 @@ class Estimates:
     wide: Floats
     """t: the width without the common mode, before digitisation is taken off"""
     noise: Floats
+    variance: Floats
+    """t^2, unbiased: the square of `wide` before step 4"""
 
     def errors(self, entries: Array) -> tuple[Floats, Floats]:
         """Of mean and noise, ADC."""
@@ -105,11 +107,11 @@ def estimate(
     cut = usable & (window - np.abs(found) < CLEAR * np.sqrt(spread))
     found[cut], spread[cut] = uncut(found[cut], spread[cut], window)
     gained = spread - moments.rest_variance
-    wide = np.sqrt(spread if among is None else free_of_median(spread, among, usable))
-    wide *= 1 + 0.25 / (np.maximum(entries, 2) - 1)
+    variance = spread if among is None else free_of_median(spread, among, usable)
+    wide = np.sqrt(variance) * (1 + 0.25 / (np.maximum(entries, 2) - 1))
     noise = np.sqrt(np.maximum(wide**2 - 1 / 12, 0.0))
     mean = moments.mean + (found - moments.rest_mean)
-    return Estimates(mean, np.sqrt(moments.variance + gained), wide, noise)
+    return Estimates(mean, np.sqrt(moments.variance + gained), wide, noise, variance)
 
 
 def uncut(mean: Floats, variance: Floats, window: float) -> tuple[Floats, Floats]:

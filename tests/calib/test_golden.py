@@ -44,7 +44,16 @@ BEAM_2_FITTED = [
     0.003534316771,
 ]
 PEDESTAL_ARRAYS = ("mean", "mean_error", "noise", "noise_error")
-PEDESTAL_1 = [100.85933, 0.34955633, 4.4789619, 0.22601126, 2.1798813, 2.0929601, 2.1146441, 1.9525998]
+PEDESTAL_2 = [
+    100.85933,
+    0.34955633,
+    4.4789619,
+    0.22601126,
+    2.1912107467651367,
+    2.101799249649048,
+    2.1268792152404785,
+    1.960210919380188,
+]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
 
 
@@ -103,7 +112,7 @@ def test_channel_status_version_1() -> None:
     assert ChannelStatus.version == 1
 
 
-def test_pedestal_version_1() -> None:
+def test_pedestal_version_2() -> None:
     truth = Adc(np.full(64, 100.4), np.full(64, 4.0), 2.0, block=32, group=16, occupancy=0.01, dead=np.array([3, 40]))
     adc = adc_samples(np.random.default_rng(23), truth, 200)
     calibration = Pedestal(channels=64, block=32, group=16)
@@ -111,7 +120,7 @@ def test_pedestal_version_1() -> None:
     columns = pedestal_columns(np.tile(np.arange(2, dtype=np.uint32), (200, 1)), adc)
     payload = calibration.finalize(calibration.accumulate(columns, {"pedestal": reference}), reference)
     found = [float(payload[name][7]) for name in PEDESTAL_ARRAYS] + payload["common_mode"].tolist()
-    assert found == pytest.approx(PEDESTAL_1, rel=1e-5)
+    assert found == pytest.approx(PEDESTAL_2, rel=1e-5)
     assert {int(i): int(payload["status"][i]) for i in np.flatnonzero(payload["status"])} == {3: 8, 40: 4}
     assert payload["entries"][:9].tolist() == [199, 198, 199, 200, 198, 200, 200, 199, 198]
-    assert Pedestal.version == 1
+    assert Pedestal.version == 2

@@ -312,6 +312,19 @@ class TestPrecision:
         assert found.shape == (162,)
         np.testing.assert_allclose(found, COMMON, atol=4.5 * COMMON / np.sqrt(2 * 300))
 
+    def test_the_common_mode_of_few_events_is_not_too_small(self) -> None:
+        """Its square is a difference of two variances, both without bias; 4 of 4, and not 3.6."""
+        modules, events = 200, 20
+        truth = Adc(np.full(modules * 128, 100.0), np.full(modules * 128, 4.0), 2.0, block=128, group=128)
+        adc = adc_samples(np.random.default_rng(8), truth, events)
+        calibration = Pedestal(channels=modules * 128, block=128, group=128, min_entries=10)
+        reference = nominal(modules * 128, 100 + np.arange(modules * 128) % 16 / 16 - 0.5, 4)
+        columns = pedestal_columns(np.tile(np.arange(modules, dtype=np.uint32), (events, 1)), adc)
+        payload = calibration.finalize(calibration.accumulate(columns, {"pedestal": reference}), reference)
+        squared = payload["common_mode"].astype(np.float64) ** 2
+        error = 4.0 * np.sqrt(2 / (events - 1)) / np.sqrt(modules)
+        assert abs(squared.mean() - 4.0) < 2.5 * error
+
     def test_dead_and_hot_channels_are_flagged(self, taken: tuple[Run, Payload]) -> None:
         run, payload = taken
         at_zero = run.truth.dead[1::2]
