@@ -164,6 +164,9 @@ def settings_lineage(settings: Settings, experiment: Experiment) -> str:
     relevant: dict[str, Any] = settings.model_dump(mode="json", exclude=apart)
     for section in (relevant, *relevant["overrides"]):
         section["express"].pop("largest_state", None)
+    # A table `[[for]]` that sets nothing else is none.
+    selects = {"runs", "era"}
+    relevant["overrides"] = [one for one in relevant["overrides"] if any(one[name] for name in one.keys() - selects)]
     relevant["experiment"] = {"name": experiment.name, "settings": experiment.step_settings()}
     versions = {step.value: experiment.versions[step] for step in Step}
     made = {c.kind: c.version for c in experiment.calibrations()}

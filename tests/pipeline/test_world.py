@@ -76,6 +76,7 @@ def test_how_large_a_state_may_be_makes_no_other_version(tmp_path: Path) -> None
     larger = {"runs": "7-9", "express": {"fraction": "1/2", "largest_state": "2 GB"}}
     assert lineage(express={"largest_state": "2 GB"}) == lineage()
     assert lineage(**{"for": [larger]}) == lineage(**{"for": [override]}) != lineage()
+    assert lineage(**{"for": [{"runs": "7-9", "express": {"largest_state": "2 GB"}}]}) == lineage()
 
 
 def test_looking_makes_no_processing_version(tmp_path: Path) -> None:
