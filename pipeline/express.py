@@ -20,7 +20,7 @@ from pipeline.booking import task_spec
 from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
 from pipeline.model import Step, Stream
-from pipeline.processing import ChunkWork, Segment, nothing
+from pipeline.processing import LARGEST_STATE, ChunkWork, Segment, nothing
 
 EVENTS = "events"
 """the product of express that is its output files and quality histograms"""
@@ -71,6 +71,8 @@ class RunContext:
     area: str
     environment: Mapping[str, str] = field(default_factory=dict)
     """what the workers run on: recorded in every output, never compared"""
+    largest_state: int = LARGEST_STATE
+    """bytes that the joined state of one calibration may have"""
     limit_s: float | None = None
     """seconds a chunk may take before its worker is given up"""
 
@@ -132,6 +134,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         header=header,
         tiers=None if EVENTS in wanted else (),
         fraction=context.fraction,
+        largest_state=context.largest_state,
         probe=probe,
     )
     job = Job(

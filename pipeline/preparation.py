@@ -76,6 +76,7 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
         conditions_root=str(world.store.root),
         area=str(world.area),
         environment=environment,
+        largest_state=settings.express.largest_state,
         limit_s=float(parse_timedelta(world.settings.cluster.longest_task)),
     )
     handshake = settings.handshake

@@ -57,6 +57,7 @@ def prompt_job(
         folder=f"{folder_of_run(context.area, context.run)}/prompt-{name[:12]}",
         header=header,
         tiers=tiers,
+        largest_state=context.largest_state,
         probe=probe,
     )
     job = Job(

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from jobs.cluster import ClusterSettings, describe, open_cluster
 from jobs.inspection import numerical_class, verify
 from jobs.lease import drop_lease, kept_alive, take_lease
-from jobs.runner import Runner
+from jobs.runner import Options, Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
 from pipeline.conditions_view import ConditionsView
@@ -193,6 +193,7 @@ class Tier0:
             world.database.begin,
             epoch,
             lambda connection, job, node, receipt: book_branch(connection, job, node, receipt, world.now()),
+            Options(reserve=self.settings.cluster.reserve),
             probe=world.probe,
         )
 

@@ -321,7 +321,7 @@ def test_scheduler_lost_in_mid_chain_is_said_and_the_next_start_goes_on(tmp_path
                 time.sleep(0.01)
             tier0.client.loop.add_callback(scheduler.close)
 
-        threading.Thread(target=lose).start()
+        threading.Thread(target=lose, daemon=True).start()
         with pytest.raises(SchedulerLost, match="start again: nothing that is committed is done twice"):
             tier0.run(file, progress=False)
     summary, _ = run(plain, file)
