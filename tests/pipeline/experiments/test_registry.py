@@ -24,7 +24,7 @@ def test_a_user_gives_module_and_class() -> None:
     ("name", "message"),
     [
         ("cms_open_data", "did you mean 'cms_opendata'"),
-        ("nothing like it", "there are cms_opendata, icecube_sndaq, toy_collider, and your own"),
+        ("nothing like it", "there are cms_opendata, icecube_sndaq, ref10, toy_collider, and your own"),
         ("no_such_module:Mine", "no module 'no_such_module' to import"),
         ("pipeline.no_such:Mine", "no module 'pipeline.no_such' to import"),
         ("pipeline.experiments.toy_collider:ToyColider", "did you mean pipeline.experiments.toy_collider:ToyCollider"),
