@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXIT_CODES = """
 \b
 Exit codes: 0 all well; 1 cannot be done as asked (a wrong setting, an unknown run);
-2 wrong use of the command; 3 done, but something was set aside, is missing or is not good;
+2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, or had to fall back;
 4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver).
 """
 
