@@ -9,7 +9,9 @@ import pytest
 from matplotlib.image import imread
 from scipy.special import ndtr
 
-from benchmarks.ref10_page import LAYERS, PIXEL, UM, Series, along, landau_cdf
+from benchmarks._ref10_predicted import PIXEL, UM, along, landau_cdf
+from benchmarks._ref10_series import Series
+from pipeline.experiments.ref10.layers import LAYERS
 from tests.benchmarks.test_benchmarks_run import run
 
 
