@@ -12,6 +12,7 @@ from pipeline.certify import BadMask
 from pipeline.conditions_view import Refused
 from pipeline.database import DatabaseRefused
 from pipeline.experiments.registry import UnknownExperiment
+from pipeline.experiments.simulated import OtherData
 from pipeline.plots import NothingToPlot
 from pipeline.settings import SettingsError
 from pipeline.site import SiteStopped
@@ -29,6 +30,7 @@ _ASKED_WRONGLY = (
     NoFiles,
     NotEnoughData,
     NothingToPlot,
+    OtherData,
     PayloadDamaged,
     PayloadMissing,
     Refused,

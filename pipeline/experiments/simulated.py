@@ -19,6 +19,10 @@ class NotSimulated(LookupError):
     """The experiment has no simulation."""
 
 
+class OtherData(ValueError):
+    """A folder holds data of another order."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What is to be simulated."""

@@ -80,7 +80,9 @@ class Ref10(Experiment):
 
     def identify(self, source: EventSource, start: int, stop: int) -> Keys:
         """Run, lumisection and event number as the DAQ wrote them."""
-        columns = source.arrays(self.tree, require(source.branches(self.tree), KEYS), start, stop)
+        # All of RAW must be there: a file of the truth has events of the same numbers.
+        require(source.branches(self.tree), (*KEYS, *HEADER, *READS))
+        columns = source.arrays(self.tree, KEYS, start, stop)
         return Keys(*(np.asarray(columns[name]).astype(np.int64) for name in KEYS))
 
     def wanted(self, step: Step, branches: frozenset[str]) -> Wanted:

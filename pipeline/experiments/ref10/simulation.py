@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from pipeline.experiments.ref10 import daq
 from pipeline.experiments.ref10.geometry import Geometry, full_geometry, geometry_of, mini_geometry
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, online, truth
-from pipeline.experiments.simulated import Order, Probe, Simulation, Written
+from pipeline.experiments.simulated import Order, OtherData, Probe, Simulation, Written
 from pipeline.model import Columns, Stream
 from pipeline.whole import write_whole
 
@@ -78,10 +79,22 @@ class Ref10Simulation(Simulation):
 
     def begin(self, folder: Path, probe: Probe) -> None:
         """The tables of the DAQ, and, with the truth, the scenario."""
+        self._claim(folder, probe)
         path = folder / daq.TABLES
         if not path.exists():
             daq.write_tables(path, online(self.scenario, self.geometry, self.order.seed), probe)
         write_whole(folder / TRUTH / "scenario.json", self.scenario.to_json().encode(), probe)
+
+    def _claim(self, folder: Path, probe: Probe) -> None:
+        """Mark a folder as this detector's; only runs and lumisections may be added to what is there."""
+        ours = json.dumps({name: value for name, value in self.depends_on().items() if name != "lumis"}, indent=1)
+        path = folder / TRUTH / "order.json"
+        if path.exists() and path.read_text() != ours:
+            raise OtherData(
+                f"{folder} holds data of another seed, scenario, geometry, format or number of events: "
+                "give another folder, or the same order as before"
+            )
+        write_whole(path, ours.encode(), probe)
 
     def write(self, at: RunLumi, folder: Path, probe: Probe) -> Written:
         """Both streams of a lumisection, its truth, and its record."""

@@ -17,7 +17,7 @@ from pipeline.experiments.ref10.reconstruct.digis import READS
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, truth
 from pipeline.experiments.ref10.simulation import truth_of
-from pipeline.experiments.simulated import NotSimulated, Order
+from pipeline.experiments.simulated import NotSimulated, Order, OtherData
 from pipeline.model import Step, Stream
 from pipeline.processing import nothing
 from pipeline.simulation import SimulationFailed
@@ -159,6 +159,26 @@ def test_wrong_orders_say_so(plain, tmp_path):
         tier0.simulate(tmp_path, [7])
     with pytest.raises(ValueError, match="at least one lumisection"):
         Order(lumis=0)
+
+
+def test_data_of_another_order_are_not_mixed_in(plain, tmp_path):
+    with Tier0(plain) as tier0:
+        tier0.simulate(tmp_path / "data", [7], order(), progress=False)
+        kept = {path: path.read_bytes() for path in (tmp_path / "data").glob("*.npz")}
+        with pytest.raises(OtherData, match="another seed, scenario, geometry, format or number of events"):
+            tier0.simulate(tmp_path / "data", [8], Order(seed=4, lumis=3, events=EVENTS, scenario=SCENARIO))
+        assert {path: path.read_bytes() for path in kept} == kept
+        more = Order(seed=3, lumis=4, events=EVENTS, scenario=SCENARIO)
+        assert len(tier0.simulate(tmp_path / "data", [7], more, progress=False)) == 8
+
+
+def test_files_of_the_truth_are_no_raw(plain, tmp_path):
+    with Tier0(plain) as tier0:
+        files = tier0.simulate(tmp_path / "data", [7], order(), progress=False)
+        true = tmp_path / "data" / "truth" / "run000007" / "lumi0001.root"
+        summary = tier0.run(*files, true, progress=False)
+    assert summary[7].prompt.read == 3 * EVENTS and summary[7].duplicates == 0
+    assert [found.place for found in summary.setbacks] == [str(true)]
 
 
 def test_a_disk_that_cannot_be_written_is_said(plain, tmp_path):
