@@ -34,7 +34,6 @@ from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
 KEYS = ("run", "lumi", "event")
 HEADER = ("bx", "orbit", "trig")
-GEOMETRIES = {"full": geometries.full_geometry, "mini": geometries.mini_geometry}
 
 STRIP_CHARGE = tuple(np.linspace(0.0, 100.0, 51).tolist())
 CLUSTERS = tuple(np.linspace(0.0, 400.0, 81).tolist())
@@ -139,7 +138,7 @@ class Ref10(Experiment):
         return (QualityTest("strip charge", "strip charge", low, high, self.settings.least_clusters),)
 
     def _geometry(self) -> Payload:
-        return GEOMETRIES[self.settings.geometry]()
+        return geometries.GEOMETRIES[self.settings.geometry]()
 
 
 def pedestal_columns(events: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]:

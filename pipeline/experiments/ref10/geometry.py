@@ -47,6 +47,10 @@ def mini_geometry() -> Payload:
     return _payload([(layer, ladder, z) for layer, ladder in wedge for z in middle])
 
 
+GEOMETRIES = {"full": full_geometry, "mini": mini_geometry}
+"""by the name that settings use"""
+
+
 def _phi(layer: Layer, ladder: int) -> float:
     """Azimuth of a ladder's middle."""
     return 2 * np.pi * (ladder + 0.5) / layer.ladders

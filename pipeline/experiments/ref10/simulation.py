@@ -17,7 +17,7 @@ from jobs.reduction import FileRecord
 from pipeline.columns import take
 from pipeline.events import read_header, write_tier
 from pipeline.experiments.ref10 import daq
-from pipeline.experiments.ref10.geometry import Geometry, full_geometry, geometry_of, mini_geometry
+from pipeline.experiments.ref10.geometry import GEOMETRIES, Geometry, geometry_of
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, online, truth
 from pipeline.experiments.simulated import Order, OtherData, Probe, Simulation, Written
@@ -30,8 +30,6 @@ VERSION = 1
 TRUTH = "truth"
 EXPRESS_SHARE = 4
 """of the events that are not picked for what they are, every so manieth goes to express"""
-
-GEOMETRIES = {"full": full_geometry, "mini": mini_geometry}
 
 
 @dataclass(frozen=True)
