@@ -129,8 +129,9 @@ class Service:
         items: Callable[[range], Sequence[Any]],
         then: Callable[[NodeReceipt], None],
         way: Way,
+        stops: Callable[[Way, str, str], None],
     ) -> None:
-        self._next[job.name] = (then, partial(self._stop, way, job.group))
+        self._next[job.name] = (then, partial(stops, way, job.group))
         self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
         self._runner.start(job, work, items)
 
@@ -152,8 +153,7 @@ class Service:
             return
         job, work = express_job(way.context, missing, self._world.probe)
         chunks = self._chunks(way.run, way.context.express)
-        self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way)
-        self._next[job.name] = (self._next[job.name][0], partial(self._express_stops, way, job.group))
+        self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way, self._express_stops)
         if way.manifest is None:
             self._enter(way, Stage.EXPRESS)
             self._try_release(way)
@@ -318,7 +318,7 @@ class Service:
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
         chunks = self._chunks(way.run, way.context.prompt)
-        self._start(job, work, chunks, partial(self._prompt_done, way, job, manifest), way)
+        self._start(job, work, chunks, partial(self._prompt_done, way, job, manifest), way, self._stop)
         self._tell(way)
 
     def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:
