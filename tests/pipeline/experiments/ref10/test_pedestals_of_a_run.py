@@ -24,8 +24,7 @@ from calib.payload import Payload, PayloadStore
 from pipeline.events import read_tier
 from pipeline.experiments.ref10 import daq
 from pipeline.experiments.ref10.constants import STRIP_STATUS
-from pipeline.experiments.ref10.experiment import GEOMETRIES
-from pipeline.experiments.ref10.geometry import Geometry, geometry_of
+from pipeline.experiments.ref10.geometry import GEOMETRIES, Geometry, geometry_of
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
 from pipeline.experiments.ref10.simulate.particles import NZS_GROUPS
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, Scenario
