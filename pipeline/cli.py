@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from pipeline.tier0 import Tier0
+from pipeline.cli_conditions import conditions
+from pipeline.cli_settings import opened, settings_option
 
 EXIT_CODES = """
 \b
@@ -61,28 +60,6 @@ def main() -> None:
     """
 
 
-_settings_option = click.option(
-    "-s", "--settings", type=click.Path(path_type=Path), envvar="TIER0_SETTINGS", help="Settings file (TOML)."
-)
-
-
-def _open(settings: Path | None) -> Tier0:
-    from pipeline.tier0 import Tier0
-
-    return Tier0(settings or _nearby())
-
-
-def _nearby() -> Path:
-    here = Path("tier0.toml")
-    if here.exists():
-        return here
-    found = [path for path in sorted(Path().glob("*.toml")) if "[experiment]" in path.read_text(errors="replace")]
-    if len(found) != 1:
-        what = "no settings file" if not found else f"{len(found)} settings files"
-        raise click.UsageError(f"{what} in this folder: say which with -s FILE")
-    return found[0]
-
-
 @main.command()
 @click.argument("settings", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -99,7 +76,7 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
     tier0 run cms.toml /data/run190*.root
     tier0 run cms.toml /data/*.root --dry-run
     """
-    tier0 = _open(settings)
+    tier0 = opened(settings)
     if dry_run:
         click.echo(tier0.plan(*files))
         return
@@ -138,7 +115,7 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
         numbered = _runs(runs)
     except (OSError, ValueError) as problem:
         raise click.UsageError(str(problem)) from None
-    with _open(settings) as tier0:
+    with opened(settings) as tier0:
         click.echo(f"Dask dashboard: {tier0.dashboard}")
         files = tier0.simulate(folder, numbered, order, progress=not quiet)
     click.echo(f"{len(files)} event files of {len(numbered)} runs in {folder}")
@@ -156,22 +133,22 @@ def _runs(text: str) -> list[int]:
 
 
 @main.command()
-@_settings_option
+@settings_option
 def status(settings: Path | None) -> None:
     """Where every run stands: the table that `run` ends with."""
-    click.echo(_open(settings).status().text())
+    click.echo(opened(settings).status().text())
 
 
 @main.command()
 @click.argument("number", metavar="RUN", type=int)
-@_settings_option
+@settings_option
 def why(number: int, settings: Path | None) -> None:
     """Why a run stands where it stands: what it waits for, what was set aside, which conditions it has.
 
     \b
     tier0 why 190456
     """
-    click.echo(_open(settings).why(number))
+    click.echo(opened(settings).why(number))
 
 
 @main.command()
@@ -188,7 +165,7 @@ def demo(folder: Path) -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Write the good-run list here, not to the screen."
 )
-@_settings_option
+@settings_option
 def certify(mask: Path | None, output: Path | None, settings: Path | None) -> None:
     """The good-run list of all certified runs, as CMS's JSON.
 
@@ -197,7 +174,7 @@ def certify(mask: Path | None, output: Path | None, settings: Path | None) -> No
     tier0 certify --mask Cert_2012.json
     """
 
-    text = json.dumps(_open(settings).good_runs(mask)) + "\n"
+    text = json.dumps(opened(settings).good_runs(mask)) + "\n"
     if output:
         output.write_text(text)
     else:
@@ -216,76 +193,7 @@ def settings_check(settings: Path) -> None:
 
     Names the kinds of conditions that have no payload to start from.
     """
-    click.echo(_open(settings).check())
+    click.echo(opened(settings).check())
 
 
-@main.group()
-def conditions() -> None:
-    """Look at the conditions, bring in payloads made elsewhere, take copies out."""
-
-
-def _conditions_command(name: str, *parameters: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for parameter in reversed((*parameters, _settings_option)):
-            function = parameter(function)
-        return conditions.command(name)(function)
-
-    return decorate
-
-
-@_conditions_command("list")
-def conditions_list(settings: Path | None) -> None:
-    """All tags: kind, clock, number of entries, where they are safe to grow."""
-    click.echo(_open(settings).conditions.tags())
-
-
-_kind = click.argument("kind")
-_tag = click.option("--tag", help="A tag by name instead of the one that prompt uses.")
-
-
-@_conditions_command(
-    "show", _kind, _tag, click.option("--plot", type=click.Path(path_type=Path), help="Draw it to this file as well.")
-)
-def conditions_show(kind: str, tag: str | None, plot: Path | None, settings: Path | None) -> None:
-    """The intervals of a kind with their constants.
-
-    \b
-    tier0 conditions show beamspot --plot beamspot.png
-    """
-    view = _open(settings).conditions
-    click.echo(view.show(kind, tag))
-    if plot:
-        click.echo(f"drawn to {view.plot(kind, tag=tag, path=plot)}")
-
-
-@_conditions_command("history", _kind, _tag, click.option("--as-of", help="Entry number, or time such as 2026-05-01."))
-def conditions_history(kind: str, tag: str | None, as_of: str | None, settings: Path | None) -> None:
-    """Every entry of a tag: who, when, from where on, and why; withdrawals too."""
-    click.echo(_open(settings).conditions.history(kind, tag, as_of))
-
-
-@_conditions_command(
-    "export", _kind, _tag, click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("conditions"))
-)
-def conditions_export(kind: str, tag: str | None, output: Path, settings: Path | None) -> None:
-    """Write the payloads of a kind and their intervals to a folder (npz and JSON), readable without this program."""
-    click.echo(f"written to {_open(settings).conditions.export(kind, output, tag)}")
-
-
-@_conditions_command(
-    "upload",
-    _kind,
-    click.argument("file", type=click.Path(path_type=Path)),
-    click.option("--since", required=True, help="Run or run:lumisection it holds from; 0 for the very beginning."),
-    click.option("--reason", required=True, help="Why; kept in the history."),
-    _tag,
-)
-def conditions_upload(kind: str, file: Path, since: str, reason: str, tag: str | None, settings: Path | None) -> None:
-    """Enter a payload made elsewhere: an npz file with its arrays, or an exported zarr folder.
-
-    It goes through the gates of its kind, and you are told what became of it.
-
-    \b
-    tier0 conditions upload beamspot survey.npz --since 190000 --reason "survey of May"
-    """
-    click.echo(_open(settings).conditions.upload(kind, file, since, reason, tag))
+main.add_command(conditions)

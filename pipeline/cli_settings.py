@@ -1,0 +1,33 @@
+"""Which settings a command of `tier0` works under."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.tier0 import Tier0
+
+settings_option = click.option(
+    "-s", "--settings", type=click.Path(path_type=Path), envvar="TIER0_SETTINGS", help="Settings file (TOML)."
+)
+
+
+def opened(settings: Path | None) -> Tier0:
+    """The Tier-0 of a settings file; without one, of `tier0.toml` or the one settings file in this folder."""
+    from pipeline.tier0 import Tier0
+
+    return Tier0(settings or _nearby())
+
+
+def _nearby() -> Path:
+    here = Path("tier0.toml")
+    if here.exists():
+        return here
+    found = [path for path in sorted(Path().glob("*.toml")) if "[experiment]" in path.read_text(errors="replace")]
+    if len(found) != 1:
+        what = "no settings file" if not found else f"{len(found)} settings files"
+        raise click.UsageError(f"{what} in this folder: say which with -s FILE")
+    return found[0]
