@@ -135,6 +135,13 @@ class ChunkWork:
         """Read joined states back; parts that no chunk filled come back as empty ones."""
         return self._empty() | unpack_states(receipt.files[0].path)
 
+    def processed(self, chunk: Chunk) -> Iterator[Processed]:
+        """What the experiment makes of the sound events of a chunk, to look at: nothing of it is written."""
+        lots, _ = self._read(chunk)
+        for result in (result for lot in lots for result in self._process(lot)):
+            if result.processed is not None:
+                yield result.processed
+
     def _read(self, chunk: Chunk) -> tuple[list[_Lot], list[tuple[Piece, str]]]:
         """The chunk's events, lots with different columns apart; and pieces that could not be read, with the reason."""
         found: dict[tuple[Any, ...], list[Columns]] = {}

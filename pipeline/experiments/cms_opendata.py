@@ -20,6 +20,7 @@ from pipeline.experiments.collisions import Collection, about_origin, opposite_p
 from pipeline.experiments.interface import (
     Experiment,
     ExperimentSettings,
+    Merit,
     MissingBranch,
     Processed,
     QualityHistogram,
@@ -32,6 +33,7 @@ from pipeline.experiments.tracking import (
     TrackingSettings,
     about_beam,
     beam_columns,
+    beam_merits,
     beam_tests,
     closure_columns,
     evenly,
@@ -126,6 +128,10 @@ class CmsOpenData(Experiment):
         low, high = self.settings.mass_window
         mass = QualityTest("dimuon mass", "dimuon_mass", low, high, self.settings.mass_test_pairs)
         return (*beam_tests(self.settings.beam_within_um, self.settings.beam_test_tracks), mass)
+
+    def merits(self) -> tuple[Merit, ...]:
+        """The beam where the conditions say."""
+        return beam_merits(self.settings.beam_within_um / 2, self.settings.beam_test_tracks)
 
     def _process_2012(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
         tracks = Collection.read(events, "Track", TRACK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,6 +81,33 @@ class QualityTest:
     share_inside: float = 0.0
 
 
+class Measure(StrEnum):
+    """What a figure of merit takes from a histogram; the smaller it is, the better."""
+
+    OFFSET = "offset"
+    """how far the mean is from `target`"""
+    WIDTH = "width"
+    """half of the range that holds the central 68 %"""
+    LOSS = "loss"
+    """the share of the entries that is gone"""
+
+
+@dataclass(frozen=True)
+class Merit:
+    """What tells better conditions from worse ones: a figure of a histogram of prompt, over the same events.
+
+    `tolerance` is how much worse may pass for the same, in the unit of the histogram (of a loss: a share). With fewer
+    than `entries` entries it says nothing.
+    """
+
+    name: str
+    histogram: str
+    measure: Measure
+    tolerance: float
+    target: float = 0.0
+    entries: int = 100
+
+
 class Experiment(ABC):
     """The plug-in. Pure: it reads only through the source it is given and keeps nothing between calls."""
 
@@ -147,4 +175,8 @@ class Experiment(ABC):
 
     def quality_tests(self) -> tuple[QualityTest, ...]:
         """How the histograms of prompt are judged, unit by unit."""
+        return ()
+
+    def merits(self) -> tuple[Merit, ...]:
+        """What tells better conditions from worse ones, for a canary and for what-if."""
         return ()

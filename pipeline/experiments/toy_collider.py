@@ -16,6 +16,7 @@ from pipeline.experiments.collisions import Collection, require
 from pipeline.experiments.interface import (
     Experiment,
     ExperimentSettings,
+    Merit,
     Processed,
     QualityHistogram,
     QualityTest,
@@ -27,6 +28,7 @@ from pipeline.experiments.tracking import (
     TrackingSettings,
     about_beam,
     beam_columns,
+    beam_merits,
     beam_tests,
     closure_columns,
     good_tracks,
@@ -107,3 +109,7 @@ class ToyCollider(Experiment):
     def quality_tests(self) -> tuple[QualityTest, ...]:
         """The beam where its conditions say, in every lumisection."""
         return beam_tests(self.settings.beam_within_um, self.settings.beam_test_tracks)
+
+    def merits(self) -> tuple[Merit, ...]:
+        """The beam where the conditions say."""
+        return beam_merits(self.settings.beam_within_um / 2, self.settings.beam_test_tracks)

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.experiments.collisions import BeamLine, Collection, offsets_um
-from pipeline.experiments.interface import ExperimentSettings, QualityHistogram, QualityTest
+from pipeline.experiments.interface import ExperimentSettings, Measure, Merit, QualityHistogram, QualityTest
 
 
 class TrackingSettings(ExperimentSettings):
@@ -84,6 +84,14 @@ BEAM_HISTOGRAMS = (
 def beam_tests(within_um: float, tracks: int) -> tuple[QualityTest, ...]:
     """The beam is within so many um of where the conditions say, in x and in y, where there are enough tracks."""
     return tuple(QualityTest(f"beam spot {axis}", f"beam_d{axis}", -within_um, within_um, tracks) for axis in "xy")
+
+
+def beam_merits(tolerance_um: float, tracks: int) -> tuple[Merit, ...]:
+    """The beam is no further from where the conditions say than before, but for so many um."""
+    return tuple(
+        Merit(f"distance of the beam in {axis}", f"beam_d{axis}", Measure.OFFSET, tolerance_um, entries=tracks)
+        for axis in "xy"
+    )
 
 
 def line_of(conditions: Mapping[str, Any]) -> BeamLine:
