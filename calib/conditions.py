@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count, pairwise
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
@@ -13,9 +15,10 @@ from calib import lookup
 from calib.iov import Clock
 from calib.late import Asked, Fate, FateKind, Ruling, SettledRun, Withdrawal, rule, rule_withdrawal
 from calib.payload import Payload
-from calib.reading import ConditionsReader, fate_of
+from calib.reading import WRITES, ConditionsReader, fate_of
 from calib.schema import entries, fates, global_tags, last_sequence, members, settled, tags
 from calib.tags import (
+    Beginning,
     Moment,
     Snapshot,
     SnapshotOutdated,
@@ -96,6 +99,33 @@ class ConditionsDB(ConditionsReader):
                 self._enter_again(note.because(sequence, "keeps the answer of a settled run"), ruling.until, before)
         return self._told(note, payload_id, ruling, _Late(position, asked.touched), sequence)
 
+    def fill(self, tag: str, history: Sequence[Beginning], stamp: Stamp) -> None:
+        """Enter a whole history, of payloads in the store, into a tag that is empty.
+
+        Raises UnknownTag, TagExists when the tag has entries or settled runs, WrongKind, PayloadMissing, and ValueError
+        for moments out of order.
+        """
+        known = self.tag(tag)
+        positions = [known.position(one.since) for one in history]
+        if any(before >= after for before, after in pairwise(positions)):
+            raise ValueError(f"the entries for tag {tag} must be in order, each moment once")
+        for payload_id in sorted({one.payload_id for one in history if one.payload_id is not None}):
+            if (kind := self.store.kind_of(payload_id)) != known.kind:
+                raise WrongKind(f"tag {tag} holds {known.kind!r}; payload {payload_id} is of kind {kind!r}")
+        self._take_turn()
+        used = select(entries.c.sequence).where(entries.c.tag_id == known.number).limit(1)
+        if self._connection.execute(used).first() is not None or self.settled_runs(tag):
+            raise TagExists(f"tag {tag!r} is in use already; only an empty one can be filled: take another name")
+        first = self._newest() + 1
+        rows = [
+            {"sequence": number, "since": at, "payload_id": one.payload_id, "asked": at, "origin": number}
+            | _Note(known, stamp, one.info).columns()
+            for number, at, one in zip(count(first), positions, history, strict=False)
+        ]
+        if rows:
+            self._connection.execute(update(last_sequence).values(last=last_sequence.c.last + len(rows)))
+            self._connection.execute(insert(entries), rows)
+
     def withdraw(self, tag: str, since: Moment, stamp: Stamp) -> Fate:
         """Take back the payload that begins at `since`: where no run is settled, what was there before it holds again.
 
@@ -141,6 +171,7 @@ class ConditionsDB(ConditionsReader):
         turn = update(last_sequence).values(last=last_sequence.c.last)
         if self._connection.execute(turn).rowcount != 1:
             raise RuntimeError("the conditions tables are not set up; create conditions_metadata with create_all")
+        self._connection.info[WRITES] = weakref.ref(self._connection.get_transaction())
 
     def _stored(self, tag: Tag, payload: Payload | str) -> str:
         content = self.store.get(payload) if isinstance(payload, str) else payload

@@ -15,7 +15,9 @@ from calib.payload import Conditions
 Moment = RunLumi | int
 """A unit of a run, or for tags by time nanoseconds since 1970 UTC."""
 
-_POSITIONS = 1 << 63
+ENDLESS = (1 << 63) - 1
+"""Behind every moment of every clock."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -109,7 +111,7 @@ class Tag:
         True
         """
         position = self.clock.since(at)
-        if not 0 <= position < _POSITIONS:
+        if not 0 <= position < ENDLESS:
             raise ValueError(f"tag {self.name}: {at} is out of range (runs up to 2^31 - 1, times from 1970 to 2262)")
         return position
 
@@ -153,6 +155,14 @@ class Entry:
     origin: int
     withdraws: int | None = None
     recalls: int | None = None
+
+
+class Beginning(NamedTuple):
+    """From `since` on this payload holds, or with None nothing. `info` is JSON, kept with it."""
+
+    since: Moment
+    payload_id: str | None
+    info: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
