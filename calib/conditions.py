@@ -94,7 +94,8 @@ class ConditionsDB(ConditionsReader):
         sequence = None
         if ruling.since is not None:
             before = None if ruling.until is None else self._in_force(known, ruling.until)
-            sequence = self._enter(note, ruling.since, payload_id, {"asked": position})
+            into = replace(note, tag=ruling.into or known)
+            sequence = self._enter(into, ruling.since, payload_id, {"asked": position})
             if ruling.until is not None:
                 self._enter_again(note.because(sequence, "keeps the answer of a settled run"), ruling.until, before)
         return self._told(note, payload_id, ruling, _Late(position, asked.touched), sequence)
@@ -187,7 +188,8 @@ class ConditionsDB(ConditionsReader):
         first_safe = self._first_safe(tag)
         holds = self._in_force(tag, first_safe)
         newer = None if holds is None or holds.payload_id is None else holds.asked
-        return Asked(tag, position, following, touched, first_safe, newer)
+        unused = self._unused(tag) if tag.sync is Sync.OFFLINE else None
+        return Asked(tag, position, following, touched, first_safe, newer, unused)
 
     def _newly_settled(self, tag: Tag, asked: SettledRun) -> bool:
         known = select(settled.c.run, settled.c.since, settled.c.until).where(
@@ -284,7 +286,7 @@ class ConditionsDB(ConditionsReader):
         }
         if runs:
             self._connection.execute(insert(fates), row | note.columns())
-        return fate_of(tag, row)
+        return fate_of(tag, row | {"into": None if ruling.into is None else ruling.into.name})
 
 
 @dataclass(frozen=True)

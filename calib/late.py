@@ -28,7 +28,8 @@ class Fate:
     """What an author is told. `runs` are the settled runs it touches; their answers stay as they were.
 
     `given` is where it begins (None: nowhere), `until` where the earlier payload goes on because a run from there is
-    settled, `sequence` the entry made, `explanation` a sentence.
+    settled, `sequence` the entry made, `explanation` a sentence. `into` names the tag it went to where that is another
+    than `tag`, the one it was meant for.
     """
 
     kind: FateKind
@@ -40,6 +41,7 @@ class Fate:
     sequence: int | None = None
     runs: tuple[int, ...] = ()
     explanation: str = ""
+    into: str | None = None
 
 
 class SettledRun(NamedTuple):
@@ -52,12 +54,14 @@ class SettledRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """Where an append may begin (None: not at all) and where the earlier payload must go on again."""
+    """Where an append may begin (None: not at all), where the earlier payload must go on again, and the tag it goes
+    `into` where that is another one."""
 
     kind: FateKind
     since: int | None
     until: int | None
     explanation: str
+    into: Tag | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Asked:
     """An append as asked for: from `since` up to `following`, the next entry of the tag (None: open).
 
     `touched` are the settled runs in that interval, `first_safe` is the first moment behind every settled run of the
-    tag, `newer` where the payload that holds there was asked to begin (None: nothing holds there).
+    tag, `newer` where the payload that holds there was asked to begin (None: nothing holds there), `unused` another
+    offline tag of the same kind and clock, of some global tag, that no settled run uses.
     """
 
     tag: Tag
@@ -74,6 +79,7 @@ class Asked:
     touched: Sequence[SettledRun]
     first_safe: int
     newer: int | None = None
+    unused: Tag | None = None
 
 
 def rule(asked: Asked) -> Ruling:
@@ -89,7 +95,7 @@ def rule(asked: Asked) -> Ruling:
         case Sync.VALIDATION:
             return _nothing(FateKind.REFUSED, f"{taken}; copy the validation tag to a new one")
         case Sync.OFFLINE:
-            return _nothing(FateKind.QUEUED, f"{taken}; queued for re-reconstruction of {_runs(asked.touched)}")
+            return _offline(asked, taken)
         case Sync.HLT | Sync.EXPRESS | Sync.PROMPT:
             return _shifted(asked, taken)
 
@@ -113,6 +119,13 @@ def _shifted(asked: Asked, taken: str) -> Ruling:
             FateKind.REFUSED, f"{taken}, and at {safe}, the first safe moment, the newer one of {newer} holds"
         )
     return Ruling(FateKind.SHIFTED, asked.first_safe, None, f"{taken}; begins at {safe}, the first safe moment")
+
+
+def _offline(asked: Asked, taken: str) -> Ruling:
+    if asked.unused is None:
+        return _nothing(FateKind.QUEUED, f"{taken}; queued for re-reconstruction of {_runs(asked.touched)}")
+    goes = f"goes to {asked.unused.name}, which no settled run uses"
+    return Ruling(FateKind.ACCEPTED, asked.since, None, f"{taken}; {goes}", asked.unused)
 
 
 def _nothing(kind: FateKind, explanation: str) -> Ruling:

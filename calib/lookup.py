@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, and_, bindparam, case, exists, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    select,
+)
 
-from calib.schema import entries, global_tags, members, settled, tags
+from calib.schema import entries, fates, global_tags, last_sequence, members, settled, tags
+from calib.tags import Sync
 
 
 def _at(name: str) -> ColumnElement[int]:
@@ -43,6 +58,7 @@ ANSWERS = (
         tags.c.id.label("number"),
         tags.c.name,
         tags.c.clock,
+        select(last_sequence.c.last).scalar_subquery().label("newest"),
         _newest_first(
             select(_held.c.payload_id).where(_held.c.tag_id == tags.c.id, _held.c.since <= _moment(), _live(_held)),
             _held,
@@ -54,7 +70,7 @@ ANSWERS = (
     .select_from(_of_global_tag)
     .where(_these_kinds)
 )
-"""Kind, tag and payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag`."""
+"""Kind, tag and payload id (NULL: nothing) in force at `unit` or `time`, for `kinds` of `global_tag`; newest entry."""
 
 CHANGES = (
     select(entries.c.tag_id, entries.c.since, entries.c.payload_id)
@@ -64,19 +80,17 @@ CHANGES = (
         entries.c.since <= _at("last"),
         _live(entries),
     )
-    .order_by(entries.c.since, entries.c.sequence)
+    .order_by(entries.c.tag_id, entries.c.since, entries.c.sequence)
 )
-"""The entries of `tags`, all of one clock, that begin behind `first` up to `last`, in order."""
+"""The entries of `tags`, all of one clock, that begin behind `first` up to `last`, tag by tag in order."""
 
-IN_FORCE = _newest_first(
-    select(entries).where(
-        entries.c.tag_id == bindparam("tag"),
-        entries.c.since <= _at("at"),
-        _live(entries),
-    ),
-    entries,
-)
+_before = and_(entries.c.tag_id == bindparam("tag"), entries.c.since <= _at("at"), _live(entries))
+
+IN_FORCE = _newest_first(select(entries).where(_before), entries)
 """The entry of `tag` in force at `at` as of `as_of`."""
+
+PAYLOAD = _newest_first(select(entries.c.since, entries.c.payload_id).where(_before), entries)
+"""Of the same only where it begins and the payload id."""
 
 _recall = entries.alias("recall")
 RECALLED = exists().where(_recall.c.recalls == entries.c.origin).correlate(entries)
@@ -129,6 +143,29 @@ SETTLED = (
 )
 """The settled runs of `tag` that touch `[since, until)`."""
 
+FATES = (
+    select(fates, tags.c.name.label("into"))
+    .outerjoin(entries, entries.c.sequence == fates.c.sequence)
+    .outerjoin(tags, and_(tags.c.id == entries.c.tag_id, tags.c.id != fates.c.tag_id))
+    .where(fates.c.tag_id == bindparam("tag"))
+    .order_by(fates.c.id)
+)
+"""The fates of `tag`, with the name of the tag the payload went `into` where that is another one."""
+
+UNUSED = (
+    select(tags)
+    .where(
+        tags.c.kind == bindparam("kind"),
+        tags.c.clock == bindparam("clock"),
+        tags.c.sync == Sync.OFFLINE.value,
+        exists().where(members.c.tag_id == tags.c.id),
+        ~exists().where(settled.c.tag_id == tags.c.id),
+    )
+    .order_by(tags.c.id.desc())
+    .limit(1)
+)
+"""The offline tag of `kind` and `clock` made last that a global tag has and no settled run uses."""
+
 MEMBERS = (
     select(members.c.kind.label("member_kind"), tags)
     .select_from(_of_global_tag)
@@ -136,3 +173,34 @@ MEMBERS = (
     .order_by(members.c.kind)
 )
 """Kind and tag of every member of `global_tag`."""
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A statement in the words of one database, for its driver: the way through SQLAlchemy takes longer than most
+    answers. For statements whose parameters and columns need no conversion."""
+
+    text: str
+    order: tuple[str, ...] | None
+    """the names of the parameters by place; None: the driver takes them by name"""
+    constants: Mapping[str, Any]
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def of(cls, statement: Select[Any], dialect: Dialect) -> Spelled:
+        """Spell it for a dialect."""
+        spelled = statement.compile(dialect=dialect)
+        constants = {name: value for name, value in spelled.params.items() if value is not None}
+        return cls(str(spelled), tuple(spelled.positiontup or ()) if spelled.positional else None, constants)
+
+    def first(self, cursor: Any, **values: Any) -> Any:
+        """The first row, a tuple, or None."""
+        return cursor.execute(self.text, self._given(values)).fetchone()
+
+    def all(self, cursor: Any, **values: Any) -> list[Any]:
+        """All rows, tuples."""
+        return list(cursor.execute(self.text, self._given(values)).fetchall())
+
+    def _given(self, values: dict[str, Any]) -> Any:
+        values |= self.constants
+        return values if self.order is None else [values[name] for name in self.order]

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, func, select
 
 from calib import lookup
+from calib.answers import AnswerCache, LookUp
 from calib.iov import Clock, RunLumi
 from calib.late import Fate, FateKind, SettledRun
 from calib.payload import Conditions, PayloadStore
-from calib.schema import entries, fates, global_tags, last_sequence, settled, tags
+from calib.schema import entries, global_tags, last_sequence, settled, tags
 from calib.segments import RunUnits, Steps, constant_parts
 from calib.tags import (
+    ENDLESS,
     Entry,
     Moment,
     Segment,
@@ -29,7 +31,8 @@ from calib.tags import (
     moment_of,
 )
 
-_ENDLESS = (1 << 63) - 1
+WRITES = "conditions are written in"
+"""The transaction that writes conditions, in the `info` of its connection."""
 
 
 class ConditionsReader:
@@ -76,9 +79,7 @@ class ConditionsReader:
         newest = self._newest()
         if isinstance(as_of, datetime):
             as_of = self._sequence_at(as_of)
-        if as_of is not None and not 0 <= as_of <= newest:
-            raise ValueError(f"there is no entry {as_of} to take a snapshot at; the newest is {newest}")
-        return Snapshot(global_tag, newest if as_of is None else as_of)
+        return _made(Snapshot(global_tag, newest if as_of is None else as_of), newest)
 
     def resolve(
         self, snapshot: Snapshot, at: RunLumi, kinds: Iterable[str] | None = None, time: int | None = None
@@ -130,7 +131,7 @@ class ConditionsReader:
     def fates(self, tag: str) -> list[Fate]:
         """What became of every payload and withdrawal of a tag that touched a settled run, in order."""
         known = self.tag(tag)
-        rows = self._connection.execute(select(fates).where(fates.c.tag_id == known.number).order_by(fates.c.id))
+        rows = self._connection.execute(lookup.FATES, {"tag": known.number})
         return [fate_of(known, row._asdict()) for row in rows]
 
     def history(self, tag: str, as_of: int | None = None) -> list[Entry]:
@@ -180,6 +181,7 @@ class ConditionsReader:
         if not rows:
             self.global_tag(snapshot.global_tag)
         for row in rows:
+            _made(snapshot, row.newest)
             if time is None and row.clock == Clock.TIME:
                 raise ValueError(f"tag {row.name} of kind {row.kind!r} goes by time; give the time, ns since 1970")
         return rows
@@ -202,8 +204,13 @@ class ConditionsReader:
         return int(self._connection.execute(until).scalar_one() or 0)
 
     def _settled_in(self, tag: Tag, since: int, until: int | None) -> list[SettledRun]:
-        asked = {"tag": tag.number, "since": since, "until": _ENDLESS if until is None else until}
+        asked = {"tag": tag.number, "since": since, "until": ENDLESS if until is None else until}
         return [SettledRun(*row) for row in self._connection.execute(lookup.SETTLED, asked)]
+
+    def _unused(self, tag: Tag) -> Tag | None:
+        asked = {"kind": tag.kind, "clock": tag.clock.value}
+        row = self._connection.execute(lookup.UNUSED, asked).one_or_none()
+        return None if row is None else _tag(row)
 
     def _steps(self, tag: Tag, since: int, until: int, as_of: int) -> list[tuple[int, str | None]]:
         """Payload ids over `[since, until)` with where each begins; equal neighbours joined."""
@@ -216,6 +223,26 @@ class ConditionsReader:
             if not steps or steps[-1][1] != payload_id:
                 steps.append((begin, payload_id))
         return steps
+
+
+def look_up(conditions: ConditionsReader, snapshot: Snapshot, cache: AnswerCache | None = None) -> LookUp:
+    """Open a snapshot to be asked for one kind at a time, many times in this transaction.
+
+    With a cache what was asked before, in any transaction, is not asked again. What a transaction that writes
+    conditions sees is never kept: it may be rolled back. Raises UnknownTag, and ValueError for a snapshot to come.
+    """
+    of_kind = conditions.global_tag(snapshot.global_tag)
+    conditions.snapshot(*snapshot)
+    connection = conditions._connection
+    writes = connection.info.get(WRITES)
+    written_here = writes is not None and writes() is connection.get_transaction()
+    return LookUp(connection, of_kind, snapshot.sequence, None if written_here else cache)
+
+
+def _made(snapshot: Snapshot, newest: int) -> Snapshot:
+    if not 0 <= snapshot.sequence <= newest:
+        raise ValueError(f"there is no entry {snapshot.sequence} for the snapshot {snapshot}; the newest is {newest}")
+    return snapshot
 
 
 def _tag(row: Row[Any]) -> Tag:
@@ -255,4 +282,5 @@ def fate_of(tag: Tag, row: Mapping[str, Any]) -> Fate:
         sequence=row["sequence"],
         runs=tuple(row["runs"]),
         explanation=row["explanation"],
+        into=row["into"],
     )
