@@ -9,7 +9,7 @@ from pipeline.booking import GONE, UNREADABLE
 from pipeline.express import Cut
 from pipeline.ingest import is_sound_again
 from pipeline.model import Stream
-from pipeline.settings import SplittingSection
+from pipeline.sections import SplittingSection
 from pipeline.splitting import Limits, split
 from pipeline.world import World
 

@@ -6,15 +6,29 @@ import dataclasses
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobs.cluster_settings import ClusterSettings
 from pipeline.mistakes import Known, SettingsError, in_words, unknown
-from pipeline.quantities import Runs, Seconds, Share, Size
+from pipeline.quantities import Runs
+from pipeline.sections import (
+    CanarySection,
+    CertifySection,
+    ConditionsSection,
+    ExperimentSection,
+    ExpressSection,
+    HandshakeSection,
+    Override,
+    PromptSection,
+    Section,
+    ShadowSection,
+    SplittingSection,
+    StorageSection,
+    Table,
+)
 from pipeline.toml_text import toml_text
 
 if TYPE_CHECKING:
@@ -30,107 +44,8 @@ __all__ = [
     "settings_from",
 ]
 
-Table = dict[str, Any]
-Positive = Annotated[int, Field(ge=1)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ExperimentSection(_Section):
-    """Which experiment; `settings` are its own."""
-
-    name: str
-    settings: Table = {}
-
-
-class StorageSection(_Section):
-    """Where everything is kept. Paths in a file count from the folder of the file."""
-
-    area: str = "tier0-area"
-    database: str | None = None
-    """a path on a local disk, or a PostgreSQL URL; `tier0.db` in the area if not set"""
-
-
-class ExpressSection(_Section):
-    """What express takes."""
-
-    fraction: Share = Fraction(1)
-    """event e of a run is express if `e * p mod q < p`, for the share p/q"""
-    largest_state: Size = 1_000_000_000
-    """bytes that the joined state of one calibration may have: one that grows with the units is refused beyond"""
-
-
-class SplittingSection(_Section):
-    """How much one task takes: whole units up to a size. Never shows in a result."""
-
-    events: Positive = 5000
-    bytes: Size | None = None
-    units: Positive | None = None
-    block_events: Positive = 1000
-    """a unit larger than a chunk may be is cut into blocks of so many events"""
-    fan_in: Annotated[int, Field(ge=2)] = 16
-    """how many chunks one branch joins"""
-
-
-class HandshakeSection(_Section):
-    """When a run's prompt is released."""
-
-    required: tuple[str, ...] | None = None
-    """kinds the manifest must have; if not set, all that the experiment calibrates or prompt needs"""
-    deadline: Seconds = 172800.0
-    """after first sight of the run"""
-    span: Literal["wait"] = "wait"
-    """what a run does while an interval that spans runs is open"""
-    max_carried_runs: Annotated[int, Field(ge=0)] = 10
-    failed: Literal["wait", "fallback"] = "wait"
-    """whether a kind whose fit failed or was rejected waits for the deadline"""
-
-    @property
-    def deadline_s(self) -> float:
-        """The deadline in seconds after the first sight of the run."""
-        return self.deadline
-
-
-class ConditionsSection(_Section):
-    """How conditions begin."""
-
-    initial: bool = True
-    """enter the experiment's design values where a tag is empty"""
-
-
-class CertifySection(_Section):
-    """How runs are certified."""
-
-    mask: str | None = None
-    """a certification file in CMS's format; what it has not is not good"""
-
-
-class PromptSection(_Section):
-    """What prompt writes."""
-
-    tiers: tuple[str, ...] | None = None
-    """all tiers of the experiment if not set"""
-
-
-class Override(_Section):
-    """Other values for some runs, a table `[[for]]`: `runs`, or `era` as named in `[eras]`, and what differs."""
-
-    runs: str | None = None
-    era: str | None = None
-    express: Table = {}
-    splitting: Table = {}
-    calibration: Table = {}
-    gates: Table = {}
-    handshake: Table = {}
-
-    def changes(self) -> Table:
-        """The values that differ, by section."""
-        return {name: table for name, table in self.model_dump(exclude={"runs", "era"}).items() if table}
-
-
-class Settings(_Section):
+class Settings(Section):
     """All settings of a Tier-0. `model_dump()` is plain JSON, and `settings_from` reads it back."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -140,15 +55,18 @@ class Settings(_Section):
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     express: ExpressSection = ExpressSection()
     splitting: SplittingSection = SplittingSection()
-    calibration: dict[str, Table] = {}
+    calibration: dict[str, Table] = Field(default_factory=dict)
     """kind to settings of its calibration"""
-    gates: dict[str, tuple[Table, ...]] = {}
+    gates: dict[str, tuple[Table, ...]] = Field(default_factory=dict)
     """kind to the gates its payloads must pass"""
     handshake: HandshakeSection = HandshakeSection()
+    canary: CanarySection = CanarySection()
+    shadow: dict[str, ShadowSection] = Field(default_factory=dict)
+    """name to a candidate"""
     conditions: ConditionsSection = ConditionsSection()
     certify: CertifySection = CertifySection()
     prompt: PromptSection = PromptSection()
-    eras: dict[str, str] = {}
+    eras: dict[str, str] = Field(default_factory=dict)
     """name to run range"""
     overrides: Annotated[tuple[Override, ...], Field(alias="for")] = ()
     """the tables `[[for]]`"""
