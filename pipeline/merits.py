@@ -68,7 +68,7 @@ class Compared:
 def compare(
     merits: Sequence[Merit], histograms: Sequence[QualityHistogram], old: State, new: State
 ) -> tuple[Compared, ...]:
-    """Every merit of the same events under two sets of conditions. Raises KeyError for a histogram that is not there."""
+    """Every merit of the same events under two sets of conditions. Raises KeyError where a histogram is not there."""
     units = {histogram.name: histogram.unit for histogram in histograms}
     return tuple(
         Compared(

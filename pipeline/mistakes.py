@@ -23,6 +23,9 @@ _EXPECTED = {
 }
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
+ANY = "*"
+"""stands for a name that the user gives a table"""
+
 Known = Mapping[str, Any]
 """names of settings; of a table, what is in it; None where anything may be"""
 
@@ -95,7 +98,7 @@ def _below(known: Known, place: Sequence[str | int]) -> list[str]:
     found: Any = known
     for part in place:
         if not isinstance(part, int):
-            found = found.get(part) if isinstance(found, Mapping) else None
+            found = found.get(part, found.get(ANY)) if isinstance(found, Mapping) else None
     return list(found) if isinstance(found, Mapping) else []
 
 

@@ -110,6 +110,19 @@ def seconds_text(seconds: float) -> str:
     return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"
 
 
+def bytes_text(size: float) -> str:
+    """A size for people, in powers of a thousand.
+
+    >>> bytes_text(512), bytes_text(64_000_000), bytes_text(1_234)
+    ('512 B', '64 MB', '1.23 kB')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"
+
+
 def _sum(value: Any, units: dict[str, int], expected: str) -> Decimal:
     parts = re.findall(r"\s*([\d.]+)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else []
     rest = re.sub(r"\s*([\d.]+)\s*([A-Za-z]+)\s*", "", value) if isinstance(value, str) else "?"

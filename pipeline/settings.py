@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobs.cluster_settings import ClusterSettings
-from pipeline.mistakes import Known, SettingsError, in_words, unknown
+from pipeline.mistakes import ANY, Known, SettingsError, in_words, unknown
 from pipeline.quantities import Runs
 from pipeline.sections import (
     CanarySection,
@@ -283,4 +283,5 @@ def _known(section: Any) -> Known:
     if section is Settings:
         names["for"] = {**_known(Override)}
         del names["overrides"]
+        names["shadow"] = {ANY: _known(ShadowSection)}
     return names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,13 +216,12 @@ def _events(columns: Columns | None) -> list[tuple[int, int]]:
 def _column(old: Any, new: Any) -> tuple[NDArray[np.bool_], Moved]:
     """Which events differ in a column, and how much the entries that both have."""
     if isinstance(old, np.ndarray):
-        rows = len(old)
-        differs, sizes = _moved(old.reshape(rows, -1), new.reshape(rows, -1))
+        differs, sizes = _moved(_in_rows(old), _in_rows(new))
         return differs.any(axis=1), Moved(differs.size, int(differs.sum()), sizes)
     counts, others = (ak.to_numpy(ak.num(values)) for values in (old, new))
     same = counts == others
     one, other = (ak.to_numpy(ak.flatten(values[same])) for values in (old, new))
-    differs, sizes = _moved(one.reshape(len(one), -1), other.reshape(len(other), -1))
+    differs, sizes = _moved(_in_rows(one), _in_rows(other))
     entries = differs.any(axis=1)
     event = np.repeat(np.arange(int(same.sum())), counts[same])
     inside = np.zeros(int(same.sum()), np.bool_)
@@ -229,6 +229,10 @@ def _column(old: Any, new: Any) -> tuple[NDArray[np.bool_], Moved]:
     changed = ~same
     changed[same] = inside
     return changed, Moved(differs.size, int(differs.sum()), sizes)
+
+
+def _in_rows(values: NDArray[Any]) -> NDArray[Any]:
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _moved(old: NDArray[Any], new: NDArray[Any]) -> tuple[NDArray[np.bool_], float]:
