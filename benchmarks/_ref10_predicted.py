@@ -109,7 +109,8 @@ def landau_by_um() -> Floats:
 def reaching(layer: Layer) -> tuple[Floats, Floats, Floats]:
     """Weight, du/dw and dv/dw of minimum-bias tracks where they cross a layer: from spectrum, field and beam.
 
-    Tracks turn by asin(r / 2R) until they are there, meet a ladder anywhere, and may have left it at its ends.
+    Tracks turn by asin(r / 2R) until they are there, meet a ladder anywhere, and may have left it at its ends. Axes are
+    the sensor's: turned where it is a stereo layer.
     """
     grid = np.geomspace(0.3, 30, 4000)
     spectrum = 1 - 0.95 * np.exp(-(grid - 0.3) / 0.5) - 0.05 * np.exp(-(grid - 0.3) / 2.0)
@@ -125,7 +126,8 @@ def reaching(layer: Layer) -> tuple[Floats, Floats, Floats]:
     met = np.tile(diameter > layer.radius, 2)[:, None, None] & (np.abs(turn) < 1.5)
     shape = np.broadcast_shapes(turn.shape, climb.shape)
     weight, du, dv = (np.broadcast_to(x, shape).ravel() for x in (there * met, np.tan(turn), climb / np.cos(turn)))
-    return weight / weight.size, du, dv
+    cosine, sine = np.cos(layer.stereo), np.sin(layer.stereo)
+    return weight / weight.size, cosine * du + sine * dv, cosine * dv - sine * du
 
 
 def cover(layer: Layer) -> float:

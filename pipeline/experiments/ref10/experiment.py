@@ -54,7 +54,7 @@ class Ref10(Experiment):
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 2, Step.PROMPT: 2}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
     judging: ClassVar[frozenset[str]] = frozenset({"strip_charge_ke", "least_clusters"})
     settings: Ref10Settings

@@ -87,8 +87,9 @@ def _module(layer: Layer, ladder: int, z: int) -> Mapping[str, object]:
         "phi": np.float64(phi),
         "radius": np.float64(layer.radius),
         "centre": np.array([*(layer.radius * abs(w[:2]) * np.sign([np.cos(phi), np.sin(phi)])), _z(layer, z)]),
-        "u": turn * u + lean * v,
-        "v": turn * v - lean * u,
+        # Flipped or not, strips lean the same way in space: neighbours lie side by side, not in a V.
+        "u": turn * u + sign * lean * v,
+        "v": turn * v - sign * lean * u,
         "w": w,
         "rows": np.int32(layer.rows),
         "columns": np.int32(layer.columns),

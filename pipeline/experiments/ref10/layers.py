@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import cos, pi, sin, tan
 
 STRIPS = 768
 """strips of a strip module: 6 chips of 128"""
@@ -37,7 +38,7 @@ class Layer:
     x0: float
     """material in radiation lengths at normal incidence"""
     stereo: float = 0.0
-    """by how much u and v are turned about w"""
+    """by how much u and v are turned about the outward normal, of flipped ladders too"""
 
     @property
     def pixel(self) -> bool:
@@ -54,6 +55,21 @@ class Layer:
         """Sensitive length along v."""
         return self.columns * self.pitch_v
 
+    @property
+    def missed(self) -> float:
+        """The share of stiff tracks that go through no sensor of the layer: between two along z, or at their corners.
+
+        Seen from the axis sensors are rectangles of width by length on a grid of A = 2 r tan(pi / ladders) by the
+        spacing B. Turned by the stereo angle each leaves a corner to nobody, A c + B s - width by A s + B c - length;
+        upright ones leave what the length lacks of the spacing. Where sensors reach over each other, nothing.
+        """
+        across, along = 2 * self.radius * tan(pi / self.ladders), self.spacing
+        turn, lean = cos(self.stereo), abs(sin(self.stereo))
+        if self.stereo:
+            wide, long = across * turn + along * lean - self.width, across * lean + along * turn - self.length
+            return max(wide, 0.0) * max(long, 0.0) / (across * along)
+        return 1 - min(self.width / across, 1.0) * min(self.length / along, 1.0)
+
 
 def _pixels(number: int, radius: float, ladders: int, rows: int, x0: float, pitch_u: float = 0.01) -> Layer:
     return Layer(number, radius, ladders, rows, 432, pitch_u, 0.015, 6.5, 0.0285, x0)
@@ -66,8 +82,9 @@ def _strips(
 
 
 # A flat ladder closes the circle when its width is 2 r tan(pi / n): layers 1 and 5 would lack 0.5 and 1.2 % of it with
-# the pitch of the others, hence 101 and 130 um. The stereo layer sees z, which no other strip layer does to better than
-# 5 cm: without it the alignment could not tell where the pixels are along z.
+# the pitch of the others, hence 101 and 130 um. What is still missed (`missed`) is 0.3 % of the tracks by each layer of
+# pixels, 0.9 % by layer 5, and nothing by the others. The stereo layer 5 sees z, which no other strip layer does to
+# better than 5 cm: without it the alignment could not tell where the pixels are along z.
 LAYERS = (
     _pixels(1, 3.0, 12, 160, 0.020, pitch_u=0.0101),
     _pixels(2, 7.0, 20, 224, 0.015),

@@ -24,7 +24,7 @@ from pipeline.experiments.simulated import Order, OtherData, Probe, Simulation, 
 from pipeline.model import Columns, Stream
 from pipeline.whole import write_whole
 
-VERSION = 1
+VERSION = 2
 """raised by hand when the same order would give other data"""
 
 TRUTH = "truth"

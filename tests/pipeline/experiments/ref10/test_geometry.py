@@ -37,6 +37,14 @@ def test_one_layer_is_stereo():
     assert np.allclose(FULL.v[FULL.layer == 5, 2], np.cos(0.1))
 
 
+def test_ladders_of_the_stereo_layer_lean_alike():
+    """Seen from outside strips lean to the same side on every ladder, flipped or not."""
+    own = FULL.layer == 5
+    around = np.stack([-np.sin(FULL.phi), np.cos(FULL.phi), np.zeros(len(FULL))], axis=1)[own]
+    assert np.allclose(np.einsum("ni,ni->n", FULL.v[own], around), -np.sin(0.1))
+    assert FULL.flipped[own].any() and not FULL.flipped[own].all()
+
+
 def test_mini_is_a_part_of_the_whole_with_all_layers_and_halves():
     rows = FULL.rows_of(MINI.module)
     assert (FULL.centre[rows] == MINI.centre).all()
