@@ -5,6 +5,7 @@ First with the toy of single sensors, which knows nothing of the simulation, the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
-from pipeline.experiments.ref10.constants import lorentz_angle
+from pipeline.experiments.ref10.constants import LORENTZ, design, lorentz_angle
 from pipeline.experiments.ref10.geometry import Geometry, full_geometry, geometry_of
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
 from pipeline.experiments.ref10.reconstruct.stages import reconstruct
-from pipeline.experiments.ref10.simulate.events import simulate
+from pipeline.experiments.ref10.simulate.events import Simulated, simulate
 from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario, truth
 from tests.pipeline.experiments.ref10.reconstruct import toy
 from tests.pipeline.experiments.ref10.reconstruct.raw import PLAN, plain
@@ -138,10 +140,20 @@ def test_a_strip_that_shares_no_charge_knows_its_pitch():
 
 @cache
 def simulated() -> Matched:
+    """Under the conditions that are true."""
+    return reconstructed(truth(*simulation()[:2], 5, 1, 1))
+
+
+@cache
+def simulation() -> tuple[Scenario, Geometry, Simulated]:
     geometry = geometry_of(full_geometry())
     scenario = Scenario(physics=Physics(pile_up=0.5, z=0.0, jpsi=0.0, nzs=0.0))
-    done = simulate(scenario, geometry, 5, 1, 1, np.arange(EVENTS))
-    clusters = reconstruct(done.raw, truth(scenario, geometry, 5, 1, 1)).clusters
+    return scenario, geometry, simulate(scenario, geometry, 5, 1, 1, np.arange(EVENTS))
+
+
+def reconstructed(conditions: Mapping[str, Payload]) -> Matched:
+    _, geometry, done = simulation()
+    clusters = reconstruct(done.raw, conditions).clusters
     names = {"module": "module", "u": "u", "v": "v", "du": "dudw", "dv": "dvdw"}
     columns = {name: ak.to_numpy(ak.flatten(done.truth[f"Crossing_{column}"])) for name, column in names.items()}
     event = np.repeat(np.arange(EVENTS), ak.to_numpy(ak.num(done.truth["Crossing_u"])))
@@ -168,6 +180,29 @@ def test_positions_have_no_bias():
     for axis, layers, _ in MEASURED:
         pull = found.pull(axis)[found.of(layers)]
         assert abs(pull.mean()) < 0.05 + 4 / np.sqrt(len(pull)), (axis, layers)
+
+
+@pytest.mark.parametrize(("layers", "shift"), [(PIXELS, 5.7), (THIN, 1.6), (THICK, 2.5)])
+def test_the_lorentz_angle_of_the_design_shifts_hits_as_known_and_the_true_one_does_not(layers, shift):
+    """Physics note, 11: 0.36 instead of 0.40 shifts pixel hits by half of 285 um times 0.04, ladders as they face.
+
+    Strips alike: 0.09 instead of 0.10, by half of 320 and of 500 um times 0.01.
+    """
+    scenario, geometry, _ = simulation()
+    true = truth(scenario, geometry, 5, 1, 1)
+    as_designed = reconstructed({**true, LORENTZ: design(geometry)[LORENTZ]})
+    for found, wanted in ((as_designed, shift), (simulated(), 0.0)):
+        chosen = found.of(layers)
+        row = found.row[chosen]
+        flipped = found.geometry.flipped[row]
+        # Around the barrel, in the direction that u has where ladders are not flipped.
+        off = found.residual("u")[chosen] * found.geometry.pitch_u[row] / UM * np.where(flipped, -1, 1)
+        outward, inward = off[~flipped], off[flipped]
+        errors = [values.std() / np.sqrt(len(values)) for values in (outward, inward)]
+        # Half a micron more or less is what thresholds do.
+        assert outward.mean() == pytest.approx(wanted, abs=0.5 + 4 * errors[0])
+        assert inward.mean() == pytest.approx(-wanted, abs=0.5 + 4 * errors[1])
+        assert outward.mean() - inward.mean() == pytest.approx(2 * wanted, abs=1 + 4 * np.hypot(*errors))
 
 
 @pytest.mark.parametrize("flag", [ClusterFlag.SATURATED, ClusterFlag.EDGE, ClusterFlag.NEAR_MASKED])

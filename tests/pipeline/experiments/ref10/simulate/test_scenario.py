@@ -90,6 +90,8 @@ def test_true_conditions_are_of_the_shapes_of_the_design():
     assert truth(DEFAULT, FULL, 1, 1, 1)["geometry"].id == full_geometry().id
     assert float(found["field"]["tesla"]) == 3.8038
     assert found["lorentz_angle"]["tan"].tolist() == [0.4] * 4 + [0.1] * 6
+    # The design is wrong by a tenth, for the calibration to find.
+    assert design(FULL)["lorentz_angle"]["tan"].tolist() == [0.36] * 4 + [0.09] * 6
     beam = found["beamspot"]
     assert [float(beam[name]) for name in ("x", "y", "z")] == pytest.approx([0.08 + 1.5e-4, -0.04, 0.5])
 
