@@ -226,7 +226,7 @@ def _column(old: Any, new: Any) -> tuple[NDArray[np.bool_], Moved]:
     event = np.repeat(np.arange(int(same.sum())), counts[same])
     inside = np.zeros(int(same.sum()), np.bool_)
     inside[event[entries]] = True
-    changed = ~same
+    changed: NDArray[np.bool_] = ~same
     changed[same] = inside
     return changed, Moved(differs.size, int(differs.sum()), sizes)
 

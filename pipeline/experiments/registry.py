@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from typing import Any
 
 from pipeline.experiments.interface import Experiment
 
@@ -37,6 +38,14 @@ def find_experiment(name: str) -> type[Experiment]:
         wanted = "pipeline.experiments.interface.Experiment"
         raise UnknownExperiment(f"{name!r} is not an experiment: derive the class from {wanted}")
     return found
+
+
+def find_object(name: str) -> Any:
+    """What a user's module holds under a name given as `module:Name`. Raises UnknownExperiment saying what is wrong."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UnknownExperiment(f"{name!r} is not of the form 'module:Name'")
+    return _load(name, module, attribute)
 
 
 def _load(name: str, module: str, attribute: str) -> object:

@@ -1,0 +1,113 @@
+"""Shadows as people look at them: side by side with production, and promoted by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from calib.differences import distances
+from calib.iov import RunLumi
+from calib.tags import Sync
+from pipeline.mistakes import SettingsError, unknown
+from pipeline.promotion import Promotion, add_promotion, begins
+from pipeline.sections import ShadowSection
+from pipeline.shadow import Beside, Shadowed, beside, candidate, end_of, shadow_record
+from pipeline.tables import as_text
+from pipeline.world import World, set_up
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """The candidates `[shadow.NAME]` of one Tier-0."""
+
+    world: World
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The shadows of the settings."""
+        return tuple(self.world.settings.shadow)
+
+    def compare(self, name: str, runs: Sequence[int] | None = None) -> list[Beside]:
+        """Unit by unit, what production settled and what the shadow would have: of released runs, all by default.
+
+        The shadow starts from what production started from, and goes on from what itself left in force. Raises
+        SettingsError for a name that is not there.
+        """
+        kind = self._section(name).kind
+        world = self.world
+        manifests = world.books.manifests()
+        known = {
+            run: Shadowed.from_document(run, found)
+            for run, found in sorted(world.books.documents(shadow_record(name)).items())
+        }
+        both = [run for run in known if run in manifests and kind in manifests[run].kinds]
+        start = self._start(kind, both[0]) if both else None
+        found: list[Beside] = []
+        for run in both:
+            if runs is None or run in runs:
+                found += beside(run, manifests[run].kinds[kind], known[run], start)
+            start = end_of(known[run], start)
+        return found
+
+    def show(self, name: str, runs: Sequence[int] | None = None) -> str:
+        """The comparison as a table, and how often both agree."""
+        compared = self.compare(name, runs)
+        section = self._section(name)
+        if not compared:
+            return f"{name}: no released run has been shadowed yet; it is with the next `tier0 run` over them"
+        rows = [
+            [
+                f"{RunLumi.unpack(one.first)} to {RunLumi.unpack(one.last)}",
+                (one.production or "none")[:12],
+                one.production_says,
+                "the same" if one.same else (one.shadow or "none")[:12],
+                one.shadow_says,
+                self._apart(one),
+            ]
+            for one in compared
+        ]
+        heads = ["units", "production", "says", f"shadow {name}", "says", "largest differences"]
+        same = sum(one.same for one in compared)
+        many = len({one.run for one in compared})
+        words = f"{section.kind}: {many} runs, {len(compared)} intervals, the same payload in {same}"
+        return "\n".join([as_text(heads, rows), words])
+
+    def promote(self, name: str, reason: str) -> Promotion:
+        """Make the shadow's settings those of production, from behind the last released run on; gives what holds.
+
+        Raises SettingsError for a name that is not there, and for a candidate that cannot run.
+        """
+        world = set_up(self.world)
+        section = self._section(name)
+        candidate(world.experiment.calibrations(), world.settings, name)
+        with world.database.begin() as connection:
+            since = begins(world.books.manifests())
+            promotion = Promotion.of(name, section, since, world.author, world.now(), reason)
+            add_promotion(connection, promotion, world.now())
+        return promotion
+
+    def _section(self, name: str) -> ShadowSection:
+        sections = self.world.settings.shadow
+        if name not in sections:
+            raise SettingsError([unknown(name, sections, "shadow.")])
+        return sections[name]
+
+    def _start(self, kind: str, run: int) -> str | None:
+        with self.world.database.read() as connection:
+            db = self.world.conditions(connection)
+            snapshot = db.snapshot(self.world.global_tag(Sync.PROMPT))
+            before = RunLumi.unpack(RunLumi(run).packed - 1)
+            return db.resolve(snapshot, before, [kind]).ids.get(kind)
+
+    def _apart(self, one: Beside) -> str:
+        if one.same or one.production is None or one.shadow is None:
+            return ""
+        found = distances(self.world.store.get(one.production), self.world.store.get(one.shadow))
+        found.sort(key=lambda distance: -(distance.sigma or 0.0))
+        words = [
+            distance.why
+            or f"{distance.array} {distance.largest:.4g} {distance.unit}".strip()
+            + (f" ({distance.sigma:.1f} sigma)" if distance.sigma is not None else "")
+            for distance in found
+        ]
+        return "\n".join(words[:3])

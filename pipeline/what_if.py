@@ -1,0 +1,220 @@
+"""What would change if a payload went in: which runs, units and outputs, what it would cost, and whether it is better.
+
+Nothing is entered. The fate told is that of an append that is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlalchemy import Connection
+
+from calib.conditions import ConditionsDB
+from calib.iov import RunLumi
+from calib.late import Fate
+from calib.payload import Payload
+from jobs.ledger import Ledger
+from pipeline import accounting, catalog
+from pipeline.handshake import Manifest, Stretch
+from pipeline.merits import Compared, compare
+from pipeline.model import Chunk, Step
+from pipeline.processing import ChunkWork
+from pipeline.products import READING
+from pipeline.sampling import sample
+from pipeline.two_ways import BothWays, TwoWays
+from pipeline.world import World
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a job has made of one tier."""
+
+    tier: str
+    files: int
+    events: int
+    size: int
+    """bytes"""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A released run that would change: in which closed ranges of packed units, what was made of it, at what cost."""
+
+    run: int
+    ranges: tuple[tuple[int, int], ...]
+    units: int
+    """how many units with data lie in these ranges"""
+    outputs: tuple[Held, ...] = ()
+    """of its prompt; empty while that is not done"""
+    cpu_s: float = 0.0
+    """what its prompt took, in seconds of a worker"""
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be written again."""
+        return sum(held.size for held in self.outputs)
+
+
+@dataclass(frozen=True)
+class Consequences:
+    """What would follow from a payload that holds from `since` up to `until` (packed; None: open)."""
+
+    kind: str
+    payload_id: str
+    tag: str
+    since: int
+    until: int | None
+    fate: Fate
+    touched: tuple[Touched, ...]
+    waiting: tuple[int, ...] = ()
+    """runs not released yet that would use it"""
+    found: BothWays | None = None
+    """of sampled events, where a sample was asked for"""
+    compared: tuple[Compared, ...] = field(default=())
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of a worker that doing the touched runs again would take, going by what they took."""
+        return sum(touched.cpu_s for touched in self.touched)
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be written again."""
+        return sum(touched.size for touched in self.touched)
+
+    @property
+    def worse(self) -> bool:
+        """Whether a figure of merit of the sampled events is worse with it."""
+        return any(one.worse for one in self.compared)
+
+
+def consequences(world: World, tag: str, payload: Payload, since: RunLumi) -> Consequences:
+    """What would follow if a payload went into a tag. Raises UnknownTag, WrongKind, ValueError for a wrong moment."""
+    manifests = world.books.manifests()
+    with world.database.read() as connection:
+        until = next_entry(world.conditions(connection), tag, since.packed)
+        ranges = {
+            run: found
+            for run, manifest in sorted(manifests.items())
+            if (found := changed_ranges(manifest, payload.kind, payload.id, since.packed, until))
+        }
+        touched = tuple(_touched(world, connection, run, found) for run, found in ranges.items())
+        waiting = tuple(
+            run
+            for run in catalog.runs(connection)
+            if run not in manifests and since.run <= run and (until is None or RunLumi(run).packed < until)
+        )
+    fate = _fate(world, tag, payload, since)
+    return Consequences(payload.kind, payload.id, tag, since.packed, until, fate, touched, waiting)
+
+
+def next_entry(db: ConditionsDB, tag: str, since: int) -> int | None:
+    """Where the payload that follows begins (packed). Copies made only to keep what is settled do not count."""
+    later = (v.iov.since.packed for v in db.intervals(tag) if v.entry.origin == v.entry.sequence)
+    return min((begin for begin in later if begin > since), default=None)
+
+
+def changed_ranges(
+    manifest: Manifest, kind: str, payload_id: str, since: int, until: int | None
+) -> tuple[tuple[int, int], ...]:
+    """The closed ranges of packed units whose payload would be another one. Pure."""
+    found = []
+    for stretch in manifest.kinds.get(kind, ()):
+        first = max(stretch.first, since)
+        last = stretch.last if until is None else min(stretch.last, until - 1)
+        if first <= last and stretch.payload != payload_id:
+            found.append((first, last))
+    return tuple(found)
+
+
+def under(manifest: Manifest, kind: str, payload_id: str, ranges: Sequence[tuple[int, int]]) -> Manifest:
+    """The manifest as it would be with a payload in these ranges. Pure."""
+    parts: list[Stretch] = []
+    for stretch in manifest.kinds[kind]:
+        inside = [(first, last) for first, last in ranges if stretch.first <= first and last <= stretch.last]
+        begin = stretch.first
+        for first, last in inside:
+            if begin < first:
+                parts.append(replace(stretch, first=begin, last=first - 1))
+            parts.append(replace(stretch, first=first, last=last, payload=payload_id))
+            begin = last + 1
+        if begin <= stretch.last:
+            parts.append(replace(stretch, first=begin))
+    return replace(manifest, kinds={**manifest.kinds, kind: tuple(parts)})
+
+
+def samples(world: World, found: Consequences, events: int) -> list[tuple[TwoWays, Chunk]]:
+    """What to do both ways for about so many events, spread evenly over the touched runs and their units."""
+    work: list[tuple[TwoWays, Chunk]] = []
+    runs = found.touched[:: max(1, len(found.touched) // max(1, events))] if found.touched else ()
+    share = -(-events // max(1, len(runs)))
+    for touched in runs:
+        manifest = world.books.manifest(touched.run)
+        if manifest is None:
+            continue
+        ways = two_ways(world, manifest, under(manifest, found.kind, found.payload_id, touched.ranges))
+        with world.database.read() as connection:
+            pieces = [piece for piece in catalog.pieces_of(connection, touched.run) if _within(piece.unit, touched)]
+        work += [(ways, chunk) for chunk in sample(touched.run, pieces, share)]
+    return work
+
+
+def two_ways(world: World, old: Manifest, new: Manifest) -> TwoWays:
+    """Prompt of a run under two manifests, for events of which nothing is kept."""
+    ways = [
+        ChunkWork(
+            experiment=world.experiment,
+            step=Step.PROMPT,
+            calibrations=(),
+            segments=manifest.segments(),
+            conditions_root=str(world.store.root),
+            folder=str(world.area),
+            header={},
+        )
+        for manifest in (old, new)
+    ]
+    return TwoWays(*ways)
+
+
+def judged(world: World, found: Consequences, both: BothWays) -> Consequences:
+    """The consequences with what sampled events have shown."""
+    experiment = world.experiment
+    compared = compare(experiment.merits(), experiment.histograms(Step.PROMPT), both.old, both.new)
+    return replace(found, found=both, compared=compared)
+
+
+def _within(unit: int, touched: Touched) -> bool:
+    return any(first <= unit <= last for first, last in touched.ranges)
+
+
+def _touched(world: World, connection: Connection, run: int, ranges: tuple[tuple[int, int], ...]) -> Touched:
+    units, _ = catalog.units(connection, run)
+    inside = sum(int(((units >= first) & (units <= last)).sum()) for first, last in ranges)
+    certification = _certification(world, run)
+    job = str(certification.get("prompt", ""))
+    tiers: dict[str, Held] = {}
+    for output in accounting.outputs_of(connection, job):
+        held = tiers.get(output.tier, Held(output.tier, 0, 0, 0))
+        tiers[output.tier] = Held(output.tier, held.files + 1, held.events + output.events, held.size + output.size)
+    spent = Ledger(connection, READING).spent(job) if job else 0.0
+    return Touched(run, ranges, inside, tuple(tiers.values()), spent)
+
+
+def _certification(world: World, run: int) -> Mapping[str, object]:
+    return world.books.document(run, "certification") or {}
+
+
+class _RolledBack(Exception):
+    pass
+
+
+def _fate(world: World, tag: str, payload: Payload, since: RunLumi) -> Fate:
+    """What an append would be told now."""
+    fates: list[Fate] = []
+    try:
+        with world.database.begin() as connection:
+            fates.append(world.conditions(connection).append(tag, since, payload, world.stamp("what if")))
+            raise _RolledBack
+    except _RolledBack:
+        return fates[0]
