@@ -189,6 +189,11 @@ class Ledger:
         """Give the root of a job that is complete."""
         return self.committed(job.name, job.tree.depth, range(1)).get(0)
 
+    def spent(self, name: str) -> float:
+        """Give the seconds that workers have spent on what is committed of a job."""
+        query = select(nodes.c.receipt).where(nodes.c.job == name).execution_options(yield_per=_PAGE)
+        return sum(NodeReceipt.from_json(text).seconds for text in self._connection.scalars(query))
+
     def files(self, groups: Sequence[str]) -> Iterator[FileRecord]:
         """Give every file that counts of these task groups: of committed nodes, and of what is done of open ones."""
         mine = jobs.c.task_group.in_(groups)
