@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
@@ -24,6 +26,9 @@ _NETWORK_TYPES = """
 _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.lxcfs", "fuse.portal"})
 
 _POSTGRES_LINE = 'database = "postgresql://USER:PASSWORD@HOST/tier0"'
+
+_RESHAPING = 0x7469657230
+"""the number that those who change tables lock on PostgreSQL, of which only its being the same matters"""
 
 
 class DatabaseRefused(Exception):
@@ -53,41 +58,90 @@ class Database:
                 with connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True):
                     yield connection
 
+    @contextmanager
+    def reshaping(self) -> Iterator[Connection]:
+        """One transaction that may make and change tables; of several at once each waits for the one before.
+
+        Foreign keys are looked at when it ends, not before. Raises DatabaseRefused, and changes nothing, where one
+        then points nowhere.
+        """
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                with _keys_checked_last(connection):
+                    yield connection
+            else:
+                with connection.begin():
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_RESHAPING)))
+                    yield connection
+
+    @classmethod
+    def of_file(cls, path: Path, *, read_only: bool = False) -> Database:
+        """A SQLite file, wherever it lies: for copies that only this process knows."""
+        if read_only:
+            return cls(_sqlite(path, _read_only, lambda: _connect_to_read(path)))
+        return cls(_sqlite(path, _prepare))
+
     @property
     def is_sqlite(self) -> bool:
         """Whether it is a file of this host."""
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def name(self) -> str:
+        """Its path, or its URL without the password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string(hide_password=True)
 
     def create(self, *schemas: sa.MetaData) -> None:
         """Create the tables that are missing. Raises DatabaseRefused where one is there with other columns."""
         with self.begin() as connection:
             for metadata in schemas:
                 metadata.create_all(connection)
-            inspector = sa.inspect(connection)
-            for metadata in schemas:
-                for table in metadata.sorted_tables:
-                    self._compare(table, {str(column["name"]) for column in inspector.get_columns(table.name)})
+            self.compare(connection, schemas)
 
-    def _compare(self, table: sa.Table, found: set[str]) -> None:
-        differing = sorted(found ^ {column.name for column in table.columns})
-        if differing:
-            message = f"{self.engine.url!r} was made by another version of this program: table {table.name} differs in "
-            raise DatabaseRefused(f"{message}{', '.join(differing)}; go on with that version, or set a new `database`")
+    def compare(self, connection: Connection, schemas: Iterable[sa.MetaData]) -> None:
+        """Raise DatabaseRefused unless all tables are there, with just the columns they should have."""
+        faults = differing(connection, schemas)
+        if faults:
+            message = f"{self.name} was made by another version of this program: {'; '.join(faults)}"
+            raise DatabaseRefused(f"{message}; go on with that version, or set a new `database`")
+
+    def copy_to(self, path: Path) -> None:
+        """A copy of a SQLite file as it is after the last commit, taken while others go on writing; one plain file."""
+        with closing(sqlite3.connect(self.name)) as there, closing(sqlite3.connect(path)) as here:
+            # In one step: page by page it would begin anew with every commit in between.
+            there.backup(here)
+            here.execute("PRAGMA journal_mode = DELETE")
 
     def close(self) -> None:
         """Give up all connections."""
         self.engine.dispose()
 
 
-def open_database(where: str | Path, mounts: str | None = None) -> Database:
+def differing(connection: Connection, schemas: Iterable[sa.MetaData]) -> list[str]:
+    """Tables that are missing and columns that differ from those of the schemas, in words."""
+    there = sa.inspect(connection).get_multi_columns()
+    found = {name: {str(column["name"]) for column in columns} for (_, name), columns in there.items()}
+    faults = []
+    for table in (table for metadata in schemas for table in metadata.sorted_tables):
+        columns = found.get(table.name)
+        if columns is None:
+            faults.append(f"table {table.name} is missing")
+        elif other := sorted(columns ^ {column.name for column in table.columns}):
+            faults.append(f"table {table.name} differs in {', '.join(other)}")
+    return faults
+
+
+def open_database(where: str | Path, mounts: str | None = None, *, read_only: bool = False) -> Database:
     """Open the database of a path or URL; a SQLite file and its folder are made if they are not there.
 
     `mounts` is the mount table of the host in the form of /proc/mounts (read from there by default). Raises
-    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted.
+    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted, and, if it is only
+    to be read, for one that is not there.
     """
     url = _url(where)
     if url.get_backend_name() != "sqlite":
-        return Database(_remote(url))
+        return Database(_remote(url, read_only))
     if not url.database or url.database == ":memory:":
         raise DatabaseRefused("a database in memory is gone with its process; give the path of a file")
     path = Path(url.database).absolute()
@@ -98,8 +152,11 @@ def open_database(where: str | Path, mounts: str | None = None) -> Database:
             f"{path} lies on a network file system ({kind}), where SQLite cannot lock safely; "
             f"put it on a local disk, or use PostgreSQL: {_POSTGRES_LINE}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return Database(_sqlite(path))
+    if read_only and not path.exists():
+        raise DatabaseRefused(f"there is no database {path}; see `area` and `database` in the settings")
+    if not read_only:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return Database.of_file(path, read_only=read_only)
 
 
 def network_file_system(path: Path, mounts: str) -> str | None:
@@ -141,20 +198,33 @@ def _mount_table() -> str:
     return table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
 
 
-def _remote(url: URL) -> Engine:
+def _remote(url: URL, read_only: bool) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
+    options = {"connect_args": {"options": "-c default_transaction_read_only=on"}} if read_only else {}
     try:
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, **options)
     except ModuleNotFoundError as missing:
         raise DatabaseRefused(f"PostgreSQL needs the package {missing.name}: pip install 'psycopg[binary]'") from None
 
 
-def _sqlite(path: Path) -> Engine:
-    engine = sa.create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_S})
-    sa.event.listen(engine, "connect", _prepare)
+def _sqlite(
+    path: Path, prepare: Callable[[Any, Any], None], connect: Callable[[], sqlite3.Connection] | None = None
+) -> Engine:
+    own = {} if connect is None else {"creator": connect}
+    url = URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S}, **own)
+    sa.event.listen(engine, "connect", prepare)
     sa.event.listen(engine, "begin", _begin)
     return engine
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_S, check_same_thread=False)
+
+
+def _read_only(connection: Any, record: Any) -> None:
+    connection.isolation_level = None
 
 
 def _prepare(connection: Any, record: Any) -> None:
@@ -179,3 +249,18 @@ def _only_reading(connection: Connection) -> Iterator[None]:
             yield
     finally:
         raw.execute("PRAGMA query_only = OFF")
+
+
+@contextmanager
+def _keys_checked_last(connection: Connection) -> Iterator[None]:
+    # Inside a transaction SQLite no longer listens to this; and a table that is made anew must be dropped before.
+    raw: Any = connection.connection.dbapi_connection
+    raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        with connection.begin():
+            yield
+            broken = sorted({str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")})
+            if broken:
+                raise DatabaseRefused(f"rows of {', '.join(broken)} point to rows that are not there")
+    finally:
+        raw.execute("PRAGMA foreign_keys = ON")

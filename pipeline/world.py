@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
@@ -16,9 +17,7 @@ from calib.conditions import ConditionsDB
 from calib.gates import gate_from_settings
 from calib.iov import Clock, RunLumi
 from calib.payload import PayloadStore, open_store
-from calib.schema import conditions_metadata
 from calib.tags import Stamp, Sync
-from jobs.tables import ledger_metadata
 from pipeline import catalog
 from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
@@ -26,12 +25,14 @@ from pipeline.database import Database, open_database
 from pipeline.experiments.interface import Experiment
 from pipeline.holds import Holds
 from pipeline.lineage import lineage
+from pipeline.migration import bring_up_to_date
 from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
 from pipeline.products import Products
 from pipeline.release import Publication
-from pipeline.schema import catalog_metadata
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
+
+logger = logging.getLogger(__name__)
 
 LOOP = "tier0"
 """author of what the loop itself publishes, beside the user's name"""
@@ -132,7 +133,9 @@ def open_world(
     area = Path(settings.storage.area).absolute()
     area.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.storage.database or area / "tier0.db")
-    database.create(catalog_metadata, conditions_metadata, ledger_metadata)
+    migrated = bring_up_to_date(database, clock())
+    if migrated.copy:
+        logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
     books = Books(database, version, clock)
