@@ -202,7 +202,12 @@ class Chain:
         in_force = self._in_force_before(first) if link.relative else None
         verdict = judge(store.get(payload_id), store.get(in_force) if in_force else None, link.gates)
         why = "; ".join(verdict.reasons)
-        return Judged(first, last, outcome, payload_id, verdict.decision, why, bool(note["unconfirmed"]), vetoed)
+        judged = Judged(first, last, outcome, payload_id, verdict.decision, why, bool(note["unconfirmed"]), vetoed)
+        return replace(judged, measures=verdict.measures, held_to=(in_force or "") if link.relative else None)
+
+    def found(self, run: int) -> tuple[Judged, ...]:
+        """What was concluded for units of a run so far."""
+        return tuple(self._judged.get(run, ()))
 
     def judged(self, run: int) -> tuple[Judged, ...] | None:
         """What was concluded for all units of a run; None while something of it is open, or will stay so."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from calib.calibration import Outcome
-from calib.gates import Decision
+from calib.gates import Decision, Measure
 from calib.iov import RunLumi
 from pipeline.lineage import lineage
 from pipeline.processing import Segment
@@ -47,6 +47,10 @@ class Judged:
     unconfirmed: bool = False
     vetoed: tuple[int, ...] = ()
     """units inside it whose own value was off, and which the payload is not made from"""
+    measures: tuple[Measure, ...] = ()
+    """what the gates looked at"""
+    held_to: str | None = None
+    """the payload id they compared it with; empty where there was none, None where no gate compares"""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jobs.cluster_settings import ClusterRefused
 from jobs.ledger import SecondDriver, StaleEpoch
 from jobs.runner import SchedulerLost
 from pipeline.certify import BadMask
-from pipeline.conditions_view import Refused
+from pipeline.conditions_words import Refused
 from pipeline.database import DatabaseRefused
 from pipeline.experiments.registry import UnknownExperiment
 from pipeline.experiments.simulated import OtherData

@@ -37,6 +37,7 @@ from pipeline.processing import QUALITY
 from pipeline.prompt import prompt_job
 from pipeline.release import NoConditions, release
 from pipeline.site import REMEDY, SiteStopped
+from pipeline.verdicts import keep_verdicts
 from pipeline.way import News, Stage, Way
 from pipeline.world import World
 
@@ -217,6 +218,7 @@ class Service:
             self._failed(chain, ask.run, str(note["failed"]))
             return
         chain.concluded(ask.run, note["conclusions"], self._world.store)
+        keep_verdicts(self._world.books, chain, ask.run)
         self._after_verdict()
         made_of = finalize_ingredients(ask.work, ask.states)
         self._world.books.record_for_ever(ask.run, ingredients_of(chain.kind), made_of)

@@ -20,7 +20,7 @@ from jobs.lease import drop_lease, kept_alive, take_lease
 from jobs.runner import Options, Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
-from pipeline.conditions_view import ConditionsView
+from pipeline.conditions_editor import ConditionsEditor
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order
@@ -101,9 +101,9 @@ class Tier0:
         return str(self.client.dashboard_link)
 
     @property
-    def conditions(self) -> ConditionsView:
+    def conditions(self) -> ConditionsEditor:
         """Look at the conditions, bring payloads in, take copies out."""
-        return ConditionsView(self._world)
+        return ConditionsEditor(self._world)
 
     @property
     def holds(self) -> Holds:

@@ -1,0 +1,35 @@
+"""What became of payloads that people brought in or took back, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from calib.late import Fate
+from pipeline.conditions_words import spoken
+
+
+@dataclass(frozen=True)
+class Fates:
+    """Fates in order; and in words the payloads that were there already, or that gates are against."""
+
+    fates: tuple[Fate, ...] = ()
+    there: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 all went in, 3 gates were against some."""
+        return 3 if self.rejected else 0
+
+    def __str__(self) -> str:
+        return "\n".join([*map(fate_text, self.fates), *self.there, *self.rejected]) or "there was no payload"
+
+    __repr__ = __str__
+
+
+def fate_text(fate: Fate) -> str:
+    """What became of a payload, with the settled runs it touches, which stay as they were."""
+    where = f"from {spoken(fate.given)} on" if fate.given is not None else ""
+    runs = f"; runs it touches: {', '.join(map(str, fate.runs))}" if fate.runs else ""
+    words = " ".join(part for part in (f"{fate.tag}: {fate.kind.value}", where) if part)
+    return f"{words}, payload {fate.payload_id[:12]}{': ' if fate.explanation else ''}{fate.explanation}{runs}"

@@ -1,0 +1,137 @@
+"""Bring in conditions from elsewhere: payloads through the gates into tags in use, or whole histories as new tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from calib.gates import Decision, Verdict, judge
+from calib.inventory import held_at
+from calib.iov import RunLumi
+from calib.tags import Moment, Sync, Tag, TagExists
+from pipeline.archive import Archive, TagContent, open_archive
+from pipeline.conditions_words import Refused, Source, known_kind, moment_from, spoken
+from pipeline.exporting import content_of
+from pipeline.fates import Fates
+from pipeline.payload_files import read_payload
+from pipeline.preparation import gates_of
+from pipeline.retagging import create, tags_meant, told_of
+from pipeline.world import World, set_up
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A payload in the store, from where on it is to hold, and where it came from."""
+
+    since: Moment
+    payload_id: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Takes payloads of one kind into a tag in use, by default those of prompt and express, through its gates."""
+
+    world: World
+    kind: str
+    reason: str
+    tag: str | None = None
+
+    def one(self, path: Path, since: str) -> Fates:
+        """The payload of a file. Raises Refused when a gate is against it."""
+        known_kind(self.world, self.kind)
+        if path.suffix == ".zip" or (path.is_dir() and path.suffix != ".zarr"):
+            raise Refused(f"{path} says itself from where on its payloads hold: leave --since out")
+        payload = read_payload(self.kind, path)
+        world = set_up(self.world)
+        with world.database.begin() as connection:
+            tags = tags_meant(world, connection, self.kind, self.tag)
+            offer = Offer(moment_from(tags[0].tag.clock, since), world.store.put(payload), str(path))
+            found = self._enter(world, connection, tags, [offer])
+            if found.rejected:
+                raise Refused(f"{path}: {found.rejected[0]}")
+        return found
+
+    def many(self, path: Path, only: Sequence[str] = ()) -> Fates:
+        """The payloads of a tag that was exported, each from where it begins there; where that is, its name or `only`.
+
+        They go in in their order, in one transaction; those that a gate is against stay out. Where the exported tag has
+        a gap, what holds there goes on.
+        """
+        known_kind(self.world, self.kind)
+        if path.suffix in (".npz", ".zarr"):
+            raise Refused(f"{path} is one payload: say from which run or moment on it is to hold, with --since")
+        with open_archive(path) as archive:
+            contents = archive.only(only, self.kind)
+            if len(contents) != 1:
+                names = ", ".join(content.name for content in contents) or "none"
+                raise Refused(f"{path} has not one tag of kind {self.kind}: {names}; say which with --only")
+            _store(self.world, archive, contents)
+        offers = [Offer(span.since, span.payload_id, str(path)) for span in contents[0].spans]
+        world = set_up(self.world)
+        with world.database.begin() as connection:
+            tags = tags_meant(world, connection, self.kind, self.tag)
+            return self._enter(world, connection, tags, offers)
+
+    def _enter(self, world: World, connection: Connection, tags: Sequence[Source], offers: Iterable[Offer]) -> Fates:
+        fates, there, rejected = [], [], []
+        db = world.conditions(connection)
+        for offer in offers:
+            verdict = self._verdict(world, connection, tags[0].tag, offer)
+            what = f"{spoken(offer.since)}, payload {offer.payload_id[:12]}"
+            if verdict.decision is Decision.REJECT:
+                rejected.append(f"{what}: the gates are against it: {'; '.join(verdict.reasons)}")
+                continue
+            for name, tag in ((source.tag.name, source.tag) for source in tags):
+                if held_at(connection, tag, offer.since) == offer.payload_id:
+                    there.append(f"{name}: {what}: it holds there already")
+                else:
+                    note = {"file": offer.source}
+                    fates.append(db.append(name, offer.since, offer.payload_id, world.stamp(self.reason), note))
+        return Fates(tuple(fates), tuple(there), tuple(rejected))
+
+    def _verdict(self, world: World, connection: Connection, tag: Tag, offer: Offer) -> Verdict:
+        """What the gates of its run say, held to what holds there now."""
+        try:
+            held = held_at(connection, tag, offer.since)
+        except ValueError as problem:
+            raise Refused(str(problem)) from None
+        settings = world.settings
+        gates = gates_of(settings.for_run(offer.since.run) if isinstance(offer.since, RunLumi) else settings, self.kind)
+        return judge(world.store.get(offer.payload_id), world.store.get(held) if held else None, gates)
+
+
+def import_tags(world: World, path: Path, only: Sequence[str], new: str | None, serves: Sync | None) -> list[str]:
+    """Enter tags that were exported as new tags, all or none; gives what was done, in words.
+
+    Each payload is held to its content id. A tag that is there with the same content is left alone. Raises Refused,
+    and TagExists when the name has another content; `new` is another name, for a single tag.
+    """
+    with open_archive(path) as archive:
+        found = archive.only(only)
+        if new and len(found) != 1:
+            raise Refused(f"{path} has {len(found)} tags, so one new name will not do; choose one with --only")
+        _store(world, archive, found)
+    contents = [replace(tag, name=new or tag.name, serves=serves or tag.serves) for tag in found]
+    with world.database.begin() as connection:
+        return [_import(world, connection, content, path) for content in contents]
+
+
+def _import(world: World, connection: Connection, content: TagContent, path: Path) -> str:
+    db = world.conditions(connection)
+    there = {tag.name: tag for tag in db.tags()}.get(content.name)
+    if there is not None and db.history(there.name):
+        if content_of(Source(there), db.intervals(there.name)) == content:
+            return f"{told_of(content)}, there already"
+        raise TagExists(f"tag {content.name!r} is there with another content; give a new name with --as")
+    create(world, connection, content, f"imported from {path.name}", {"file": str(path)})
+    return f"{told_of(content)}, imported from {path}"
+
+
+def _store(world: World, archive: Archive, contents: Sequence[TagContent]) -> None:
+    # Before the transaction, which others would wait for; what no entry names does no harm.
+    for payload_id in sorted({payload_id for content in contents for payload_id in content.payload_ids}):
+        world.store.put(archive.payload(payload_id))
