@@ -58,7 +58,7 @@ ANSWERS = (
         tags.c.id.label("number"),
         tags.c.name,
         tags.c.clock,
-        select(last_sequence.c.last).scalar_subquery().label("newest"),
+        select(last_sequence.c.last).where(last_sequence.c.id == 1).scalar_subquery().label("newest"),
         _newest_first(
             select(_held.c.payload_id).where(_held.c.tag_id == tags.c.id, _held.c.since <= _moment(), _live(_held)),
             _held,
