@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Database:
     """One database; every change goes through a transaction of `begin`."""
 
     engine: Engine
+
+    def __post_init__(self) -> None:
+        # Nobody has to close it: its connections end with it, or with the process, and in good order.
+        weakref.finalize(self, self.engine.dispose)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

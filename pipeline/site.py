@@ -1,4 +1,4 @@
-"""Trouble that only somebody at the site can mend: a full disk, a quota, a file system that became read-only."""
+"""Trouble that only somebody at the site can mend: a full disk, a quota, a read-only disk, no database server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from jobs.retry import Cause, classify
 
 REMEDY = "look at the disks of the area and the database, then start again: nothing is lost"
 
 _SQLITE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-_POSTGRES = {"53100", "25006"}
-"""disk full; read-only transaction"""
+_POSTGRES = {"25006", "53100", "53300", "57P01", "57P02", "57P03"}
+"""read-only transaction; disk full, too many connections; a server that is shut down, has crashed, or starts"""
 
 
 class SiteStopped(Exception):
@@ -26,11 +26,11 @@ def stopped_by_site() -> Iterator[None]:
     """Within the block, what only the site can mend is raised as SiteStopped."""
     try:
         yield
-    except (OSError, DBAPIError) as problem:
+    except (OSError, DBAPIError, sqlite3.Error) as problem:
         if not is_site(problem):
             raise
         word = str(problem.orig) if isinstance(problem, DBAPIError) else str(problem)
-        raise SiteStopped(f"{word}; {REMEDY}") from problem
+        raise SiteStopped(f"{' '.join(word.split())}; {REMEDY}") from problem
 
 
 def is_site(problem: BaseException) -> bool:
@@ -39,8 +39,12 @@ def is_site(problem: BaseException) -> bool:
     >>> is_site(OSError(28, "No space left on device")), is_site(FileNotFoundError(2, "No such file"))
     (True, False)
     """
-    if not isinstance(problem, DBAPIError):
+    if not isinstance(problem, DBAPIError | sqlite3.Error):
         return classify(problem) is Cause.SITE
+    own = problem.orig if isinstance(problem, DBAPIError) else problem
     # Beside the code itself SQLite has finer ones, whose lowest byte it is.
-    code = getattr(problem.orig, "sqlite_errorcode", 0) & 0xFF
-    return code in _SQLITE or getattr(problem.orig, "sqlstate", None) in _POSTGRES
+    if getattr(own, "sqlite_errorcode", 0) & 0xFF in _SQLITE:
+        return True
+    # PostgreSQL gives no state where there is nobody to give it: the server was not reached, or is gone.
+    unreached = isinstance(problem, OperationalError) and getattr(own, "sqlstate", "") is None
+    return unreached or getattr(own, "sqlstate", None) in _POSTGRES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -64,7 +65,8 @@ def running() -> Iterator[str]:
             _wait_for(url, server, folder / "log")
             yield url
         finally:
-            server.terminate()
+            # At once, whoever is still connected.
+            server.send_signal(signal.SIGINT)
             server.wait(START_SECONDS)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

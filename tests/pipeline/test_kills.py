@@ -1,13 +1,11 @@
 """Kill any process at any moment: the next start goes on, repeats no committed work, and ends with the same content."""
 
 import contextlib
-import multiprocessing
 import os
 import random
 import re
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -15,53 +13,13 @@ import pytest
 
 from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
+from tests.pipeline.drivers import KILLED, Driver
 from tests.pipeline.probes import DRIVER, WORKER, KillAt
 from tests.pipeline.tiny import settings, write_file
 from tests.pipeline.traces import done_again, results, starts_and_commits, stray, work
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLED = -signal.SIGKILL
-
-# A driver is a process of its own; the server they are forked from has imported what they need, once.
-DRIVERS = multiprocessing.get_context("forkserver")
-DRIVERS.set_forkserver_preload(["pipeline.tier0", "distributed", "awkward", "uproot", "zarr"])
-
 KILLS = [5, pytest.param(40, marks=[pytest.mark.verify, pytest.mark.timeout(1200)])]
-
-
-def drive(plain, files, probe):
-    """One life of a driver; its exit code is that of the summary."""
-    with Tier0(plain, **({"probe": probe} if probe else {})) as tier0:
-        code = tier0.run(*files, progress=False).exit_code
-    sys.exit(code)
-
-
-class Driver:
-    """A driver at work."""
-
-    def __init__(self, plain, files, probe=None):
-        self._process = DRIVERS.Process(target=drive, args=(plain, files, probe))
-        self._process.start()
-
-    @property
-    def pid(self):
-        return self._process.pid
-
-    def lives(self):
-        return self._process.is_alive()
-
-    def kill(self):
-        """SIGKILL; nothing if it has come to its end by itself."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def end(self, timeout=120.0):
-        """Its exit code, or minus the signal that killed it."""
-        self._process.join(timeout)
-        if self._process.is_alive():
-            self._process.kill()
-            raise TimeoutError("the driver does not come to an end")
-        return self._process.exitcode
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,12 @@ def refuse(problem):
         raise problem
 
 
-class Full(Exception):
-    """As psycopg raises it."""
+class Stated(Exception):
+    """As psycopg raises it, with the state that the server gives."""
 
-    sqlstate = "53100"
+    def __init__(self, words, sqlstate):
+        super().__init__(words)
+        self.sqlstate = sqlstate
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,9 @@ class Full(Exception):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         OSError(errno.EROFS, "Read-only file system"),
-        OperationalError("INSERT", {}, Full("could not extend file")),
+        OperationalError("INSERT", {}, Stated("could not extend file", "53100")),
+        OperationalError("SELECT", {}, Stated("Read-only is\n all there is", "57P01")),
+        OperationalError("SELECT", {}, Stated("No space between us and the server", None)),
     ],
 )
 def test_trouble_of_the_site_stops_with_its_word_and_what_to_do(problem):
@@ -39,7 +43,13 @@ def test_trouble_of_the_site_stops_with_its_word_and_what_to_do(problem):
 
 @pytest.mark.parametrize(
     "problem",
-    [FileNotFoundError(errno.ENOENT, "gone"), ValueError("wrong"), DBAPIError("SELECT", {}, sqlite3.Error("locked"))],
+    [
+        FileNotFoundError(errno.ENOENT, "gone"),
+        ValueError("wrong"),
+        DBAPIError("SELECT", {}, sqlite3.Error("locked")),
+        sqlite3.OperationalError("no such table"),
+        OperationalError("SELECT", {}, Stated("deadlock", "40P01")),
+    ],
 )
 def test_anything_else_goes_through(problem):
     with pytest.raises(type(problem)) as found:
