@@ -44,10 +44,3 @@ def test_pedestal() -> None:
     assert told[3] == "state of 15360 channels"
     # A few events of it, then these eightfold, then sixty-four times those.
     assert [line.split()[0] for line in told[5:]] == ["2", "16", "1024"]
-
-
-def test_ref10_reconstruction() -> None:
-    told = run("ref10_reconstruction.py", "--small").splitlines()
-    assert told[0].split("  ")[0] == "us an event (over reading)"
-    stages = [line.split("  ")[0] for line in told[1:] if not line.startswith(" ")]
-    assert stages[:5] == ["read", "unpack", "clusters", "positions", "placed"]
