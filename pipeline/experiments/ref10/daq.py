@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from calib.iov import RunLumi
 from calib.payload import Payload
 from jobs.reduction import FileRecord
+from pipeline.experiments.ref10.running import RunClass, Running
 from pipeline.experiments.simulated import Probe
 from pipeline.model import Columns, Stream
 from pipeline.whole import checksum_of, whole, write_whole
@@ -34,9 +35,6 @@ LUMI_SECONDS = 23.31
 
 MINIMUM_BIAS, DIMUON, NZS = 1, 2, 4
 """trigger bits"""
-
-STATUS = ("stable_beams", "magnet_on", "pixels_on", "strips_on")
-"""what must be true for a lumisection to count, in the order of its status bits"""
 
 
 class Format(StrEnum):
@@ -92,8 +90,9 @@ def _type(values: Any) -> Any:
     return values.dtype if isinstance(values, np.ndarray) else str(ak.type(values).content)
 
 
-def end_of_lumi(at: RunLumi, files: Mapping[Stream, tuple[FileRecord, int]]) -> dict[str, Any]:
-    """The record that closes a lumisection: by stream the file that was written of it, its events and checksum."""
+def end_of_lumi(at: RunLumi, files: Mapping[Stream, tuple[FileRecord, int]], running: Running) -> dict[str, Any]:
+    """The record that closes a lumisection: its status bits, the field [tesla] as it is measured, and by stream the
+    file that was written of it, its events and checksum."""
     streams = {
         stream.value: {
             "file": Path(record.path).name,
@@ -103,12 +102,13 @@ def end_of_lumi(at: RunLumi, files: Mapping[Stream, tuple[FileRecord, int]]) -> 
         }
         for stream, (record, events) in files.items()
     }
-    bits = dict.fromkeys(STATUS, True)
-    return {"run": at.run, "lumi": at.lumi, "seconds": LUMI_SECONDS, "status": bits, "streams": streams}
+    head = {"run": at.run, "lumi": at.lumi, "seconds": LUMI_SECONDS}
+    return {**head, "status": running.status, "field_tesla": round(running.field_tesla, 1), "streams": streams}
 
 
-def end_of_run(run: int, lumis: Sequence[Mapping[str, Any]], field: float) -> dict[str, Any]:
-    """The record that closes a run: its class, fill and field [tesla], and what was written of it by stream."""
+def end_of_run(run: int, run_class: RunClass, lumis: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record that closes a run: its class, fill (none if not of collisions), least and largest field [tesla], and
+    what was written of it by stream."""
     total = {
         stream.value: {
             "files": len(lumis),
@@ -119,7 +119,9 @@ def end_of_run(run: int, lumis: Sequence[Mapping[str, Any]], field: float) -> di
     }
     numbers = [lumi["lumi"] for lumi in lumis]
     seconds = sum(lumi["seconds"] for lumi in lumis)
-    head = {"run": run, "class": "collisions", "fill": 1000 + run // 10, "field_tesla": round(field, 1)}
+    fields = [lumi["field_tesla"] for lumi in lumis]
+    fill = 1000 + run // 10 if run_class is RunClass.COLLISIONS else None
+    head = {"run": run, "class": run_class.value, "fill": fill, "field_tesla": [min(fields), max(fields)]}
     return {**head, "lumis": [min(numbers), max(numbers)], "seconds": round(seconds, 2), "streams": total}
 
 

@@ -105,14 +105,14 @@ class Ref10Simulation(Simulation):
             for stream, part in parts.items()
         }
         others = [self._write_truth(at, folder, made.truth, probe)]
-        record = daq.end_of_lumi(at, files)
+        record = daq.end_of_lumi(at, files, self.scenario.running(at))
         # Last: who sees the record may rely on the files.
         others.append(daq.write_record(daq.lumi_record(folder, at), record, probe))
         return Written(tuple(record for record, _ in files.values()), tuple(others), record)
 
     def end_run(self, run: int, folder: Path, records: Sequence[Mapping[str, Any]], probe: Probe) -> None:
         """The record of the run."""
-        record = daq.end_of_run(run, records, self.scenario.field_tesla)
+        record = daq.end_of_run(run, self.scenario.running(RunLumi(run)).run_class, records)
         daq.write_record(daq.run_record(folder, run), record, probe)
 
     def _write_truth(self, at: RunLumi, folder: Path, columns: Columns, probe: Probe) -> FileRecord:

@@ -37,7 +37,8 @@ class Simulated:
     Truth: run, lumi, event, and jagged Vertex_x, _y, _z [cm]; Particle_vertex (place in the event), _pdg, _charge, _pt
     [GeV], _eta, _phi_vertex (where it was made), and _phi, _d0, _z0 at the point of closest approach to the z axis;
     Crossing_particle, _module, _u, _v (at the middle plane of the sensor as it lies), _dudw, _dvdw, _path [cm],
-    _charge [electrons]; digi_particle: for each of the digis the particle with the largest share, -1 for noise.
+    _charge [electrons collected]; digi_particle: for each of the digis the particle with the largest share, -1 for
+    noise.
     """
 
     raw: Columns

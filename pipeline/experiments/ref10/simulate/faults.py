@@ -28,6 +28,13 @@ class When:
         """Whether it is so in a lumisection."""
         return self._interval().contains(at) and at.lumi >= self.from_lumi
 
+    @property
+    def of_whole_runs(self) -> bool:
+        """Whether it begins and ends with a run."""
+        interval = self._interval()
+        edges = [interval.since, *([interval.until] if interval.until is not None else [])]
+        return self.from_lumi == 0 and all(edge.lumi == 0 for edge in edges)
+
     def _interval(self) -> IOV:
         return IOV(RunLumi.parse(self.since), None if self.until is None else RunLumi.parse(self.until))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,12 @@ class Header:
     def nzs(self) -> NDArray[np.bool_]:
         """Whether a part of the event is read out without zero suppression."""
         return (self.trig & NZS) > 0
+
+    def without_collisions(self) -> Self:
+        """The same events, had nothing collided: read out by chance."""
+        trig = np.where(self.process > 0, np.uint32(MINIMUM_BIAS), self.trig)
+        nothing = np.zeros_like(self.process)
+        return replace(self, trig=trig, process=nothing, vertices=nothing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,9 @@ from pipeline.experiments.ref10 import constants
 from pipeline.experiments.ref10 import geometry as geometries
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIP, LAYERS
+from pipeline.experiments.ref10.running import Running
 from pipeline.experiments.ref10.simulate.faults import Faults, Misalignment, When
+from pipeline.experiments.ref10.simulate.spells import Spell, running
 from pipeline.experiments.ref10.simulate.tables import Electronics, Tables, detector
 
 FIELD = "field"
@@ -96,15 +98,26 @@ class Scenario:
     faults: Faults = field(default_factory=Faults)
     misalignment: Misalignment = field(default_factory=Misalignment)
     tangents: tuple[float, float] = (0.40, 0.10)
-    """tangent of the Lorentz angle, pixels and strips"""
+    """tangent of the Lorentz angle in `field_tesla`, pixels and strips"""
     field_tesla: float = 3.8038
+    spells: tuple[Spell, ...] = ()
+    """times in which the detector is run otherwise"""
     first_run: int | None = None
     """the run from which pedestals drift; None: they do not"""
 
     @cached_property
     def by_layer(self) -> NDArray[np.float64]:
-        """Tangent of the Lorentz angle of each layer."""
+        """Tangent of the Lorentz angle of each layer in `field_tesla`."""
         return np.array([self.tangents[0 if layer.pixel else 1] for layer in LAYERS])
+
+    def running(self, at: RunLumi) -> Running:
+        """How the detector is run in a lumisection."""
+        return running(self.spells, self.field_tesla, at)
+
+    def lorentz(self, at: RunLumi) -> NDArray[np.float64]:
+        """Tangent of the Lorentz angle of each layer in a lumisection: it goes with the field."""
+        field = self.running(at).field_tesla
+        return self.by_layer * (field / self.field_tesla) if field else np.zeros(len(LAYERS))
 
     def to_json(self) -> str:
         """As text that `from_json` reads."""
@@ -126,7 +139,7 @@ def _strict(*kinds: type) -> None:
         kind.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[attr-defined]
 
 
-_strict(Scenario, Beam, Region, Physics, Electronics, Faults, Misalignment, When)
+_strict(Scenario, Beam, Region, Physics, Electronics, Faults, Misalignment, Spell, When)
 _READER = TypeAdapter(Scenario)
 
 
@@ -154,10 +167,10 @@ def truth(scenario: Scenario, geometry: Geometry, seed: int, run: int, lumi: int
         tables.alignment,
         constants.pedestal(true_pedestal(scenario, tables, at), tables.noise),
         constants.gain(tables.gain),
-        constants.lorentz_angle(scenario.by_layer),
+        constants.lorentz_angle(scenario.lorentz(at)),
         constants.strip_status(strips),
         constants.pixel_status(np.where(tables.dead_roc & faults.dead_roc.holds(at), DEAD, constants.GOOD)),
-        Payload(FIELD, {"tesla": np.asarray(scenario.field_tesla)}, {"tesla": "T"}),
+        Payload(FIELD, {"tesla": np.asarray(scenario.running(at).field_tesla)}, {"tesla": "T"}),
         beamspot_payload.nominal(**asdict(scenario.beam.at(at))),
     )
     return {payload.kind: payload for payload in payloads}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from calib.iov import RunLumi
 from pipeline.experiments.ref10.alignment import frames
 from pipeline.experiments.ref10.geometry import Geometry
+from pipeline.experiments.ref10.running import Status
 from pipeline.experiments.ref10.simulate.cells import NOBODY, Cells, gather
 from pipeline.experiments.ref10.simulate.channels import channels
 from pipeline.experiments.ref10.simulate.deposit import GRAZING_STEPS, STEPS, charge, deposit, path, shape, steps
@@ -60,7 +61,7 @@ class Traces:
 
 @dataclass(frozen=True, eq=False)
 class Charges:
-    """What was left in the sensors: path [cm] and electrons of each crossing, and the same by channel."""
+    """What was left in the sensors: path [cm] and electrons collected of each crossing, and the same by channel."""
 
     path: Floats
     electrons: Floats
@@ -87,14 +88,20 @@ class Simulation:
         self._tables = tables_of(scenario, geometry, seed)
         self._channels = channels(scenario, geometry, seed, run, lumi)
         self._frames = frames(geometry, self._tables.alignment)
+        self._running = scenario.running(self.at)
+        pixels, strips = (bit in self._running.on for bit in (Status.PIXELS_ON, Status.STRIPS_ON))
+        self._biased = np.where(geometry.pixel, pixels, strips)
 
     def collide(self, events: Ints) -> Collisions:
         """Vertices and particles."""
         scenario, streams = self.scenario, self._streams
         header = headers(scenario.physics, self.at.lumi, streams, events)
+        if Status.STABLE_BEAMS not in self._running.on:
+            header = header.without_collisions()
         vertices, made = collisions(scenario.physics, scenario.beam.at(self.at), header, streams, events)
         place = vertices.x[made.vertex], vertices.y[made.vertex], vertices.z[made.vertex]
-        flight = launched(place, made.pt, made.eta, made.phi, made.charge.astype(np.float64) * scenario.field_tesla)
+        bending = made.charge.astype(np.float64) * self._running.field_tesla
+        flight = launched(place, made.pt, made.eta, made.phi, bending)
         return Collisions(header, vertices, made, flight)
 
     def trace(self, events: Ints, collided: Collisions) -> Traces:
@@ -110,8 +117,9 @@ class Simulation:
         geometry, crossings, draws = self.geometry, traces.crossings, (self._streams, events)
         way = path(geometry, crossings)
         counts = _counts(traces.event, events)
-        electrons = charge(way, self._streams.uniform(Purpose.CHARGE, events, counts))
-        left = deposit(geometry, self.scenario.by_layer, crossings, electrons, self._weights(events, traces))
+        # What is made in a sensor without voltage recombines there.
+        electrons = charge(way, self._streams.uniform(Purpose.CHARGE, events, counts)) * self._biased[crossings.row]
+        left = deposit(geometry, self.scenario.lorentz(self.at), crossings, electrons, self._weights(events, traces))
         event, row, strip, pulse = pulses(self._channels, geometry, collided.header.pulse, draws)
         place = (
             np.concatenate([crossings.row[left.crossing], row]),

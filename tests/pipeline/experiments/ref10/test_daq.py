@@ -14,9 +14,10 @@ from pipeline.experiments.ref10.daq import Format, express_events
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.geometry import geometry_of, mini_geometry
 from pipeline.experiments.ref10.reconstruct.digis import READS
+from pipeline.experiments.ref10.running import Status
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, truth
-from pipeline.experiments.ref10.simulation import truth_of
+from pipeline.experiments.ref10.simulation import Ref10Simulation, truth_of
 from pipeline.experiments.simulated import NotSimulated, Order, OtherData
 from pipeline.model import Step, Stream
 from pipeline.processing import nothing
@@ -94,10 +95,11 @@ def test_streams_records_and_truth(plain, tmp_path):
         written = {"file": physics.name, "events": EVENTS, "bytes": physics.stat().st_size}
         assert record["streams"]["physics"] == {**written, "sha256": checksum_of(physics)}
         assert record["streams"]["express"]["events"] == picked.sum()
-        assert set(record["status"]) == set(daq.STATUS)
+        assert record["status"] == {bit.value: True for bit in Status} and record["field_tesla"] == 3.8
         assert every["event"].tolist() == list(range((lumi - 1) * EVENTS + 1, lumi * EVENTS + 1))
     of_run = json.loads(daq.run_record(folder, 8).read_text())
-    assert (of_run["class"], of_run["field_tesla"], of_run["lumis"]) == ("collisions", 3.8, [1, 3])
+    assert (of_run["class"], of_run["fill"], of_run["field_tesla"]) == ("collisions", 1000, [3.8, 3.8])
+    assert of_run["lumis"] == [1, 3]
     assert of_run["streams"]["physics"]["events"] == 3 * EVENTS
     store = PayloadStore(folder / "truth" / "conditions")
     true = truth(Scenario.from_json(SCENARIO), MINI, 3, 8, 2)
@@ -105,6 +107,38 @@ def test_streams_records_and_truth(plain, tmp_path):
     assert found == {kind: payload.id for kind, payload in true.items()}
     made = read_tier(folder / "truth" / "run000008" / "lumi0002.root")
     assert made["event"].tolist() == list(range(EVENTS + 1, 2 * EVENTS + 1))
+
+
+SPELLS = [
+    {"when": {"since": "7:2", "until": "7:3"}, "off": ["pixels_on", "strips_on"]},
+    {"when": {"since": "7:3", "until": "7:4"}, "off": ["magnet_on"]},
+    {"when": {"since": "8", "until": "9"}, "run_class": "cosmics", "field_tesla": 0.0},
+]
+
+
+def test_records_say_what_was_off_and_raw_is_accordingly(tmp_path):
+    """A lumisection of noise, one without field, and a run of another class."""
+    simulation = Ref10Simulation(Order(seed=3, lumis=3, events=EVENTS, scenario=json.dumps({"spells": SPELLS})), "mini")
+    simulation.begin(tmp_path, nothing)
+    for run in (7, 8):
+        records = [simulation.write(RunLumi(run, lumi), tmp_path, nothing).record for lumi in (1, 2, 3)]
+        simulation.end_run(run, tmp_path, records, nothing)
+    on = {"stable_beams": True, "magnet_on": True, "pixels_on": True, "strips_on": True}
+    bits = {(7, 1): {}, (7, 2): {"pixels_on": False, "strips_on": False}, (7, 3): {"magnet_on": False}}
+    for at, off in (bits | {(8, 1): {"magnet_on": False}}).items():
+        record = json.loads(daq.lumi_record(tmp_path, RunLumi(*at)).read_text())
+        assert record["status"] == on | off
+        assert record["field_tesla"] == (0.0 if "magnet_on" in off else 3.8)
+    runs = [json.loads(daq.run_record(tmp_path, run).read_text()) for run in (7, 8)]
+    found = [(record["class"], record["fill"], record["field_tesla"]) for record in runs]
+    assert found == [("collisions", 1000, [0.0, 3.8]), ("cosmics", None, [0.0, 0.0])]
+    raws = [columns(daq.raw_path(tmp_path, Stream.PHYSICS, RunLumi(7, lumi))) for lumi in (1, 2, 3)]
+    pixels = [MINI.pixel[MINI.rows_of(ak.to_numpy(ak.flatten(raw["digi_module"])))].sum() for raw in raws]
+    assert pixels[1] == 0 < min(pixels[0], pixels[2])
+    assert [len(raw["event"]) for raw in raws] == [EVENTS] * 3
+    store = PayloadStore(tmp_path / "truth" / "conditions")
+    fields = [float(store.get(truth_of(tmp_path, 7, lumi)["field"])["tesla"]) for lumi in (1, 2, 3)]
+    assert fields == [3.8038, 3.8038, 0.0]
 
 
 def test_an_event_is_the_same_whoever_makes_it(plain, tmp_path):

@@ -9,8 +9,10 @@ from calib.iov import RunLumi
 from pipeline.experiments.ref10.alignment import frames
 from pipeline.experiments.ref10.constants import ROC_COLUMNS, design
 from pipeline.experiments.ref10.geometry import full_geometry, geometry_of, mini_geometry
+from pipeline.experiments.ref10.running import RunClass, Status
 from pipeline.experiments.ref10.simulate.faults import Faults, Misalignment, When
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, Beam, Physics, Scenario, online, tables_of, truth
+from pipeline.experiments.ref10.simulate.spells import Spell
 from pipeline.experiments.ref10.simulate.tables import Electronics
 
 FULL, MINI = geometry_of(full_geometry()), geometry_of(mini_geometry())
@@ -24,7 +26,10 @@ def within(found, wanted, error, sigmas=4.5):
 
 def test_a_scenario_goes_to_text_and_back():
     changed = Scenario(
-        physics=Physics(pile_up=2.0), faults=Faults(dead_roc=When("3:7", until="9")), tangents=(0.3, 0.05)
+        physics=Physics(pile_up=2.0),
+        faults=Faults(dead_roc=When("3:7", until="9")),
+        tangents=(0.3, 0.05),
+        spells=(Spell(When("4"), (Status.STRIPS_ON,), RunClass.COSMICS, 0.0),),
     )
     assert Scenario.from_json(changed.to_json()) == changed != DEFAULT
     assert Scenario.from_json("{}") == DEFAULT
@@ -46,6 +51,12 @@ def test_a_scenario_goes_to_text_and_back():
         ('{"misalignment": {"module_urad": [-1, 0]}}', "module_urad must lie between 0 and 1000"),
         ('{"beam": {"start": {"x": 3}}}', "Field required"),
         ('{"beam": {"drift_um": NaN}}', "finite number"),
+        ('{"spells": [{"off": ["pixels_on"]}]}', r"spells\.0\.when: Field required"),
+        ('{"spells": [{"when": {}, "off": ["voltage"]}]}', "should be 'stable_beams', 'magnet_on'"),
+        ('{"spells": [{"when": {}, "run_class": "holidays"}]}', "should be 'collisions', 'cosmics'"),
+        ('{"spells": [{"when": {"since": "3:2"}, "run_class": "cosmics"}]}', "a run has one class"),
+        ('{"spells": [{"when": {"until": "3:2"}, "run_class": "cosmics"}]}', "a run has one class"),
+        ('{"spells": [{"when": {"from_lumi": 2}, "run_class": "cosmics"}]}', "a run has one class"),
         ("{", "text: Invalid JSON"),
     ],
 )
@@ -67,6 +78,37 @@ def test_when():
     always, late, once = When(), When(from_lumi=7), When(since="3:5", until="4")
     assert [always.holds(RunLumi(1, 1)), late.holds(RunLumi(9, 6)), late.holds(RunLumi(1, 7))] == [True, False, True]
     assert [once.holds(RunLumi(*at)) for at in [(3, 4), (3, 5), (3, 99), (4, 1)]] == [False, True, True, False]
+
+
+def test_spells_change_how_the_detector_is_run_and_the_later_prevails():
+    scenario = Scenario(
+        spells=(
+            Spell(When("3"), run_class=RunClass.COMMISSIONING, field_tesla=2.0),
+            Spell(When("4", until="5"), run_class=RunClass.COSMICS, field_tesla=-1.9019),
+            Spell(When("4:7", until="4:9"), off=(Status.MAGNET_ON, Status.STABLE_BEAMS)),
+            Spell(When("5", from_lumi=2), off=(Status.STRIPS_ON,)),
+        )
+    )
+    every = {"stable_beams": True, "magnet_on": True, "pixels_on": True, "strips_on": True}
+    cases = {
+        (2, 1): ("collisions", 3.8038, {}),
+        (3, 1): ("commissioning", 2.0, {}),
+        (4, 6): ("cosmics", -1.9019, {}),
+        (4, 8): ("cosmics", 0.0, {"magnet_on": False, "stable_beams": False}),
+        (4, 9): ("cosmics", -1.9019, {}),
+        (5, 1): ("commissioning", 2.0, {}),
+        (5, 2): ("commissioning", 2.0, {"strips_on": False}),
+    }
+    for (run, lumi), (run_class, field, bits) in cases.items():
+        found = scenario.running(RunLumi(run, lumi))
+        assert (found.run_class, found.field_tesla, found.status) == (run_class, field, every | bits), (run, lumi)
+        true = truth(scenario, MINI, 1, run, lumi)
+        assert float(true["field"]["tesla"]) == field
+        # Charge drifts sideways as far as the field is strong.
+        assert np.allclose(true["lorentz_angle"]["tan"], np.array([0.4] * 4 + [0.1] * 6) * field / 3.8038)
+    # A field of 0 is a magnet that is off, whoever says so.
+    assert not Scenario(field_tesla=0.0).running(RunLumi(1, 1)).status["magnet_on"]
+    assert (Scenario(field_tesla=0.0).lorentz(RunLumi(1, 1)) == 0).all()
 
 
 def test_the_beam_drifts_and_steps():
