@@ -1,0 +1,140 @@
+"""Payloads made elsewhere go through the gates, one or many at once, and their authors are told what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calib.iov import RunLumi
+from pipeline.conditions_editor import ConditionsEditor
+from pipeline.conditions_words import Refused
+from tests.pipeline.conditions_shelf import editor, enter, offset, settle, written
+
+GATES = {"offset": [{"gate": "max_move", "array": "mean", "limit": 1.0, "unit": "cm"}]}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[ConditionsEditor]:
+    """Tags that start at 0, and take no step of more than 1 cm."""
+    found = editor(tmp_path / "area", gates=GATES)
+    yield found
+    found.world.database.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Payloads of another Tier-0, from runs 0, 5, 7 and 9 on: the third is too far off."""
+    other = editor(tmp_path / "other")
+    for run, mean in ((5, 0.5), (7, 3.0), (9, 1.0)):
+        enter(other, RunLumi(run), offset(mean))
+    other.export("offset", tmp_path / "folder")
+    other.export_file("offset", tmp_path / "folder.zip")
+    other.world.database.close()
+    return tmp_path / "folder"
+
+
+def means(found: ConditionsEditor, tag: str | None = None) -> dict[str, float]:
+    return {str(i.since): float(i.payload["mean"]) for i in found.intervals("offset", tag)}
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_many_go_in_and_what_the_gates_are_against_stays_out(
+    shelf: ConditionsEditor, folder: Path, suffix: str
+) -> None:
+    found = shelf.upload("offset", folder.with_name(folder.name + suffix), None, "from elsewhere")
+    assert [(fate.tag, str(fate.given)) for fate in found.fates] == [
+        ("offset_prompt_v1", "5:0"),
+        ("offset_express_v1", "5:0"),
+        ("offset_prompt_v1", "9:0"),
+        ("offset_express_v1", "9:0"),
+    ]
+    assert len(found.there) == 2 and "it holds there already" in found.there[0]
+    [against] = found.rejected
+    # Held to what went in before it, not to what was there at first.
+    assert "7:0, payload" in against and "mean moved from 0.5 to 3 cm, at most 1 cm are allowed" in against
+    assert found.exit_code == 3 and against in str(found)
+    assert means(shelf) == means(shelf, "express") == {"0:0": 0.0, "5:0": 0.5, "9:0": 1.0}
+    assert "from elsewhere" in shelf.history("offset")
+
+
+def test_runs_that_are_settled_are_named(shelf: ConditionsEditor, folder: Path) -> None:
+    settle(shelf, 5, 6, 10)
+    found = shelf.upload("offset", folder, None, "late", "prompt")
+    assert [(fate.kind.value, str(fate.given), str(fate.until), fate.runs) for fate in found.fates] == [
+        ("shifted", "11:0", "None", (5, 6, 10)),
+        ("accepted", "9:0", "10:0", (10,)),
+    ]
+    said = str(found).splitlines()
+    assert said[0].endswith("runs it touches: 5, 6, 10") and said[1].endswith("runs it touches: 10")
+    with shelf.world.database.read() as connection:
+        db = shelf.world.conditions(connection)
+        held = db.resolve(db.snapshot("prompt_v1"), RunLumi(5, 1), ["offset"])
+        assert held["offset"]["mean"] == 0.0
+
+
+def test_a_second_time_all_is_there(shelf: ConditionsEditor, folder: Path) -> None:
+    shelf.upload("offset", folder, None, "once")
+    before = shelf.history("offset")
+    again = shelf.upload("offset", folder, None, "twice")
+    assert not again.fates and len(again.there) == 6 and shelf.history("offset") == before
+
+
+def test_one_against_the_gates_changes_nothing(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    file = written(tmp_path / "far.npz", offset(3.0))
+    with pytest.raises(Refused, match=r"far.npz: 7:0, payload .* at most 1 cm are allowed"):
+        shelf.upload("offset", file, "7", "a survey")
+    assert means(shelf) == {"0:0": 0.0}
+    gates = [{"gate": "max_move", "array": "mean", "limit": 5.0, "unit": "cm"}]
+    wider = editor(tmp_path / "wider", gates=GATES, **{"for": [{"runs": "7-", "gates": {"offset": gates}}]})
+    assert not wider.upload("offset", tmp_path / "far.npz", "7", "a survey").rejected
+    with pytest.raises(Refused, match="at most 1 cm"):
+        wider.upload("offset", tmp_path / "far.npz", "6", "a survey")
+
+
+def test_a_test_tag_is_held_to_what_it_has_itself(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    shelf.create_tag("survey", "offset", serves="validation")
+    assert "survey: accepted" in str(
+        shelf.upload("offset", written(tmp_path / "a.npz", offset(3.0)), "7", "a", "survey")
+    )
+    assert "survey: accepted" in str(
+        shelf.upload("offset", written(tmp_path / "b.npz", offset(3.5)), "8", "b", "survey")
+    )
+    with pytest.raises(Refused, match=r"moved from 3.5 to 0 cm"):
+        shelf.upload("offset", written(tmp_path / "c.npz", offset(0.0)), "9", "c", "survey")
+    assert means(shelf) == {"0:0": 0.0}
+
+
+def test_a_moment_or_file_that_does_not_fit_is_refused(shelf: ConditionsEditor, folder: Path, tmp_path: Path) -> None:
+    file = written(tmp_path / "one.npz", offset(0.5))
+    with pytest.raises(Refused, match="say from which run or moment on it is to hold, with --since"):
+        shelf.upload("offset", file, None, "x")
+    for path in (folder, folder.with_suffix(".zip")):
+        with pytest.raises(Refused, match="leave --since out"):
+            shelf.upload("offset", path, "7", "x")
+    with pytest.raises(Refused, match="'soon' is not run or run:lumisection"):
+        shelf.upload("offset", file, "soon", "x")
+    with pytest.raises(Refused, match="has no tag other of kind offset; it has offset_prompt_v1"):
+        shelf.upload("offset", folder, None, "x", None, ["other"])
+    shelf.create_tag("by_time", "offset", "time")
+    with pytest.raises(Refused, match="a tag by time begins at nanoseconds"):
+        shelf.upload("offset", folder, None, "x", "by_time")
+    np.savez(tmp_path / "text.npz", mean=np.array("much"))
+    with pytest.raises(Refused, match="use booleans, integers or floats"):
+        shelf.upload("offset", tmp_path / "text.npz", "7", "x")
+    np.savez(tmp_path / "units.npz", mean=1.0, units=np.array("[1]"))
+    with pytest.raises(Refused, match="must be a JSON object"):
+        shelf.upload("offset", tmp_path / "units.npz", "7", "x")
+    np.savez(tmp_path / "units.npz", mean=1.0, units=np.array("cm"))
+    with pytest.raises(Refused, match="cannot be read as a payload"):
+        shelf.upload("offset", tmp_path / "units.npz", "7", "x")
+    assert means(shelf) == {"0:0": 0.0}
+
+
+def test_of_several_tags_one_must_be_named(shelf: ConditionsEditor, folder: Path, tmp_path: Path) -> None:
+    shelf.export_file((), tmp_path / "two.zip", ["prompt", "express"])
+    with pytest.raises(Refused, match=r"has not one tag of kind offset: .*; say which with --only"):
+        shelf.upload("offset", tmp_path / "two.zip", None, "x")
+    assert shelf.upload("offset", tmp_path / "two.zip", None, "x", None, ["offset_express_v1"]).there
