@@ -31,14 +31,24 @@ def postgres_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def new_postgres(postgres_url: str) -> str:
+def make_postgres(postgres_url: str) -> Callable[[], str]:
+    """Makes empty PostgreSQL databases; gives the URL."""
+
+    def make() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        server = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        server.dispose()
+        return sa.make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+
+    return make
+
+
+@pytest.fixture
+def new_postgres(make_postgres: Callable[[], str]) -> str:
     """The URL of an empty PostgreSQL database of this test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    server = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    server.dispose()
-    return sa.make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    return make_postgres()
 
 
 @pytest.fixture(params=STORES)

@@ -39,11 +39,9 @@ def fill(connection: Connection, metadata: MetaData, rows: int = 3) -> None:
     """Rows for every table, each different; the last with NULL wherever it may be."""
     for table in metadata.sorted_tables:
         connection.execute(sa.delete(table))
-        for number in range(rows):
-            row = {column.name: _value(column, number) for column in table.columns}
-            if number == rows - 1:
-                row = {name: None if table.c[name].nullable else value for name, value in row.items()}
-            connection.execute(sa.insert(table), row)
+        made = [{column.name: _value(column, number) for column in table.columns} for number in range(rows)]
+        made[-1] |= {column.name: None for column in table.columns if column.nullable}
+        connection.execute(sa.insert(table), made)
 
 
 def contents(connection: Connection, table: Table) -> list[Any]:
