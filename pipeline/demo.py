@@ -9,7 +9,7 @@ from typing import Any
 from calib.iov import RunLumi
 from calib.payload import Payload
 from pipeline.experiments.registry import find_experiment
-from pipeline.experiments.simulated import Demonstration
+from pipeline.experiments.simulated import Demonstration, demonstration_of
 from pipeline.tier0 import Tier0
 
 BUNDLED = "ref10"
@@ -29,7 +29,7 @@ def demonstrate(folder: Path, say: Callable[[str], None], experiment: str = BUND
 
     Raises NotSimulated for an experiment without a demonstration.
     """
-    demo = find_experiment(experiment).demonstration()
+    demo = demonstration_of(find_experiment(experiment))
     data = folder / "data"
     say(f"{demo.title} (in {folder})")
     with Tier0(demo_settings(demo, folder)) as tier0:

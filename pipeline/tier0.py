@@ -23,7 +23,7 @@ from pipeline.booking import book_branch
 from pipeline.conditions_editor import ConditionsEditor
 from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
-from pipeline.experiments.simulated import Order
+from pipeline.experiments.simulated import Order, simulation_of
 from pipeline.holds import Holds
 from pipeline.ingest import ingest
 from pipeline.leftovers import clear_leftovers
@@ -133,7 +133,7 @@ class Tier0:
         They lie in `folder` as its data acquisition would write them, the truth in a folder `truth` beside them. What
         is made and still there is not made again. Raises NotSimulated where the experiment has no simulation.
         """
-        simulation = self._world.experiment.simulation(order or Order())
+        simulation = simulation_of(self._world.experiment, order or Order())
         with stopped_by_site(), _lease(self._world.database) as epoch:
             runner = self._runner(epoch)
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from calib.calibration import Calibration
 from calib.payload import Payload
 from jobs.retry import BadData
-from pipeline.experiments.simulated import Demonstration, NotSimulated, Order, Simulation
 from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
 
@@ -50,6 +49,23 @@ class Processed:
     tiers: Mapping[str, Columns]
     measured: Columns
     filtered: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A tier that a step can start from again where no conditions have changed but those that act behind it: files of
+    it that an earlier pass has left are then read instead of RAW.
+
+    Not for a step that measures what no tier holds, nor where one of the kinds decides which events are filtered or
+    bad: a tier has nothing of those.
+    """
+
+    tier: str
+    kinds: tuple[str, ...]
+    """the kinds of conditions that act only behind the tier"""
+    again: Callable[[Columns, Mapping[str, Payload]], Processed]
+    """what is left to do, on events of the tier as they come back from its files, `run`, `lumi` and `event` among the
+    columns: it makes to the last bit the tiers and measured columns that `process` makes, and filters nothing"""
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,10 @@ class Experiment(ABC):
     def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Do one step on events that share their conditions. An event's result must not depend on its neighbours."""
 
+    def restarts(self, step: Step) -> tuple[Restart, ...]:
+        """The tiers that a step can start from, the one with the least left to do first."""
+        return ()
+
     @abstractmethod
     def calibrations(self) -> tuple[Calibration, ...]:
         """The calibrations of the experiment, with its default settings."""
@@ -151,15 +171,6 @@ class Experiment(ABC):
         """Which stream a file is of, by its name or folder; of an experiment without an express stream all are
         physics."""
         return Stream.PHYSICS
-
-    @classmethod
-    def demonstration(cls) -> Demonstration:
-        """A small example of the whole chain. Raises NotSimulated where there is none."""
-        raise NotSimulated(f"{cls.name} has no demonstration; `tier0 demo` without a name has")
-
-    def simulation(self, order: Order) -> Simulation:
-        """Its detector, played. Raises NotSimulated where it has none, ValueError for an order that cannot be."""
-        raise NotSimulated(f"{self.name} has no simulation: its data come from its own detector")
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """Kinds of conditions without which a step must not run."""

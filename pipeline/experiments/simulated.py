@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from calib.iov import RunLumi
 from calib.payload import Payload
 from jobs.reduction import FileRecord
+from pipeline.experiments.interface import Experiment
 
 Probe = Callable[[str], None]
 
@@ -103,3 +104,30 @@ class Demonstration(ABC):
     @abstractmethod
     def drawn(self, data: Path, found: Mapping[int, Payload], path: Path) -> None:
         """A picture of the same."""
+
+
+class Simulated(Experiment):
+    """An experiment that can play its own detector."""
+
+    @abstractmethod
+    def simulation(self, order: Order) -> Simulation:
+        """Its detector, played. Raises ValueError for an order that cannot be."""
+
+    @classmethod
+    @abstractmethod
+    def demonstration(cls) -> Demonstration:
+        """A small example of the whole chain."""
+
+
+def simulation_of(experiment: Experiment, order: Order) -> Simulation:
+    """The detector of an experiment, played. Raises NotSimulated, and ValueError for an order that cannot be."""
+    if not isinstance(experiment, Simulated):
+        raise NotSimulated(f"{experiment.name} has no simulation: its data come from its own detector")
+    return experiment.simulation(order)
+
+
+def demonstration_of(experiment: type[Experiment]) -> Demonstration:
+    """The small example of an experiment. Raises NotSimulated."""
+    if not issubclass(experiment, Simulated):
+        raise NotSimulated(f"{experiment.name} has no demonstration; `tier0 demo` without a name has")
+    return experiment.demonstration()

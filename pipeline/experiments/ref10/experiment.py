@@ -14,13 +14,13 @@ from pydantic import Field
 from calib.algorithms.pedestal import Pedestal
 from calib.calibration import Calibration
 from calib.payload import Payload
-from pipeline.experiments.collisions import require
+from pipeline.experiments.collisions import Collection, require
 from pipeline.experiments.interface import (
-    Experiment,
     ExperimentSettings,
     Processed,
     QualityHistogram,
     QualityTest,
+    Restart,
     Wanted,
 )
 from pipeline.experiments.ref10 import alignment, constants, daq
@@ -28,12 +28,13 @@ from pipeline.experiments.ref10 import geometry as geometries
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
 from pipeline.experiments.ref10.reconstruct.digis import Raw, Tally
 from pipeline.experiments.ref10.reconstruct.nzs import sound_blocks
-from pipeline.experiments.ref10.reconstruct.stages import READS, USES, Reconstructed, reconstruct
-from pipeline.experiments.simulated import Demonstration, Order, Simulation
+from pipeline.experiments.ref10.reconstruct.stages import BEHIND_CLUSTERS, CLUSTER, READS, USES, again, reconstruct
+from pipeline.experiments.simulated import Demonstration, Order, Simulated, Simulation
 from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
 KEYS = ("run", "lumi", "event")
 HEADER = ("bx", "orbit", "trig")
+TIER = "CLUSTERS"
 
 STRIP_CHARGE = tuple(np.linspace(0.0, 100.0, 51).tolist())
 CLUSTERS = tuple(np.linspace(0.0, 400.0, 81).tolist())
@@ -49,7 +50,7 @@ class Ref10Settings(ExperimentSettings):
     least_clusters: int = Field(200, ge=1, description="a lumisection with fewer strip clusters is not judged")
 
 
-class Ref10(Experiment):
+class Ref10(Simulated):
     """Express and prompt do the same, under other conditions."""
 
     name: ClassVar[str] = "ref10"
@@ -92,14 +93,24 @@ class Ref10(Experiment):
         """Clusters in space; nothing is filtered, what is wrong with an event is flagged."""
         found = reconstruct(events, conditions)
         header = {name: events[name] for name in HEADER}
-        measured = self._quality(found, conditions)
+        measured = self._quality(found.clusters, conditions)
         if step is Step.EXPRESS:
             measured |= pedestal_columns(events, conditions)
-        return Processed({"CLUSTERS": header | found.columns()}, measured)
+        return Processed({TIER: header | found.columns()}, measured)
 
-    def _quality(self, found: Reconstructed, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+    def restarts(self, step: Step) -> tuple[Restart, ...]:
+        """From clusters, where the Lorentz angle or the alignment has changed; not in express, which measures pedestals
+        of what RAW alone has."""
+        return (Restart(TIER, BEHIND_CLUSTERS, self._again),) if step is Step.PROMPT else ()
+
+    def _again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        """Clusters as they are, at their new places in space."""
+        clusters = again(stored, conditions)
+        kept = {name: values for name, values in stored.items() if name not in KEYS}
+        return Processed({TIER: kept | clusters.columns(CLUSTER)}, self._quality(clusters, conditions))
+
+    def _quality(self, clusters: Collection, conditions: Mapping[str, Payload]) -> dict[str, Any]:
         geometry = geometries.geometry_of(conditions[geometries.KIND])
-        clusters = found.clusters
         strips = ~geometry.pixel[geometry.rows_of(clusters.flat["module"])]
         charge = clusters.where(strips)
         return {

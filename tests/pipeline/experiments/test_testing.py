@@ -23,6 +23,7 @@ from pipeline.experiments.interface import (
     Processed,
     QualityHistogram,
     QualityTest,
+    Restart,
     Wanted,
 )
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, differences, kept, measured, read
@@ -84,9 +85,17 @@ class Wires(Experiment):
         adc = ak.values_astype(events["Hit_adc"], np.float64)
         noisy = np.asarray(ak.num(adc)) > 3
         good = adc[~noisy]
-        good = good[good > self.settings.threshold] - float(conditions["pedestal"]["mean"])
-        hits = np.asarray(ak.num(good), np.int64)
-        return Processed({"HITS": {"Hit_adc": good}}, {"hits": hits}, {"noise": noisy})
+        return self.hits(good[good > self.settings.threshold], conditions, {"noise": noisy})
+
+    def hits(self, adc: Any, conditions: Mapping[str, Payload], filtered: Mapping[str, Any]) -> Processed:
+        columns = {"Hit_adc": adc, "Hit_charge": adc - float(conditions["pedestal"]["mean"])}
+        return Processed({"HITS": columns}, {"hits": np.asarray(ak.num(adc), np.int64)}, filtered)
+
+    def restarts(self, step: Step) -> tuple[Restart, ...]:
+        return (Restart("HITS", ("pedestal",), self.again),)
+
+    def again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        return self.hits(stored["Hit_adc"], conditions, {})
 
     def calibrations(self) -> tuple[Calibration, ...]:
         return (HitCounter(),)
@@ -95,13 +104,17 @@ class Wires(Experiment):
         return ("pedestal",)
 
     def initial_conditions(self) -> Mapping[str, Payload]:
-        return {"pedestal": Payload("pedestal", {"mean": np.array(0.5)})}
+        return {"pedestal": pedestal(0.5)}
 
     def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
         return (QualityHistogram("hits", "hits", (0.0, 1.0, 2.0), ""),)
 
     def quality_tests(self) -> tuple[QualityTest, ...]:
         return (QualityTest("hits", "hits", *self.settings.most_hits),)
+
+
+def pedestal(mean: float) -> Payload:
+    return Payload("pedestal", {"mean": np.array(mean)})
 
 
 def source() -> MemorySource:
@@ -139,6 +152,10 @@ class TestWires(ExperimentLaws):
     @pytest.fixture
     def source(self) -> MemorySource:
         return source()
+
+    @pytest.fixture
+    def other_conditions(self) -> Mapping[str, Payload]:
+        return {"pedestal": pedestal(0.75)}
 
 
 def altered(**columns: Any) -> type[Wires]:
@@ -192,6 +209,42 @@ class Relative(Wires):
         return Keys(event * 0 + 7, event, event)
 
 
+def again(change: Any) -> type[Wires]:
+    """Wires that change what is made of stored events by a function of it and of them."""
+
+    class Again(Wires):
+        def again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
+            return dataclasses.replace(found := super().again(stored, conditions), **change(found, stored))
+
+    return Again
+
+
+class FromWhatIsMadeAlready(Wires):
+    """Takes the pedestal off a second time."""
+
+    def again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        return self.hits(stored["Hit_charge"], conditions, {})
+
+
+class FiltersByThePedestal(Wires):
+    """Which events are filtered depends on a kind that is said to act behind the tier."""
+
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        found = super().process(step, events, conditions)
+        return dataclasses.replace(
+            found, filtered={"noise": found.filtered["noise"] ^ (conditions["pedestal"]["mean"] > 0.6)}
+        )
+
+
+class RoundsWhatItStores(Wires):
+    """What was left out of the tier is missing when it is read back."""
+
+    def hits(self, adc: Any, conditions: Mapping[str, Payload], filtered: Mapping[str, Any]) -> Processed:
+        found = super().hits(adc, conditions, filtered)
+        tier = found.tiers["HITS"]
+        return dataclasses.replace(found, tiers={"HITS": {**tier, "Hit_adc": ak.values_astype(adc - 0.1, np.float32)}})
+
+
 def hits_with(first: Any) -> Any:
     def change(found: Processed, events: Columns) -> dict[str, Any]:
         values = found.measured["hits"].astype(np.float64)
@@ -222,6 +275,20 @@ PROCESS_FAULTS = {
         ),
         altered(tiers=lambda found, events: {"HITS": {"run": found.measured["hits"]}}),
         altered(tiers=lambda found, events: {"HITS": {"big_endian": found.measured["hits"].astype(">i8")}}),
+    ],
+    "test_started_from_a_tier_a_step_makes_what_it_makes_from_raw": [
+        again(lambda found, stored: {"measured": {}}),
+        again(lambda found, stored: {"measured": {"hits": found.measured["hits"].astype(np.int32)}}),
+        again(lambda found, stored: {"tiers": {}}),
+        again(lambda found, stored: {"filtered": {"late": stored["event"] == 1}}),
+        again(lambda found, stored: {"measured": {"hits": found.measured["hits"] * (1 + (len(stored["event"]) == 1))}}),
+        FromWhatIsMadeAlready,
+        FiltersByThePedestal,
+        RoundsWhatItStores,
+        declaring(restarts=lambda self, step: (Restart("TRACKS", ("pedestal",), self.again),)),
+        declaring(restarts=lambda self, step: (Restart("HITS", ("pedestal", "gain"), self.again),)),
+        declaring(restarts=lambda self, step: (Restart("HITS", ("unused",), self.again),)),
+        declaring(restarts=lambda self, step: (Restart("HITS", ("same",), self.again),)),
     ],
     "test_what_is_missing_is_absent": [
         altered(measured=hits_with(np.nan)),
@@ -274,7 +341,8 @@ def test_every_law_finds_its_fault(law: str, faulty: type[Wires], tmp_path: Path
     offered = {
         "experiment": experiment,
         "source": source(),
-        "conditions": Wires().initial_conditions(),
+        "conditions": {"pedestal": pedestal(0.5), "unused": pedestal(1.0), "same": pedestal(2.0)},
+        "other_conditions": {"pedestal": pedestal(0.75), "unused": pedestal(1.5), "same": pedestal(2.0)},
         "step": Step.PROMPT,
         "tmp_path": tmp_path,
     }

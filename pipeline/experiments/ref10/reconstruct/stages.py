@@ -5,13 +5,13 @@
     positions   where on the sensor, Lorentz shift out
     placed      where in space, by the alignment
 
-`Cluster_*` columns can be written to a tier and read back. When only conditions of the last two stages change, clusters
-are read back and these done again (`restart`, `again`); the result is the same to the last bit.
+`Cluster_*` columns can be written to a tier and read back. When only conditions that the last two stages alone use have
+changed (`BEHIND_CLUSTERS`), clusters are read back and these done `again`; the result is the same to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,7 +25,7 @@ from pipeline.experiments.ref10.reconstruct.digis import READS, Raw, Tally
 from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Thresholds
 from pipeline.model import Columns
 
-__all__ = ["READS", "USES", "Reconstructed", "again", "clustered", "reconstruct", "restart"]
+__all__ = ["BEHIND_CLUSTERS", "READS", "USES", "Reconstructed", "again", "clustered", "reconstruct"]
 
 UNPACK, CLUSTERS, POSITIONS, PLACED = "unpack", "clusters", "positions", "placed"
 
@@ -36,6 +36,11 @@ USES: Mapping[str, tuple[str, ...]] = {
     PLACED: placed.USES,
 }
 """the kinds of conditions that each stage uses, in the order of the stages"""
+
+BEHIND_CLUSTERS = tuple(
+    kind for kind in dict.fromkeys((*USES[POSITIONS], *USES[PLACED])) if kind not in {*USES[UNPACK], *USES[CLUSTERS]}
+)
+"""the kinds that only the stages after `clusters` use"""
 
 CLUSTER = "Cluster"
 STORED = cluster_columns.MADE
@@ -76,19 +81,10 @@ def clustered(hits: unpacking.Hits, conditions: Mapping[str, Payload], threshold
     )
 
 
-def restart(changed: Iterable[str]) -> str | None:
-    """The first stage that must be done again when conditions of these kinds changed; None if none uses them."""
-    kinds = set(changed)
-    return next((stage for stage, uses in USES.items() if kinds & set(uses)), None)
-
-
-def again(columns: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]:
-    """The stages after `clusters` on stored `Cluster_*` columns: the columns with positions of these conditions.
-
-    For when `restart` says positions or placed; if it names an earlier stage, RAW is needed.
-    """
-    clusters = Collection.read(columns, CLUSTER, STORED)
-    return {**columns, **_located(clusters, conditions).columns(CLUSTER)}
+def again(columns: Columns, conditions: Mapping[str, Payload]) -> Collection:
+    """The stages after `clusters`, on stored `Cluster_*` columns. For another change than of `BEHIND_CLUSTERS`, RAW is
+    needed."""
+    return _located(Collection.read(columns, CLUSTER, STORED), conditions)
 
 
 def _located(clusters: Collection, conditions: Mapping[str, Payload]) -> Collection:

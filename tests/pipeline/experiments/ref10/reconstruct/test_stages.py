@@ -19,7 +19,16 @@ from pipeline.experiments.ref10.reconstruct.digis import READS, Raw
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag, EventFlag
 from pipeline.experiments.ref10.reconstruct.placed import placed
 from pipeline.experiments.ref10.reconstruct.positions import positions
-from pipeline.experiments.ref10.reconstruct.stages import BLOCK, STORED, USES, again, clustered, reconstruct, restart
+from pipeline.experiments.ref10.reconstruct.stages import (
+    BEHIND_CLUSTERS,
+    BLOCK,
+    CLUSTER,
+    STORED,
+    USES,
+    again,
+    clustered,
+    reconstruct,
+)
 from pipeline.experiments.ref10.reconstruct.thresholds import Thresholds
 from pipeline.experiments.ref10.reconstruct.unpack import unpack
 from tests.pipeline.experiments.ref10.reconstruct import toy
@@ -135,19 +144,16 @@ def test_clusters_read_back_are_placed_as_if_made_again(tmp_path):
     back = read_tier(tmp_path / "clusters.root")
     for kinds in (("alignment",), ("lorentz_angle", "alignment")):
         changed = CONDITIONS | {kind: uneven(seed=9)[kind] for kind in kinds}
-        redone, anew = again(back, changed), reconstruct(RAW, changed).columns()
-        clusters = [name for name in anew if name.startswith("Cluster")]
-        same({name: redone[name] for name in clusters}, {name: anew[name] for name in clusters})
+        redone, anew = (found.columns(CLUSTER) for found in (again(back, changed), reconstruct(RAW, changed).clusters))
+        same(redone, anew)
         assert not np.array_equal(ak.flatten(redone["Cluster_x"]), ak.flatten(first["Cluster_x"]))
-        assert redone.keys() >= {"run", "lumi", "event"}
 
 
-def test_where_to_start_again():
-    assert restart(["alignment"]) == "placed"
-    assert restart(["lorentz_angle", "alignment"]) == "positions"
-    assert restart(["beamspot", "field"]) is None
-    for kind in ("pedestal", "gain", "strip_status", "pixel_status", "geometry"):
-        assert restart(["alignment", kind]) == "unpack"
+def test_what_acts_behind_clusters_alone():
+    assert BEHIND_CLUSTERS == ("lorentz_angle", "alignment")
+    of_clusters = {*USES["unpack"], *USES["clusters"]}
+    assert {"pedestal", "gain", "strip_status", "pixel_status", "geometry"} <= of_clusters
+    assert not of_clusters & set(BEHIND_CLUSTERS)
 
 
 def done(stage, given, hits, clusters, located):
