@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from calib.iov import RunLumi
 from jobs.events import Refused
 from pipeline import catalog
-from pipeline.model import Counts, Rows, Step, Stream
+from pipeline.model import Counts, Output, Rows, Step, Stored, Stream
 from pipeline.schema import counts, filtered, outputs, products
 
 
@@ -30,17 +30,7 @@ class Task:
     layout: str
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A file that a job wrote from one of its chunks."""
-
-    tier: str
-    leaf: int
-    path: str
-    size: int
-    checksum: str
-    events: int
-
+_OUTPUT = [outputs.c[name] for name in ("tier", "leaf", "path", "size", "checksum", "events")]
 
 LeafRows = Mapping[str, Mapping[int, Rows]]
 """of one chunk: tier to packed unit to what lies in its files"""
@@ -138,12 +128,26 @@ def bad_units(connection: Connection, job: str) -> dict[int, int]:
 
 def outputs_of(connection: Connection, job: str, tier: str | None = None) -> Iterator[Output]:
     """The files of a job in the order of its chunks; of one tier, or of all."""
-    columns = [outputs.c[name] for name in ("tier", "leaf", "path", "size", "checksum", "events")]
-    query = sa.select(*columns).where(outputs.c.job == job).order_by(outputs.c.tier, outputs.c.leaf)
+    query = sa.select(*_OUTPUT).where(outputs.c.job == job).order_by(outputs.c.tier, outputs.c.leaf)
     if tier is not None:
         query = query.where(outputs.c.tier == tier)
     for row in connection.execute(query, execution_options={"yield_per": catalog.PAGE}):
         yield Output(*row)
+
+
+def stored_of(connection: Connection, job: str, tier: str, wanted: range) -> dict[int, Stored]:
+    """What a job has left of each of these chunks: its files of a tier, and what became of the events."""
+    found: dict[int, dict[int, Counts]] = {leaf: {} for leaf in wanted}
+    files: dict[int, list[Output]] = {leaf: [] for leaf in wanted}
+    reasons: dict[tuple[int, int], dict[str, int]] = {}
+    for row in connection.execute(sa.select(filtered).where(_among(filtered, job, wanted))):
+        reasons.setdefault((row.leaf, row.unit), {})[row.reason] = row.events
+    for row in connection.execute(sa.select(counts).where(_among(counts, job, wanted))):
+        found[row.leaf][row.unit] = Counts(row.read, row.out, reasons.get((row.leaf, row.unit), {}), row.bad)
+    query = sa.select(*_OUTPUT).where(_among(outputs, job, wanted), outputs.c.tier == tier)
+    for row in connection.execute(query.order_by(outputs.c.leaf, outputs.c.path)):
+        files[row.leaf].append(Output(*row))
+    return {leaf: Stored(tier, job, tuple(files[leaf]), found[leaf]) for leaf in wanted}
 
 
 def add_products(connection: Connection, names: Iterable[str], job: str) -> None:
@@ -157,6 +161,10 @@ def made_by(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     """Of these lineages those that are made, and the job that made each."""
     query = sa.select(products.c.name, products.c.job).where(products.c.name.in_(names))
     return {row.name: row.job for row in connection.execute(query)}
+
+
+def _among(table: sa.Table, job: str, wanted: range) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.job == job, table.c.leaf.between(wanted.start, wanted.stop - 1))
 
 
 def _check(connection: Connection, task: Task, found: Mapping[int, Mapping[int, Counts]]) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 
 from jobs.job import Job
 from jobs.reduction import Node, NodeReceipt, Receipt
-from pipeline import accounting, journal
-from pipeline.model import Counts, Rows, Step
+from pipeline import accounting, journal, restarts
+from pipeline.model import Counts, Output, Rows, Step
 
 GONE, UNREADABLE = "gone file", "unreadable file"
 """kinds of setback that end when the file is back, or was fetched again"""
@@ -44,6 +44,8 @@ def book_branch(connection: Connection, job: Job, node: Node, receipt: NodeRecei
         journal.resolve_setbacks_under(connection, f"{job.group}, ", now, task.run)
     rows = {index: _rows(leaf.note) for index, leaf in leaves.items()}
     accounting.book(connection, task, found, written, rows)
+    started = [leaf.note["start"] for leaf in receipt.leaves if "start" in leaf.note]
+    restarts.book_start(connection, task.run, job.name, started, now)
     setbacks = [
         journal.Setback("events", f"{job.group}, chunk {index}", reason, task.run)
         for index, leaf in leaves.items()
@@ -64,10 +66,10 @@ def _rows(note: Mapping[str, Any]) -> dict[str, dict[int, Rows]]:
     return {tier: {unit: Rows(*numbers) for unit, *numbers in rows} for tier, rows in note["rows"].items()}
 
 
-def _outputs(leaf: int, receipt: Receipt) -> list[accounting.Output]:
+def _outputs(leaf: int, receipt: Receipt) -> list[Output]:
     outputs = []
     for written in receipt.note["tiers"]:
         file = receipt.files[written["file"]]
         words = (file.path, file.size, file.checksum)
-        outputs.append(accounting.Output(written["tier"], leaf, *words, written["events"]))
+        outputs.append(Output(written["tier"], leaf, *words, written["events"]))
     return outputs

@@ -21,6 +21,7 @@ from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
 from pipeline.model import Step, Stream
 from pipeline.processing import LARGEST_STATE, ChunkWork, Segment, nothing
+from pipeline.restarts import tier_names
 
 EVENTS = "events"
 """the product of express that is its output files and quality histograms"""
@@ -109,6 +110,13 @@ def express_products(context: RunContext) -> dict[str, str]:
     ingredients = express_ingredients(context)
     events = lineage(**ingredients.pop(EVENTS))
     return {EVENTS: events, **{name: lineage(events=events, **parts) for name, parts in ingredients.items()}}
+
+
+def express_tiers(context: RunContext) -> dict[str, str]:
+    """The tiers that express can be started from, and the name their files have (`pipeline.restarts.tier_names`)."""
+    events = express_ingredients(context)[EVENTS]
+    del events["conditions"]
+    return tier_names(context.experiment, Step.EXPRESS, events, context.segments)
 
 
 def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[[str], None] = nothing) -> _JobAndWork:

@@ -77,6 +77,8 @@ class Chunk:
     run: int
     index: int
     pieces: tuple[Piece, ...]
+    stored: Stored | None = None
+    """what an earlier pass has left of it, to be read instead of the pieces"""
 
     @property
     def events(self) -> int:
@@ -140,6 +142,34 @@ class Counts:
         reasons = sorted({*self.filtered, *other.filtered})
         filtered = {reason: self.filtered.get(reason, 0) + other.filtered.get(reason, 0) for reason in reasons}
         return Counts(self.read + other.read, self.out + other.out, filtered, self.bad + other.bad)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that a job wrote from one of its chunks."""
+
+    tier: str
+    leaf: int
+    path: str
+    size: int
+    checksum: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a job has left of a chunk: its files of one tier, and what became of all events by packed unit."""
+
+    tier: str
+    job: str
+    files: tuple[Output, ...]
+    counts: Mapping[int, Counts]
+
+    @property
+    def left_out(self) -> dict[int, Counts]:
+        """The events that are in no tier because they were filtered."""
+        lost = {unit: count.filtered for unit, count in self.counts.items() if count.filtered}
+        return {unit: Counts(sum(filtered.values()), filtered=filtered) for unit, filtered in lost.items()}
 
 
 class Rows(NamedTuple):

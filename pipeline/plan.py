@@ -15,16 +15,19 @@ from pipeline.express import (
     StateFile,
     express_ingredients,
     express_products,
+    express_tiers,
     finalize_ingredients,
     finalize_job,
     ingredients_of,
     state_product,
 )
+from pipeline.foretelling import foretell
 from pipeline.ingest import ingest
 from pipeline.journal import list_setbacks
 from pipeline.preparation import prepare
-from pipeline.prompt import prompt_name
+from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal
+from pipeline.restarts import Earlier
 from pipeline.way import Way
 from pipeline.world import World
 
@@ -38,6 +41,8 @@ class Todo:
     why: str
     events: int = 0
     """events it would read"""
+    start: Earlier | None = None
+    """what it would read instead of RAW"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Plan:
 
 
 def _events(todo: Todo) -> str:
-    return f" (reads {todo.events} events)" if todo.events else ""
+    instead = f" from {todo.start}" if todo.start else ""
+    return f" (reads {todo.events} events{instead})" if todo.events else ""
 
 
 def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
@@ -80,7 +86,8 @@ def _express(world: World, way: Way) -> list[Todo]:
     if not missing:
         return []
     why = "; ".join(_differences(world, way, missing)) or "never made"
-    return [Todo(way.run, f"express ({', '.join(missing)})", why, _run_events(world, way.run))]
+    start = world.products.earlier(express_tiers(way.context))
+    return [Todo(way.run, f"express ({', '.join(missing)})", why, _run_events(world, way.run), start)]
 
 
 def _run_events(world: World, run: int) -> int:
@@ -119,12 +126,18 @@ def _short(value: Any) -> str:
 def _rest(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     """Finalize, handshake and prompt, as far as they can be foretold."""
     todos = _finalize(world, way, chains)
-    manifest = world.books.manifest(way.run)
+    manifest, why = world.books.manifest(way.run), "not complete"
     if manifest is None:
-        why = f"no manifest in processing version {world.books.version}"
-        return [*todos, Todo(way.run, "publish, release, then prompt where its conditions differ", why)]
+        manifest, why = foretell(world, way, chains), "its conditions differ, or it was never made"
+        then = "publish, release" if manifest else "publish, release, then prompt where its conditions differ"
+        todos.append(Todo(way.run, then, f"no manifest in processing version {world.books.version}"))
+    if manifest is None:
+        return todos
+    for chain in chains:
+        chain.settle(way.run, manifest.at_end(chain.kind))
     if world.products.find(prompt_name(way.context, manifest, world.tiers)) is None:
-        todos.append(Todo(way.run, "prompt", "not complete", _run_events(world, way.run)))
+        start = world.products.earlier(prompt_tiers(way.context, manifest))
+        todos.append(Todo(way.run, "prompt", why, _run_events(world, way.run), start))
     return todos
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,16 @@ from pipeline.events import write_tier, written_keys
 from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
 from pipeline.reading import can_be_opened, is_closed, open_patiently, read_sound
+from pipeline.stored import read_stored
+from pipeline.tally import by_unit, counts_of, first_reason, tally
 from pipeline.whole import write_whole
 
 _NONE = np.zeros(0, np.int64)
 
 LARGEST_STATE = 1_000_000_000
 QUALITY = "quality"
-NOT_EXPRESS = "not express"
 
 States = dict[str, State]
-
-
-class Unaccounted(Exception):
-    """A step lost an event or made one twice."""
 
 
 class OutOfReach(Exception):
@@ -85,30 +83,29 @@ class ChunkWork:
 
     def leaf(self, chunk: Chunk, attempt: str) -> tuple[Receipt, States]:
         """Read, process, write and accumulate one chunk. Nothing it writes counts until its receipt is committed."""
-        lots, bad = self._read(chunk)
         try:
-            results = [result for lot in lots for result in self._process(lot)]
-            counts = _tally(chunk, [result.counts for result in results], bad)
-            records, tiers = self._write(chunk, results, attempt)
-            rows = self._rows(results, records, tiers)
-            states = self._accumulate(results)
+            made = self._make(chunk)
+            counts = tally(chunk, made.counts, made.bad)
+            records, tiers = self._write(chunk, made, attempt)
+            rows = self._rows(made.results, records, tiers)
+            states = self._accumulate(made.results)
         except FileNotFoundError as gone:
             raise OutOfReach(str(gone)) from gone
         # One reason for each file: there may be many parts of it, and as many words.
-        reasons = {piece.path: reason for piece, reason in reversed(bad)}
+        reasons = {piece.path: reason for piece, reason in reversed(made.bad)}
         note = {
             "counts": counts,
             "tiers": tiers,
             "rows": rows,
-            "setbacks": sorted({*reasons.values(), *(result.setback for result in results if result.setback)}),
+            "setbacks": sorted({*reasons.values(), *(result.setback for result in made.results if result.setback)}),
             "unread": {path: _standing(path) for path in reasons},
         }
-        return Receipt(tuple(records), note), states
+        return Receipt(tuple(records), note | ({"start": made.start} if made.start else {})), states
 
     def absent(self, chunk: Chunk, reason: str) -> tuple[Receipt, States]:
         """What stands for a chunk that was set aside: all its events bad, its states empty."""
         bad = [(piece, reason) for piece in chunk.pieces]
-        note = {"counts": _tally(chunk, [], bad), "tiers": [], "rows": {}, "setbacks": [reason]}
+        note = {"counts": tally(chunk, [], bad), "tiers": [], "rows": {}, "setbacks": [reason]}
         return Receipt((), note), self._accumulate([])
 
     def merge(self, values: Sequence[States]) -> States:
@@ -137,10 +134,27 @@ class ChunkWork:
 
     def processed(self, chunk: Chunk) -> Iterator[Processed]:
         """What the experiment makes of the sound events of a chunk, to look at: nothing of it is written."""
-        lots, _ = self._read(chunk)
-        for result in (result for lot in lots for result in self._process(lot)):
+        for result in self._make(chunk).results:
             if result.processed is not None:
                 yield result.processed
+
+    def _make(self, chunk: Chunk) -> _Made:
+        """What becomes of the events: from what an earlier pass has left of them where that is sound, else from RAW."""
+        start: dict[str, str] = {}
+        if chunk.stored is not None:
+            start = {"tier": chunk.stored.tier, "job": chunk.stored.job, "instead": ""}
+            try:
+                again = self._again(chunk.stored.tier)
+                lots = [_Lot(in_order(part), absent, again) for part, absent in read_stored(chunk.stored)]
+                results = [result for lot in lots for result in self._process(lot)]
+                return _Made(results, start=start, before=chunk.stored.left_out)
+            except BadData as unfit:
+                start["instead"] = str(unfit)
+        lots, bad = self._read(chunk)
+        return _Made([result for lot in lots for result in self._process(lot)], bad, start)
+
+    def _again(self, tier: str) -> Callable[[Columns, Conditions], Processed]:
+        return {restart.tier: restart.again for restart in self.experiment.restarts(self.step)}[tier]
 
     def _read(self, chunk: Chunk) -> tuple[list[_Lot], list[tuple[Piece, str]]]:
         """The chunk's events, lots with different columns apart; and pieces that could not be read, with the reason."""
@@ -174,7 +188,7 @@ class ChunkWork:
             at = int(segment[begin])
             ids = self.segments[at].ids if at >= 0 else {}
             conditions = Conditions(RunLumi.unpack(int(units[begin])), ids, self.conditions_root)
-            yield from self._process_sound(_Lot(take(lot.events, slice(begin, end)), lot.absent), conditions)
+            yield from self._process_sound(lot.part(slice(begin, end)), conditions)
 
     def _process_sound(self, lot: _Lot, conditions: Conditions) -> Iterator[_Result]:
         """Events that the experiment calls bad are told apart from the others, so that no cut shows in what is bad."""
@@ -182,22 +196,25 @@ class ChunkWork:
         try:
             yield self._process_alike(lot, conditions)
         except BadData as problem:
+            if lot.again:
+                raise
             if events > 1:
                 for part in (slice(0, events // 2), slice(events // 2, events)):
-                    yield from self._process_sound(_Lot(take(lot.events, part), lot.absent), conditions)
+                    yield from self._process_sound(lot.part(part), conditions)
                 return
-            counts = {unit: Counts(read, bad=read) for unit, read in _by_unit(packed_units(lot.events)).items()}
+            counts = {unit: Counts(read, bad=read) for unit, read in by_unit(packed_units(lot.events)).items()}
             yield _Result(None, conditions, counts, setback=str(problem))
 
     def _process_alike(self, lot: _Lot, conditions: Conditions) -> _Result:
         outside = self._not_express(lot.events)
         inside = take(lot.events, ~outside) if outside.any() else lot.events
-        processed = self.experiment.process(self.step, inside, conditions)
-        reason = _first_reason(length(inside), processed.filtered)
+        do = lot.again or partial(self.experiment.process, self.step)
+        processed = do(inside, conditions)
+        reason = first_reason(length(inside), processed.filtered)
         kept = take({name: inside[name] for name in IDENTITY}, reason < 0)
         processed = _with_identity(processed, kept)
         filtered = {name: reason == i for i, name in enumerate(processed.filtered)}
-        return _Result(processed, conditions, _counts(lot.events, outside, inside, filtered), lot.absent)
+        return _Result(processed, conditions, counts_of(lot.events, outside, inside, filtered), lot.absent)
 
     def _not_express(self, events: Columns) -> NDArray[np.bool_]:
         numbers = np.asarray(events["event"])
@@ -205,22 +222,20 @@ class ChunkWork:
             return np.zeros(len(numbers), np.bool_)
         return ~is_express(numbers, self.fraction)
 
-    def _write(
-        self, chunk: Chunk, results: Sequence[_Result], attempt: str
-    ) -> tuple[list[FileRecord], list[dict[str, Any]]]:
+    def _write(self, chunk: Chunk, made: _Made, attempt: str) -> tuple[list[FileRecord], list[dict[str, Any]]]:
         """Write the output, what has different columns or lacks different ones in files of its own."""
         found: dict[tuple[Any, ...], list[Columns]] = {}
-        for result in results:
+        for result in made.results:
             for tier, columns in result.tiers(self.tiers):
                 if length(columns):
                     absent = tuple(sorted(result.absent.items()))
                     found.setdefault((tier, absent, signature(columns)), []).append(columns)
         records: list[FileRecord] = []
         written: list[dict[str, Any]] = []
-        flags = _flags(results)
+        about = {**self.header, "chunk": chunk.index, "flags": _flags(made.results), "start": made.start}
         for (tier, absent, _), parts in found.items():
             path = Path(self.folder) / tier / f"{self.header['name']}-{chunk.index}.{len(records)}.{attempt}.root"
-            header = {**self.header, "tier": tier, "absent": dict(absent), "chunk": chunk.index, "flags": flags}
+            header = {**about, "tier": tier, "absent": dict(absent)}
             size, checksum, events = write_tier(path, in_order(join(parts)), header, self.probe)
             written.append({"tier": tier, "file": len(records), "events": events})
             records.append(FileRecord(str(path), size, checksum))
@@ -268,6 +283,12 @@ class _Lot:
 
     events: Columns
     absent: Mapping[str, str]
+    again: Callable[[Columns, Conditions], Processed] | None = None
+    """what is left to do of events of a tier; None for those of RAW"""
+
+    def part(self, which: slice) -> _Lot:
+        """Some of the events."""
+        return replace(self, events=take(self.events, which))
 
 
 @dataclass(frozen=True)
@@ -285,6 +306,24 @@ class _Result:
         for tier, columns in self.processed.tiers.items() if self.processed else ():
             if wanted is None or tier in wanted:
                 yield tier, columns
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What became of the events of a chunk."""
+
+    results: Sequence[_Result]
+    bad: Sequence[tuple[Piece, str]] = ()
+    """what could not be read, and why"""
+    start: Mapping[str, str] = field(default_factory=dict)
+    """the tier to start from and the job that has left it, and why RAW was read `instead`; empty if there is none"""
+    before: Mapping[int, Counts] = field(default_factory=dict)
+    """what an earlier pass has filtered already"""
+
+    @property
+    def counts(self) -> list[Mapping[int, Counts]]:
+        """What became of the events that could be read, by packed unit, part by part."""
+        return [self.before, *(result.counts for result in self.results)]
 
 
 def _flags(results: Sequence[_Result]) -> dict[str, dict[str, bool]]:
@@ -327,49 +366,6 @@ def fill(histograms: Sequence[QualityHistogram], columns: Columns | None) -> Sta
     return State(parts)
 
 
-def _first_reason(events: int, filtered: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.int64]:
-    """The first reason that filters each event, by its place; -1 for events that are kept."""
-    reason = np.full(events, -1, np.int64)
-    for place, mask in reversed(list(enumerate(filtered.values()))):
-        reason[np.asarray(mask)] = place
-    return reason
-
-
 def _with_identity(processed: Processed, kept: Columns) -> Processed:
     tiers = {tier: {**kept, **columns} for tier, columns in processed.tiers.items()}
     return Processed(tiers, {**kept, **processed.measured}, processed.filtered)
-
-
-def _counts(
-    events: Columns, outside: NDArray[np.bool_], inside: Columns, filtered: Mapping[str, NDArray[np.bool_]]
-) -> dict[int, Counts]:
-    """What became of the events, by packed unit."""
-    all_units, inner = packed_units(events), packed_units(inside)
-    lost = {name: _by_unit(inner[mask]) for name, mask in filtered.items()} | {
-        NOT_EXPRESS: _by_unit(all_units[outside])
-    }
-    counts = {}
-    for unit, read in _by_unit(all_units).items():
-        reasons = {name: found[unit] for name, found in lost.items() if unit in found}
-        counts[unit] = Counts(read, read - sum(reasons.values()), reasons, 0)
-    return counts
-
-
-def _by_unit(units: NDArray[np.int64]) -> dict[int, int]:
-    found, numbers = np.unique(units, return_counts=True)
-    return dict(zip(found.tolist(), numbers.tolist(), strict=True))
-
-
-def _tally(chunk: Chunk, found: Sequence[Mapping[int, Counts]], bad: Sequence[tuple[Piece, str]]) -> list[Any]:
-    """Counts by unit as JSON rows: unit, read, out, filtered by reason, bad."""
-    total = {unit: Counts() for unit in chunk.units}
-    for counts in found:
-        for unit, count in counts.items():
-            total[unit] = total[unit] + count
-    for piece, _ in bad:
-        total[piece.unit] = total[piece.unit] + Counts(read=piece.events, bad=piece.events)
-    promised = {unit: sum(piece.events for piece in chunk.pieces if piece.unit == unit) for unit in total}
-    for unit, count in total.items():
-        if not count.balanced or count.read != promised[unit]:
-            raise Unaccounted(f"{RunLumi.unpack(unit)}: {promised[unit]} events in the chunk, but {count}")
-    return [[unit, c.read, c.out, dict(c.filtered), c.bad] for unit, c in total.items()]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.lease import Begin
 from jobs.ledger import Ledger
 from jobs.reduction import NodeReceipt
 from pipeline import accounting
+from pipeline.restarts import Earlier
 
 READING = 0
 """an epoch for those who only read the ledger"""
@@ -27,10 +28,16 @@ class Products:
         with self.read() as connection:
             return accounting.made_by(connection, lineages)
 
-    def add(self, lineages: Iterable[str], job: str) -> None:
+    def add(self, lineages: Collection[str], job: str) -> None:
         """Enter what a completed job has made."""
-        with self.begin() as connection:
-            accounting.add_products(connection, lineages, job)
+        if lineages:
+            with self.begin() as connection:
+                accounting.add_products(connection, lineages, job)
+
+    def earlier(self, tiers: Mapping[str, str]) -> Earlier | None:
+        """The first of these tiers (to the name of its files) that some job has left, and that job."""
+        made = self.made(list(tiers.values())) if tiers else {}
+        return next((Earlier(tier, made[name]) for tier, name in tiers.items() if name in made), None)
 
     def result(self, job: str) -> NodeReceipt:
         """The root of a completed job. Raises LookupError when it is not complete."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jobs.job import Job, Lane
 from pipeline.booking import task_spec
@@ -11,6 +12,7 @@ from pipeline.handshake import Manifest
 from pipeline.lineage import lineage
 from pipeline.model import Step
 from pipeline.processing import ChunkWork, nothing
+from pipeline.restarts import tier_names
 
 
 def prompt_group(run: int) -> str:
@@ -20,15 +22,23 @@ def prompt_group(run: int) -> str:
 
 def prompt_name(context: RunContext, manifest: Manifest, tiers: tuple[str, ...] | None) -> str:
     """The lineage of a run's prompt: its events, the step, and the content and state of its conditions."""
-    return lineage(
-        step=Step.PROMPT,
-        experiment=context.experiment.name,
-        version=context.experiment.versions[Step.PROMPT],
-        settings=context.experiment.step_settings(),
-        tiers=tiers,
-        conditions=manifest.content(),
-        inputs=context.prompt.inputs,
-    )
+    return lineage(tiers=tiers, conditions=manifest.content(), **_ingredients(context))
+
+
+def prompt_tiers(context: RunContext, manifest: Manifest) -> dict[str, str]:
+    """The tiers that prompt can be started from, and the name their files have (`pipeline.restarts.tier_names`)."""
+    return tier_names(context.experiment, Step.PROMPT, _ingredients(context), manifest.segments())
+
+
+def _ingredients(context: RunContext) -> dict[str, Any]:
+    """What prompt depends on beside its conditions."""
+    return {
+        "step": Step.PROMPT,
+        "experiment": context.experiment.name,
+        "version": context.experiment.versions[Step.PROMPT],
+        "settings": context.experiment.step_settings(),
+        "inputs": context.prompt.inputs,
+    }
 
 
 def prompt_job(

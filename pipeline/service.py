@@ -25,6 +25,7 @@ from pipeline.express import (
     express_ingredients,
     express_job,
     express_products,
+    express_tiers,
     finalize_ingredients,
     finalize_job,
     ingredients_of,
@@ -34,8 +35,9 @@ from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait,
 from pipeline.journal import Setback
 from pipeline.model import Chunk
 from pipeline.processing import QUALITY
-from pipeline.prompt import prompt_job
+from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
+from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
 from pipeline.verdicts import keep_verdicts
 from pipeline.way import News, Stage, Way
@@ -153,14 +155,14 @@ class Service:
             self._express_done(way, wanted)
             return
         job, work = express_job(way.context, missing, self._world.probe)
-        chunks = self._chunks(way.run, way.context.express)
+        chunks = self._chunks(way.run, way.context.express, express_tiers(way.context))
         self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way, self._express_stops)
         if way.manifest is None:
             self._enter(way, Stage.EXPRESS)
             self._try_release(way)
 
-    def _chunks(self, run: int, cut: Cut) -> Callable[[range], Sequence[Chunk]]:
-        return partial(self._world.chunks, run, cut.layout)
+    def _chunks(self, run: int, cut: Cut, tiers: Mapping[str, str]) -> Callable[[range], Sequence[Chunk]]:
+        return partial(self._world.chunks, run, cut.layout, earlier=self._world.products.earlier(tiers))
 
     def _express_ran(
         self, way: Way, wanted: Mapping[str, str], missing: Mapping[str, str], job: Job, root: NodeReceipt
@@ -169,7 +171,8 @@ class Service:
         if problem:
             self._express_stops(way, job.group, problem)
             return
-        self._world.products.add(missing.values(), job.name)
+        left = express_tiers(way.context).values() if EVENTS in missing else ()
+        self._world.products.add([*missing.values(), *left], job.name)
         self._world.books.record_for_ever(way.run, INGREDIENTS, express_ingredients(way.context))
         self._express_done(way, wanted)
 
@@ -319,7 +322,7 @@ class Service:
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
-        chunks = self._chunks(way.run, way.context.prompt)
+        chunks = self._chunks(way.run, way.context.prompt, prompt_tiers(way.context, manifest))
         self._start(job, work, chunks, partial(self._prompt_done, way, job, manifest), way, self._stop)
         self._tell(way)
 
@@ -328,6 +331,7 @@ class Service:
         if problem:
             self._stop(way, job.group, problem)
             return
+        self._world.products.add(written(prompt_tiers(way.context, manifest), self._world.tiers), job.name)
         quality = unpack_states(root.state.files[0].path).get(QUALITY)
         tests = self._world.experiment.quality_tests() if quality is not None else ()
         with self._world.database.read() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.handshake import Condition, Manifest
 from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
 from pipeline.model import Counts
+from pipeline.restarts import Start, start_of
 from pipeline.tables import as_text
 from pipeline.way import Stage
 from pipeline.world import World
@@ -40,6 +41,8 @@ class RunRow:
     holes: tuple[str, ...] = ()
     """ranges of units without data between the first and the last"""
     setbacks: tuple[Setback, ...] = ()
+    starts: Mapping[str, Start] = field(default_factory=dict)
+    """step to what it has read, where that could be a tier of an earlier pass instead of RAW"""
 
     @property
     def certified(self) -> bool:
@@ -120,14 +123,16 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
     manifest = get_document(connection, run, world.books.key("manifest"))
     certification = get_document(connection, run, world.books.key("certification")) or {}
     express = accounting.made_by(connection, [found["express"]]).get(found["express"], "")
+    prompt = certification.get("prompt", "")
     units, _ = catalog.units(connection, run)
+    starts = {step: start_of(connection, run, job) for step, job in (("express", express), ("prompt", prompt))}
     good = sum(last - first + 1 for ranges in certification.get("good", {}).values() for first, last in ranges)
     return RunRow(
         run=run,
         stage=Stage(found["stage"]),
         units=len(units),
         express=accounting.total_of(connection, express),
-        prompt=accounting.total_of(connection, certification.get("prompt", "")),
+        prompt=accounting.total_of(connection, prompt),
         conditions=_conditions(world, Manifest.from_document(manifest)) if manifest else {},
         good=good,
         tests=certification.get("tests", {}),
@@ -137,6 +142,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         duplicates=sum(1 for _ in catalog.duplicates_of(connection, run)),
         holes=_holes(units.tolist()),
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
+        starts={step: start for step, start in starts.items() if start},
     )
 
 
@@ -200,6 +206,7 @@ def _afterwords(summary: Summary) -> list[str]:
     for row in summary.rows:
         waits = f" (until {_time(row.wake_at)})" if row.wake_at else ""
         lines += [f"run {row.run}: {reason}{waits}" for reason in row.reasons.values()]
+        lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
         lines += [f"run {row.run}: {setback.place}: {setback.reason}" for setback in row.setbacks]
         if row.duplicates:
             lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")

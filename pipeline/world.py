@@ -30,6 +30,7 @@ from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
 from pipeline.products import Products
 from pipeline.release import Publication
+from pipeline.restarts import Earlier, with_stored
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
 
 logger = logging.getLogger(__name__)
@@ -89,10 +90,11 @@ class World:
         """The tiers that prompt writes; None for all."""
         return self.settings.prompt.tiers
 
-    def chunks(self, run: int, layout: str, wanted: range) -> list[Chunk]:
-        """Some chunks of a run."""
+    def chunks(self, run: int, layout: str, wanted: range, earlier: Earlier | None = None) -> list[Chunk]:
+        """Some chunks of a run, each with what an earlier job has left of it where there is one."""
         with self.database.read() as connection:
-            return catalog.chunks(connection, run, layout, wanted)
+            found = catalog.chunks(connection, run, layout, wanted)
+            return with_stored(connection, found, earlier) if earlier else found
 
     def undecided_beside(self, here: Container[int]) -> dict[int, float]:
         """Other runs that wait for their conditions, and until when the runs worked on `here` must wait for them."""

@@ -7,9 +7,9 @@ from sqlalchemy.exc import IntegrityError
 
 from calib.iov import RunLumi
 from pipeline import accounting, catalog
-from pipeline.accounting import Output, Task, Unbalanced
+from pipeline.accounting import Task, Unbalanced
 from pipeline.database import Database
-from pipeline.model import Chunk, Counts, FileIndex, Piece, Rows, Step
+from pipeline.model import Chunk, Counts, FileIndex, Output, Piece, Rows, Step
 
 RUN = 7
 TASK = Task("job", RUN, Step.EXPRESS, "layout")
