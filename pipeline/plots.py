@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,9 +114,12 @@ def plot(histories: Mapping[str, Iterable[Interval]], names: Sequence[str], titl
     for place, (axis, name) in enumerate(zip(axes, names, strict=True)):
         seen = [row.seen[place] for found in rows.values() for row in found]
         axis.set_ylabel(_axis_label(name, seen))
-        _draw(axis, [curve for label, found in rows.items() for curve in curves(label, found, place, edges)])
-        _mark_runs(axis, edges)
+        named = {label if len(rows) > 1 else "": found for label, found in rows.items()}
+        _draw(axis, [curve for label, found in named.items() for curve in curves(label, found, place, edges)])
     _label_edges(axes[-1], edges)
+    _mark_runs(axes, edges)
+    open_end = any(row.until is None for found in rows.values() for row in found)
+    axes[-1].set_xlim(0, len(edges) - (not open_end))
     figure.suptitle(title)
     return figure
 
@@ -177,7 +179,8 @@ def curves(label: str, rows: Sequence[Row], place: int, edges: Sequence[Moment])
     codes = sorted({code for found in shares for code in found})
     if len(shares) == len(seen) and len(codes) <= CODES:
         by_code = {code: np.array([found.get(code, 0.0) for found in shares]) for code in codes}
-        return [Curve(f"{label}: {code}", begins, ends, values) for code, values in by_code.items()]
+        named = {code: f"{label}: {code}" if label else str(code) for code in codes}
+        return [Curve(named[code], begins, ends, values) for code, values in by_code.items()]
     low, lower, middle, upper, high = np.stack([one.quantiles for one in seen], axis=1)
     bands = ((low, high), (lower, upper)) if max(one.size for one in seen) > 1 else ((low, high),)
     return [Curve(label, begins, ends, middle, bands if np.isfinite(low).any() else ())]
@@ -199,7 +202,7 @@ def _axis_label(name: str, seen: Sequence[Seen]) -> str:
     if all(one.shares is not None for one in seen):
         return f"{name}\nshare of {size:,} by value"
     label = f"{name} [{units[0]}]" if units[0] else name
-    return f"{label}\nmedian of {size:,}" if size > 1 else label
+    return f"{label}\nmedian of {size:,}, 68 %, 95 %" if size > 1 else label
 
 
 def _draw(axis: Any, found: Sequence[Curve]) -> None:
@@ -224,11 +227,19 @@ def _steps(curve: Curve, values: Floats) -> tuple[Floats, Floats]:
     return np.insert(x, breaks, np.nan), np.insert(y, breaks, np.nan)
 
 
-def _mark_runs(axis: Any, edges: Sequence[Moment]) -> None:
-    """A line wherever another run begins."""
-    for place, (before, after) in enumerate(pairwise(edges), 1):
-        if isinstance(before, RunLumi) and isinstance(after, RunLumi) and before.run != after.run:
+def _mark_runs(axes: Any, edges: Sequence[Moment]) -> None:
+    """A line wherever another run begins, and above the first axis its number."""
+    moments = [(place, moment.run) for place, moment in enumerate(edges) if isinstance(moment, RunLumi)]
+    begins = [(place, run) for (place, run), (_, before) in zip(moments[1:], moments, strict=False) if run != before]
+    for axis in axes:
+        for place, _ in begins:
             axis.axvline(place, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+    labelled = [*moments[:1], *begins][:: -(-(len(begins) + 1) // LABELS)]
+    if labelled:
+        places, runs = zip(*labelled, strict=True)
+        top = axes[0].secondary_xaxis("top")
+        top.set_xticks(places, [f"{run}" for run in runs], rotation=45, ha="left", fontsize="small")
+        top.set_xlabel("run")
 
 
 def _label_edges(axis: Any, edges: Sequence[Moment]) -> None:
@@ -237,4 +248,3 @@ def _label_edges(axis: Any, edges: Sequence[Moment]) -> None:
     axis.set_xticks(places, [spoken(edges[place]) for place in places], rotation=45, ha="right")
     what = "run:lumisection" if isinstance(edges[0], RunLumi) else "time (UTC)"
     axis.set_xlabel(f"begin of validity, {what} (one step an interval, whatever its length)")
-    axis.set_xlim(0, len(edges))
