@@ -86,10 +86,6 @@ class Chain:
         """Its runs, in order."""
         return tuple(self.links)
 
-    def relative(self, run: int) -> bool:
-        """Whether a gate of the run compares with the payload in force."""
-        return self.links[run].relative
-
     def settle(self, run: int, in_force: str | None) -> None:
         """The run is released, and this payload is in force at its end."""
         if run in self.links:

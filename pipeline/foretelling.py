@@ -27,7 +27,7 @@ def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | 
             of_run[kind].judged(way.run),
             of_run[kind].waits_for(way.run),
             running=True,
-            relative=of_run[kind].relative(way.run),
+            relative=of_run[kind].links[way.run].relative,
             carried_before=carried_in_a_row(manifests, kind, way.run),
         )
         if kind in of_run

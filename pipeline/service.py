@@ -283,7 +283,7 @@ class Service:
             waits_for=chain.waits_for(run),
             broken=chain.is_broken(run),
             running=chain.is_running(run),
-            relative=chain.relative(run),
+            relative=chain.links[run].relative,
             carried_before=before,
             earlier_undecided=first,
         )
