@@ -52,9 +52,10 @@ def simulate(
 
     Raises ValueError for a seed, run, lumisection or event number that is no key.
     """
-    events = np.asarray(events, np.int64)
+    given, events = events, np.asarray(events).astype(np.int64)
+    # Unsigned numbers too large for 64 bits with a sign come out negative.
     if (events < 0).any():
-        raise ValueError(f"event numbers cannot be negative, as {events.min()} is")
+        raise ValueError(f"event numbers must lie in 0 .. 2^63 - 1, not {given[events < 0][0]}")
     simulation = Simulation(scenario, geometry, seed, run, lumi)
     size = block_size(scenario.physics)
     starts = range(0, max(len(events), 1), size)

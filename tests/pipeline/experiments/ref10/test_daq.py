@@ -77,6 +77,15 @@ def test_raw_is_read_as_it_was_written(tmp_path, form, events):
     assert set(READS) <= set(experiment.wanted(Step.EXPRESS, source.branches(daq.TREE)).columns)
 
 
+def test_numbers_of_events_beyond_32_bits_are_kept(tmp_path):
+    numbers = np.array([10**6, 2**31, 2**32 + 5, 2**53 + 1, 2**63 - 1])
+    made = simulate(Scenario.from_json(SCENARIO), MINI, 3, 7, 1, numbers).raw
+    for form in Format:
+        daq.write_raw(tmp_path / f"{form}.root", made, form, nothing)
+        source = SourceFile.open(tmp_path / f"{form}.root")
+        assert Ref10({"geometry": "mini"}).identify(source, 0, 5).event.tolist() == numbers.tolist()
+
+
 def test_streams_records_and_truth(plain, tmp_path):
     folder = tmp_path / "data"
     with Tier0(plain) as tier0:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from calib.payload import Payload
-from pipeline.experiments.ref10.alignment import frames
 from pipeline.experiments.ref10.geometry import geometry_of
+from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct import positions
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag, EventFlag
 from pipeline.experiments.ref10.reconstruct.thresholds import Thresholds
@@ -50,8 +50,8 @@ class Naive:
     def __init__(self, conditions: Mapping[str, Payload], thresholds: Thresholds) -> None:
         self.conditions, self.thresholds = conditions, thresholds
         self.geometry = geometry_of(conditions["geometry"])
-        self.frames = frames(self.geometry, conditions["alignment"])
         self.place = {int(module): place for place, module in enumerate(self.geometry.module)}
+        self.ladders = sorted({int(module) >> 8 for module in self.geometry.module})
         self.pixel_place = {int(m): i for i, m in enumerate(self.geometry.module[self.geometry.pixel])}
 
     # unpack -----------------------------------------------------------------------------------------------------------
@@ -277,9 +277,35 @@ class Naive:
             columns = int(self.geometry.columns[place])
             line, v_error = self._estimate(cluster, "v", columns, positions.PIXEL_V)
             v = (line - (columns - 1) / 2) * pitch_v
-        where = self.frames
-        x, y, z = where.centre[place] + u * where.u[place] + v * where.v[place]
+        x, y, z = self._in_space(cluster["module"], u, v)
         return {"u": u, "v": v, "u_error": u_error * pitch, "v_error": v_error * pitch_v, "x": x, "y": y, "z": z}
+
+    def _in_space(self, module: int, u: float, v: float) -> list[float]:
+        """Drawn from the table of layers, then carried along by the module, its ladder, and its half barrel."""
+        number, ladder, along = module >> 16, module >> 8 & 0xFF, module & 0xFF
+        layer = LAYERS[number - 1]
+        phi = 2 * math.pi * (ladder + 0.5) / layer.ladders
+        outward, around = (math.cos(phi), math.sin(phi), 0.0), (-math.sin(phi), math.cos(phi), 0.0)
+        flip = -1 if ladder % 2 else 1
+        c, s = math.cos(layer.stereo), math.sin(layer.stereo)
+        axes = [
+            [flip * (c * around[i] + s * (i == 2)) for i in range(3)],
+            [c * (i == 2) - s * around[i] for i in range(3)],
+            [flip * outward[i] for i in range(3)],
+        ]
+        centre = [layer.radius * outward[0], layer.radius * outward[1], (along - 4.5) * layer.spacing]
+        point = [centre[i] + u * axes[0][i] + v * axes[1][i] for i in range(3)]
+        alignment = self.conditions["alignment"]
+        six = alignment["module"][self.place[module]].tolist()
+        own = [sum(six[3 * part + k] * axes[k][i] for k in range(3)) for part in (0, 1) for i in range(3)]
+        half = (0 if number <= 4 else 2) + (0 if math.cos(phi) > 0 else 1)
+        for about, moved in (
+            (centre, own),
+            ([centre[0], centre[1], 0.0], alignment["ladder"][self.ladders.index(module >> 8)].tolist()),
+            ([0.0, 0.0, 0.0], alignment["half_barrel"][half].tolist()),
+        ):
+            point = carried(point, about, moved)
+        return point
 
     @staticmethod
     def _estimate(cluster: dict[str, Any], axis: str, channels: int, measured: int) -> tuple[float, float]:
@@ -304,3 +330,16 @@ class Naive:
         if first == 0 or first + size == channels:
             errors.append(0.5 + 0.1 * (size - 1))
         return line, size / math.sqrt(12) if flags & ClusterFlag.LARGE else max(errors)
+
+
+def carried(point: list[float], about: list[float], six: list[float]) -> list[float]:
+    """A point after a shift, and a turn about a centre by a rotation vector: along it, and around it by its length."""
+    shift, turn = six[:3], six[3:]
+    angle = math.sqrt(sum(t * t for t in turn))
+    arm = [point[i] - about[i] for i in range(3)]
+    if angle:
+        n = [t / angle for t in turn]
+        along = sum(n[i] * arm[i] for i in range(3))
+        cross = [n[i - 2] * arm[i - 1] - n[i - 1] * arm[i - 2] for i in range(3)]
+        arm = [n[i] * along + math.cos(angle) * (arm[i] - n[i] * along) + math.sin(angle) * cross[i] for i in range(3)]
+    return [about[i] + shift[i] + arm[i] for i in range(3)]

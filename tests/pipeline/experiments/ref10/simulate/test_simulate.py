@@ -80,6 +80,20 @@ def test_events_are_the_same_in_another_order_and_other_chunks(many):
         assert_same(simulate(MIXED, FULL, SEED, RUN, LUMI, EVENTS[start:stop]), many, slice(start, stop))
 
 
+NUMBERS = np.array([0, 999_999, 1_000_000, 1_000_001, 2**31 - 1, 2**31, 2**32, 2**32 + 5, 2**53 + 1, 2**63 - 1])
+
+
+def test_an_event_of_any_number_is_the_same_alone_or_among_others():
+    """Beyond a million, and beyond what 32 bits hold or a float tells apart."""
+    among = np.concatenate([EVENTS[:20], NUMBERS, np.arange(10**6 + 2, 10**6 + 40)])
+    many = simulate(MIXED, MINI, SEED, RUN, LUMI, among)
+    assert (many.raw["event"] == among.astype(np.uint64)).all()
+    for place in range(20, 20 + len(NUMBERS)):
+        assert_same(simulate(MIXED, MINI, SEED, RUN, LUMI, among[place : place + 1]), many, slice(place, place + 1))
+    # No two numbers mean the same event, as they would if a part of them were lost.
+    assert len(np.unique(ak.to_numpy(ak.firsts(many.truth["Vertex_z"])))) == len(among)
+
+
 @pytest.mark.parametrize("other", [(SEED + 1, RUN, LUMI), (SEED, RUN + 1, LUMI), (SEED, RUN, LUMI + 1)])
 def test_other_keys_make_other_events(other, many):
     found = simulate(MIXED, FULL, *other, EVENTS[:5])
@@ -409,7 +423,8 @@ def test_no_events_and_empty_events_are_no_fault():
         ((1, 0, 1), [1], "runs count from 1"),
         ((-1, 1, 1), [1], "a seed must lie"),
         ((1, 1, -1), [1], "run and lumisection"),
-        ((1, 1, 1), [4, -2], "cannot be negative, as -2 is"),
+        ((1, 1, 1), [4, -2], r"must lie in 0 .. 2\^63 - 1, not -2"),
+        ((1, 1, 1), np.array([4, 2**63], np.uint64), r"must lie in 0 .. 2\^63 - 1, not 9223372036854775808"),
     ],
 )
 def test_what_is_no_key_is_refused(key, events, told):
