@@ -16,7 +16,7 @@ from calib.lookup import Spelled
 from calib.tags import ENDLESS, Tag, WrongKind
 
 KEPT = 100_000
-"""How many intervals a cache keeps: about 400 bytes each, 40 MB in all."""
+"""How many intervals a cache keeps: about 450 bytes each, 45 MB in all."""
 
 
 class Held(NamedTuple):

@@ -17,11 +17,15 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
+    literal_column,
     select,
 )
 
 from calib.schema import entries, fates, global_tags, last_sequence, members, settled, tags
 from calib.tags import Sync
+
+# As a parameter it would keep PostgreSQL from planning a statement once for all: what it costs would be unknown.
+_ONE: ColumnElement[int] = literal_column("1")
 
 
 def _at(name: str) -> ColumnElement[int]:
@@ -41,7 +45,7 @@ def _moment() -> ColumnElement[int]:
 
 
 def _newest_first(statement: Select[Any], entry: FromClause) -> Select[Any]:
-    return statement.order_by(entry.c.since.desc(), entry.c.sequence.desc()).limit(1)
+    return statement.order_by(entry.c.since.desc(), entry.c.sequence.desc()).limit(_ONE)
 
 
 _of_global_tag = members.join(tags, members.c.tag_id == tags.c.id).join(
@@ -106,7 +110,7 @@ FOLLOWING = (
     select(entries.c.since)
     .where(entries.c.tag_id == bindparam("tag"), entries.c.since > _at("at"), _live(entries))
     .order_by(entries.c.since)
-    .limit(1)
+    .limit(_ONE)
 )
 """Where the next entry of `tag` behind `at` begins."""
 
@@ -162,7 +166,7 @@ UNUSED = (
         ~exists().where(settled.c.tag_id == tags.c.id),
     )
     .order_by(tags.c.id.desc())
-    .limit(1)
+    .limit(_ONE)
 )
 """The offline tag of `kind` and `clock` made last that a global tag has and no settled run uses."""
 
@@ -196,10 +200,6 @@ class Spelled:
     def first(self, cursor: Any, **values: Any) -> Any:
         """The first row, a tuple, or None."""
         return cursor.execute(self.text, self._given(values)).fetchone()
-
-    def all(self, cursor: Any, **values: Any) -> list[Any]:
-        """All rows, tuples."""
-        return list(cursor.execute(self.text, self._given(values)).fetchall())
 
     def _given(self, values: dict[str, Any]) -> Any:
         values |= self.constants

@@ -89,7 +89,8 @@ class ConditionsReader:
         `time` (ns since 1970) is where tags by time are looked up; ValueError when one needs it and it is missing.
         """
         held = self._held(snapshot, kinds, at.packed, time)
-        return self._conditions(at, {row.kind: row.payload_id for row in held if row.payload_id is not None})
+        ids = {row.kind: row.payload_id for row in held if row.payload_id is not None}
+        return Conditions(at, dict(sorted(ids.items())), str(self.store.root))
 
     def resolve_run(
         self,
@@ -112,8 +113,9 @@ class ConditionsReader:
             numbers = [row.number for row in first if (row.clock == Clock.TIME) is by_time]
             changes |= self._changes(snapshot, numbers, bounds)
         steps = [Steps(row.kind, Clock(row.clock), row.payload_id, changes[row.number]) for row in first]
+        root = str(self.store.root)
         return [
-            Segment(since, until, self._conditions(since, ids)) for since, until, ids in constant_parts(asked, steps)
+            Segment(since, until, Conditions(since, ids, root)) for since, until, ids in constant_parts(asked, steps)
         ]
 
     def first_safe(self, tag: str) -> Moment:
@@ -192,12 +194,9 @@ class ConditionsReader:
         changes: dict[int, dict[int, str | None]] = {number: {} for number in tags_asked}
         if tags_asked:
             asked = {"tags": tags_asked, "first": bounds[0], "last": bounds[1], "as_of": snapshot.sequence}
-            for number, since, payload_id in self._connection.execute(lookup.CHANGES, asked):
+            for number, since, payload_id in self._connection.execute(lookup.CHANGES, asked).all():
                 changes[number][since] = payload_id
         return changes
-
-    def _conditions(self, at: RunLumi, ids: Mapping[str, str]) -> Conditions:
-        return Conditions(at, dict(sorted(ids.items())), str(self.store.root))
 
     def _first_safe(self, tag: Tag) -> int:
         until = select(func.max(settled.c.until)).where(settled.c.tag_id == tag.number)

@@ -37,6 +37,17 @@ def test_handshake() -> None:
     ]
 
 
+def test_conditions() -> None:
+    told = run("conditions.py", "--small").splitlines()
+    assert told[0].startswith("sqlite: 16000 intervals in 21 tags")
+    assert [line.split("  ")[0] for line in told[2:6]] == [
+        "look-ups uncached, kHz",
+        "look-ups cached, asked for the first time, kHz",
+        "look-ups cached, kHz",
+        "a run of 4000 lumisections, 20 kinds, ms",
+    ]
+
+
 def test_pedestal() -> None:
     told = run("pedestal.py", "--small").splitlines()
     assert told[1].split()[-4:] == ["sort", "alone", "of", "bare"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from bisect import bisect_right
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from calib.iov import Clock, RunLumi
 from calib.late import Fate, FateKind
 from calib.payload import Payload, PayloadStore
 from calib.tags import SnapshotOutdated, Stamp, Sync
+from tests.calib.conditions_model import PayloadsInMemory
+from tests.calib.writing import MOMENTS, Order, layout, replay, set_up, wait_for_all, write
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 ANN = Stamp("ann", NOW, "test")
@@ -36,28 +41,49 @@ def ids(store: PayloadStore) -> list[str]:
     return [store.put(Payload("k", {"n": np.array([n])})) for n in range(3)]
 
 
-@pytest.mark.parametrize("writers", [2, 8])
-def test_no_update_is_lost(engine: Engine, store: PayloadStore, ids: list[str], writers: int) -> None:
-    each = 160 // writers
-
-    def write(writer: int) -> list[Fate]:
-        fates = []
-        for n in range(each):
-            with engine.begin() as connection:
-                db = ConditionsDB(connection, store)
-                fates.append(db.append("ab"[n % 2], RunLumi(writer, n), ids[n % 3], ANN))
-        return fates
-
-    with ThreadPoolExecutor(writers) as pool:
-        made = [fate for fates in pool.map(write, range(writers)) for fate in fates]
+def write_at_once(engine: Engine, writers: int, each: int, tags: int) -> None:
+    """Processes append, withdraw and settle; the model does the same in the order they did, and must agree."""
+    model = layout(tags)
+    set_up(engine, model)
+    url = engine.url.render_as_string(hide_password=False)
+    orders = [Order(url, writer, each, tags) for writer in range(writers)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.calib.writing"])
+    barrier = context.Barrier(writers)
+    with ProcessPoolExecutor(writers, context, wait_for_all, (barrier,)) as pool:
+        done = [step for steps in pool.map(write, orders) for step in steps]
+    assert sorted(step.turn for step in done) == list(range(1, len(done) + 1))
+    # Some withdrawals and settlings find nothing to do, or come too late.
+    assert len(done) > 0.6 * writers * each
+    replay(model, done)
     with engine.begin() as connection:
-        db = ConditionsDB(connection, store)
-        history = db.history("a") + db.history("b")
-        assert sorted(entry.sequence for entry in history) == list(range(1, 161))
-        assert {(entry.tag, entry.since, entry.sequence) for entry in history} == {
-            (fate.tag, fate.given, fate.sequence) for fate in made
-        }
-        assert len(db.intervals("a")) + len(db.intervals("b")) == 160
+        db = ConditionsDB(connection, PayloadsInMemory())
+        made = [entry.sequence for name in model.tags for entry in db.history(name)]
+        assert sorted(made) == list(range(1, len(made) + 1))
+        told = [step.sequence for step in done if step.sequence is not None]
+        assert len(set(told)) == len(told)
+        assert set(told) <= set(made)
+        for name, tag in model.tags.items():
+            held = db.intervals(name)
+            assert all(left.until is not None and left.until <= right.since for left, right in pairwise(held))
+            begins = [tag.place(interval.since) for interval in held]
+            for at in MOMENTS:
+                place = bisect_right(begins, at) - 1
+                holds = place >= 0 and (held[place].until is None or at < tag.place(held[place].until))
+                assert (held[place].payload_id if holds else None) == tag.answer(at)
+
+
+@pytest.mark.parametrize("writers", [2, 8])
+def test_no_update_is_lost(empty_engine: Engine, writers: int) -> None:
+    write_at_once(empty_engine, writers, 64 // writers, tags=18)
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("writers", [2, 8])
+def test_no_update_is_lost_in_many_thousands(empty_engine: Engine, writers: int) -> None:
+    """13 000 writes and as many questions; four times that with both databases, over 10^5 operations in all."""
+    write_at_once(empty_engine, writers, 13_000 // writers, tags=60)
 
 
 def test_append_waits_for_settling_and_is_late(engine: Engine, store: PayloadStore, ids: list[str]) -> None:

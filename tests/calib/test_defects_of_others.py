@@ -23,8 +23,8 @@ from calib.payload import Payload, PayloadMissing, PayloadStore
 from calib.reading import look_up
 from calib.schema import conditions_metadata
 from calib.tags import ConditionsError, Snapshot, Stamp, Sync
-from tests.calib.conftest import open_sqlite
 from tests.calib.conditions_model import PayloadsInMemory
+from tests.calib.conftest import open_sqlite
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ANN = Stamp("ann", NOON, "test")

@@ -56,6 +56,16 @@ def test_what_is_newer_is_not_replaced(sync: Sync) -> None:
     assert short(rule(Asked(tag(sync), 55, None, [RUN_5], 90, newer=56))) == (FateKind.REFUSED, None, None)
 
 
+def test_late_offline_payload_goes_to_a_tag_that_no_settled_run_uses() -> None:
+    unused = Tag("next", "k", Clock.TIME, Sync.OFFLINE, 2)
+    found = rule(Asked(tag(Sync.OFFLINE), 55, None, [RUN_5, RUN_8], 90, unused=unused))
+    assert (*short(found), found.into) == (FateKind.ACCEPTED, 55, None, unused)
+    assert found.explanation == "55 lies in a settled run; goes to next, which no settled run uses"
+    # In time it stays where it was meant to be.
+    for runs in ([], [RUN_8]):
+        assert rule(Asked(tag(Sync.OFFLINE), 55, None, runs, 90, unused=unused)).into is None
+
+
 def test_end_of_a_settled_run_is_safe() -> None:
     assert short(rule(Asked(tag(Sync.PCL), 60, None, [RUN_8], 90))) == (FateKind.ACCEPTED, 60, 80)
 
