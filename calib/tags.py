@@ -59,7 +59,7 @@ class Sync(StrEnum):
     PCL = "pcl"
     """the calibration loop of the run itself: refused, the run has gone on without it"""
     OFFLINE = "offline"
-    """re-reconstruction: queued for it"""
+    """re-reconstruction: goes to a tag no settled run uses, else is queued"""
     VALIDATION = "validation"
     """tests: refused; copy the tag to a new one"""
 
