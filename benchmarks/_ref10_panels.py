@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,10 @@ def beam_panels(vertices: Table) -> list[Panel]:
         return Series(label, lumis, seen - origin * scale, error, line - origin * scale)
 
     start = COLLISIONS.beam.start
-    place = [series(name, f"{name} - ({of:g} cm)", 1e4, of) for name, of in (("x", start.x), ("y", start.y))]
+    place = [
+        series(name, f"{name} {'+' if of < 0 else '-'} {abs(of):g} cm", 1e4, of)
+        for name, of in (("x", start.x), ("y", start.y))
+    ]
     width = [series(f"width_{name}", f"sigma {name}", 1e4) for name in "xy"]
     tilt = [series(f"d{name}dz", f"d{name}/dz", 1e6) for name in "xy"]
     along_z = [series("z", "mean z"), series("sigma_z", "sigma z")]
@@ -163,8 +167,8 @@ def size_panels(single: Table, steep: Table) -> list[Panel]:
     ]
     strips = [series(kind[0], of_kind(single, kind), STRIP) for kind in (THIN, THICK)]
     return [
-        Panel("pixel cluster size: least at tan(theta_L) = 0.40", "du/dw (|dv/dw| < 0.2)", "rows", pixels),
-        Panel("strip cluster size: least at tan(theta_L) = 0.10", "du/dw", "strips", strips),
+        Panel("pixel cluster size: least at tan(theta_L) = 0.40", "du/dw (|dv/dw| < 0.2)", "rows of a cluster", pixels),
+        Panel("strip cluster size: least at tan(theta_L) = 0.10", "du/dw", "strips of a cluster", strips),
     ]
 
 
@@ -298,7 +302,8 @@ def position_panels(crossings: Table, geometry: Geometry) -> list[Panel]:
             way = across * geometry.thickness[some["row"]] / some["pitch"]
             near = way < 5
             parts = (way[near], off[near], error[near])
-            by_way.append(Series.of_widths(name, np.floor(way[near] / 0.2).astype(np.int64), parts, np.inf))
+            found = Series.of_widths(name, np.floor(way[near] / 0.2).astype(np.int64), parts, np.inf)
+            by_way.append(replace(found, style=place))
     size, y = f"channels along the axis ({LONG}: and more)", "rms of cluster - truth [um]"
     return [
         Panel("position: by size; line: error assigned", size, y, by_size),

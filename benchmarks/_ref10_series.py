@@ -31,6 +31,8 @@ class Series:
     error: Floats
     predicted: Floats
     good_to: float = 0.0
+    style: int | None = None
+    """number of its colour and marker, where others shall have the same; else its place in the panel"""
 
     @classmethod
     def of_means(cls, label: str, place: Ints, parts: tuple[Floats, Floats, Floats], good_to: float = 0.0) -> Series:
@@ -75,6 +77,13 @@ class Series:
         """Whether so large a chi2 can be chance; nothing to compare is no agreement."""
         return np.isinf(self.good_to) or (len(self.x) > 0 and bool(chi2.sf(self.chi2, len(self.x)) > CHANCE))
 
+    @property
+    def told(self) -> str:
+        """What came of the comparison."""
+        found = "shown only" if np.isinf(self.good_to) else f"{self.chi2:.1f} / {len(self.x)}"
+        found += f", good to {100 * self.good_to:g} %" if 0 < self.good_to < np.inf else ""
+        return found + ("" if self.agrees else "  DISAGREES")
+
 
 def _grouped(place: Ints, *values: Floats) -> tuple[Floats, list[Floats]]:
     """Entries of each place that has some, and the means of values there."""
@@ -103,10 +112,13 @@ class Panel:
         if self.cloud is not None:
             axis.hexbin(*self.cloud, gridsize=60, cmap="Greys", bins="log", linewidths=0)
         for place, one in enumerate(self.series):
-            style = {"color": f"C{place}", "linewidth": 1.3, "drawstyle": "steps-mid" if self.steps else "default"}
+            number = place if one.style is None else one.style
+            style = {"color": f"C{number}", "linewidth": 1.3, "drawstyle": "steps-mid" if self.steps else "default"}
             axis.plot(one.x, one.predicted, **style)
-            points = {"fmt": "osD^v"[place % 5], "markersize": 3.2, "color": f"C{place}", "markerfacecolor": "white"}
-            axis.errorbar(one.x, one.seen, one.error, label=one.label, elinewidth=1, **points)
+            # Those drawn later are smaller, so that of points that agree both are seen.
+            points = {"fmt": "osD^v"[number % 5], "markersize": 4.6 - 0.5 * place, "markerfacecolor": "white"}
+            points |= {"color": f"C{number}", "elinewidth": 1}
+            axis.errorbar(one.x, one.seen, one.error, label=f"{one.label}: {one.told}", **points)
         if self.marks is not None:
             axis.plot(*self.marks[:2], "k*", markersize=8, label=self.marks[2])
         axis.set(title=self.title, xlabel=self.x, ylabel=self.y)
@@ -115,4 +127,5 @@ class Panel:
         if self.log:
             axis.set_yscale("log")
         axis.grid(alpha=0.25)
-        axis.legend(fontsize="small", framealpha=0.8)
+        # Below, where no point can be.
+        axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.16), borderaxespad=0, frameon=False)

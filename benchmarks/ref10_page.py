@@ -115,18 +115,13 @@ def panels_of(plan: Plan, seen: Observed) -> list[Panel]:
 
 def compared(panels: Sequence[Panel]) -> list[str]:
     """A line for each comparison."""
-    lines = []
-    for panel in panels:
-        for one in panel.series:
-            told = "shown only" if np.isinf(one.good_to) else f"{one.chi2:.1f} / {len(one.x)}"
-            told += f", good to {100 * one.good_to:g} %" if 0 < one.good_to < np.inf else ""
-            lines.append(f"{panel.title}; {one.label}: {told}" + ("" if one.agrees else "  DISAGREES"))
-    return lines
+    return [f"{panel.title}; {one.label}: {one.told}" for panel in panels for one in panel.series]
 
 
-def drawn(draw: Callable[[Any], None], inches: tuple[float, float] = (5.2, 4.0)) -> Image:
+def drawn(draw: Callable[[Any], None], inches: tuple[float, float] = (5.2, 4.6)) -> Image:
     """A picture of what a function draws on axes, uint8[height, width, 4]."""
     figure = Drawing(figsize=inches, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
     draw(figure.subplots())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="rgba", dpi=DPI)
@@ -181,10 +176,9 @@ def main() -> int:
         f"REF10, {plan.geometry} detector, {plan.lumis} x {plan.events} events: lines put in or predicted, points seen"
     )
     pictures = [drawn(panel.draw) for panel in panels]
-    summary = drawn(text("\n".join([CHI2, *compared(panels)]), 5.2))
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "ref10_page.png"
-    imsave(path, page([*pictures, summary], title))
+    imsave(path, page(pictures, f"{title}; {CHI2}"))
     path.with_suffix(".html").write_text(as_html(panels, pictures, title), encoding="utf-8")
     print(f"{path} and .html, {time.monotonic() - begun:.0f} s")
     print("\n".join([CHI2, *compared(panels)]))

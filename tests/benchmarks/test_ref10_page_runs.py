@@ -41,10 +41,11 @@ def entries():
 def test_means_that_are_off_are_told(entries, off, agrees):
     place, values = entries
     series = Series.of_means("", place, (place, values, place + off))
-    assert series.agrees == agrees
+    assert series.agrees == agrees and series.told.endswith("DISAGREES") != agrees
     np.testing.assert_allclose(series.error, 2 / np.sqrt(1000), rtol=0.1)
     # Unless the prediction is said to be no better.
-    assert Series.of_means("", place, (place, values, place + off), good_to=np.inf).agrees
+    shown = Series.of_means("", place, (place, values, place + off), good_to=np.inf)
+    assert shown.agrees and shown.told == "shown only"
 
 
 @pytest.mark.parametrize(("width", "agrees"), [(2.0, True), (2.2, False)])
