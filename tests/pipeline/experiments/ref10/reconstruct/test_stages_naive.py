@@ -1,4 +1,4 @@
-"""Every stage against the naive one, on events meant to break it; places in space to a nanometre."""
+"""Every stage against the naive one, on events meant to break it."""
 
 from __future__ import annotations
 
