@@ -31,6 +31,12 @@ def entry_as_of(connection: Connection, moment: datetime | int) -> int:
     return moment
 
 
+def counts_of_entries(connection: Connection) -> dict[int, int]:
+    """How many entries each tag has, by its number; a tag without entries is not there."""
+    query = select(entries.c.tag_id, func.count()).group_by(entries.c.tag_id)
+    return {int(tag): int(count) for tag, count in connection.execute(query)}
+
+
 def held_at(connection: Connection, tag: Tag, at: Moment) -> str | None:
     """The payload id that holds in a tag at a moment; None where nothing does."""
     asked = {"tag": tag.number, "at": tag.position(at), "as_of": newest_entry(connection)}

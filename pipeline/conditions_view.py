@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from calib.inventory import snapshots_used
+from calib.inventory import counts_of_entries, snapshots_used
 from calib.payload import Payload
 from calib.tags import Sync, Validity
 from pipeline.comparing import Comparison, compare
@@ -39,9 +39,9 @@ class ConditionsView:
     def tags(self) -> str:
         """All tags as a table."""
         with self.world.database.read() as connection:
-            db = self.world.conditions(connection)
+            db, counts = self.world.conditions(connection), counts_of_entries(connection)
             rows = [
-                [tag.name, tag.kind, tag.clock, tag.sync, len(db.history(tag.name)), spoken(db.first_safe(tag.name))]
+                [tag.name, tag.kind, tag.clock, tag.sync, counts.get(tag.number, 0), spoken(db.first_safe(tag.name))]
                 for tag in db.tags()
             ]
         return as_text(["tag", "kind", "clock", "serves", "entries", "first safe moment"], rows)
@@ -148,9 +148,9 @@ class ConditionsView:
         """Kinds that have no payload to start from, in the tag that prompt uses."""
         # As it would be, once these settings are run: to look makes no processing version.
         with rehearsal(self.world) as world, world.database.read() as connection:
-            db = world.conditions(connection)
-            tags = {kind: world.tag_of(kind, Sync.PROMPT) for kind in kinds_of(world.experiment)}
-            return [kind for kind, tag in tags.items() if not db.history(tag)]
+            db, counts = world.conditions(connection), counts_of_entries(connection)
+            tags = {kind: db.tag(world.tag_of(kind, Sync.PROMPT)) for kind in kinds_of(world.experiment)}
+            return [kind for kind, tag in tags.items() if tag.number not in counts]
 
     def _found(self, connection: Connection, kind: str, tag: str | None) -> tuple[Source, list[Validity]]:
         source = source_of(self.world, connection, kind, tag)

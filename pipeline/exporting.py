@@ -65,12 +65,14 @@ def export_folder(
 ) -> list[Path]:
     """Write one npz file or zarr folder a payload, and `TAG.json` for each tag, last; gives these.
 
-    What is there already, whole, is not written again.
+    A zarr folder that is there is not written again. Raises Refused for a tag whose name no file can have.
     """
     return [_export_tag(folder, tag, store, form, probe) for tag in tags]
 
 
 def _export_tag(folder: Path, tag: TagContent, store: PayloadStore, form: Format, probe: Probe) -> Path:
+    if "/" in tag.name + tag.kind:
+        raise Refused(f"{tag.name} of kind {tag.kind} cannot be the name of a file: export it to one zip file")
     files = {payload_id: f"{tag.kind}-{payload_id[:16]}.{form}" for payload_id in tag.payload_ids}
     payloads: dict[str, Any] = {}
     for payload_id, file in files.items():

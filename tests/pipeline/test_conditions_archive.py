@@ -280,6 +280,9 @@ def test_what_is_not_there_is_not_exported(shelf: Any, tmp_path: Path) -> None:
         shelf.export("other", tmp_path, "empty")
     with pytest.raises(Refused, match="tag empty is asked for twice"):
         shelf.export((), tmp_path, ["empty", "empty@1"])
+    shelf.create_tag("../up", "offset")
+    with pytest.raises(Refused, match="cannot be the name of a file: export it to one zip file"):
+        shelf.export((), tmp_path / "folder", "../up")
     assert not list(tmp_path.iterdir())
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +186,21 @@ def gates_file(folder: Path, limit: float, **more: Any) -> Path:
 # --- a whole chain
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Notes, whenever a payload is about to be published, how many runs have their verdicts on record."""
+
+    folder: Path
+
+    def __call__(self, point: str) -> None:
+        if point == "publish":
+            with closing(sqlite3.connect(self.folder / "area" / "tier0.db")) as database:
+                asked = "SELECT count(*) FROM catalog_documents WHERE key = 'verdicts offset/v1'"
+                [(found,)] = database.execute(asked).fetchall()
+            with (self.folder / "on record").open("a") as file:
+                file.write(f"{found}\n")
+
+
 @pytest.fixture(scope="module")
 def past(joined: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs 7 to 10 with means of 0.2, 1.4, 0.5 and 1.5 cm, under a gate that takes moves up to 0.5 cm."""
@@ -193,9 +211,14 @@ def past(joined: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> An
     means = {7: 0.2, 8: 1.4, 9: 0.5, 10: 1.5}
     files = [write_file(folder / f"{run}.root", run, lumis=2, mean=mean) for run, mean in means.items()]
     (folder / "tiny.toml").write_text(toml_text(plain))
-    with Tier0(plain) as tier0:
+    with Tier0(plain, probe=Watch(folder)) as tier0:
         tier0.run(*files, progress=False)
         yield tier0.conditions, folder
+
+
+def test_a_verdict_is_on_record_before_anything_is_done_on_it(past: Any) -> None:
+    seen = [int(line) for line in (past[1] / "on record").read_text().split()]
+    assert len(seen) == 4 and all(found >= released for released, found in enumerate(seen, 1))
 
 
 def decisions(tried: Any) -> list[tuple[str, str]]:
