@@ -90,6 +90,7 @@ class LookUp:
     ) -> None:
         self._connection, self._transaction = connection, connection.get_transaction()
         self._cursor: Any = connection.connection.cursor()
+        # To ask the enumeration each time would take longer than a cached answer.
         self._tags = {kind: (tag.number, tag.clock is Clock.TIME) for kind, tag in tags.items()}
         self._as_of, self._cache = as_of, cache
         self._in_force = Spelled.of(lookup.PAYLOAD, connection.dialect)
@@ -99,17 +100,17 @@ class LookUp:
         """The id of the payload that holds at a unit; None: nothing does.
 
         `time` (ns since 1970) is where a tag by time is looked up; ValueError when it is missing. Raises WrongKind
-        for a kind the global tag does not have, and ValueError once the transaction is over.
+        for a kind the global tag does not have, and ValueError for a moment out of range, or when the transaction is
+        over.
         """
         if kind not in self._tags:
             raise WrongKind(f"the snapshot has no kind {kind!r}; there are {', '.join(self._tags) or 'none'}")
         number, by_time = self._tags[kind]
-        if not by_time:
-            position = at.packed
-        elif time is None:
+        position = time if by_time else at.packed
+        if position is None:
             raise ValueError(f"kind {kind!r} goes by time; give the time, ns since 1970")
-        else:
-            position = time
+        if not 0 <= position < ENDLESS:
+            raise ValueError(f"kind {kind!r}: {time if by_time else at} is out of range")
         if self._cache is None:
             return self._found(number, position)[1]
         held = self._cache.get(number, self._as_of, position)

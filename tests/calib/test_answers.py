@@ -133,6 +133,8 @@ def test_questions_that_mean_nothing(engine: Engine) -> None:
         with pytest.raises(ValueError, match="kind 'l' goes by time; give the time, ns since 1970"):
             asked.payload_id("l", RunLumi(1))
         assert asked.payload_id("l", RunLumi(1), time=5) is None
+        with pytest.raises(ValueError, match="out of range"):
+            asked.payload_id("k", RunLumi(1 << 31))
         with pytest.raises(UnknownTag, match="no global tag 'h'"):
             look_up(db, Snapshot("h", 0))
         coming = Snapshot("g", snapshot.sequence + 1)
