@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -32,6 +35,35 @@ def test_put_in_and_found_agree(tmp_path: Path) -> None:
         assert abs(mean) < 0.1 and 0.97 < width < 1.06
     assert float(rows[0][2]) == 0 and float(rows[1][2]) > 3
     assert (tmp_path / "pedestal.png").stat().st_size > 10_000
+
+
+DEMO_SECONDS = 120
+"""on two cores; what is asked of the demonstration is a time, so here and nowhere else a time is the limit"""
+
+
+def free_cores() -> float:
+    """How many cores nothing runs on, over two seconds."""
+    return (os.cpu_count() or 1) * (1 - psutil.cpu_percent(interval=2) / 100)
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(1200)
+def test_it_takes_two_minutes_and_little_when_called_again(tmp_path: Path) -> None:
+    seconds, tables, files = [], [], []
+    free = free_cores()
+    for _ in range(2):
+        said: list[str] = []
+        begun = time.monotonic()
+        assert demonstrate(tmp_path, said.append) == 0
+        seconds.append(time.monotonic() - begun)
+        tables.append([text for text in said if "pulls of pedestals" in text])
+        files.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.root")})
+    assert files[0] and files[1] == files[0]
+    assert len(tables[0]) == 1 and tables[1] == tables[0]
+    assert seconds[1] < seconds[0] / 2
+    if seconds[0] > DEMO_SECONDS and min(free, free_cores()) < 1.8:
+        pytest.skip(f"took {seconds[0]:.0f} s, with less than two cores to itself")
+    assert seconds[0] < DEMO_SECONDS
 
 
 def test_a_wrong_constant_shows(tmp_path: Path) -> None:
