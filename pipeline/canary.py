@@ -21,6 +21,11 @@ CANARY = "canary"
 FAN_IN = 16
 
 
+def canary_group(run: int) -> str:
+    """How the tasks of a run's canary are called, in the dashboard and in the ledger."""
+    return f"{CANARY}-{run}"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a canary has shown. `name` is the lineage of what it looked at: another decision needs another canary."""
@@ -86,15 +91,16 @@ def canary_job(run: int, old: Manifest, new: Manifest, experiment: Experiment, c
         new=new.content(),
         merits=[asdict(merit) for merit in experiment.merits()],
     )
-    return Job(name=name, group=f"{CANARY}-{run}", lane=Lane.CONDITIONS, leaves=len(chunks), fan_in=FAN_IN)
+    return Job(name=name, group=canary_group(run), lane=Lane.CONDITIONS, leaves=len(chunks), fan_in=FAN_IN)
 
 
-def verdict(name: str, experiment: Experiment, both: BothWays) -> tuple[Verdict, tuple[Compared, ...]]:
-    """What the two ways say; worse when any figure of merit is."""
+def verdict(name: str, experiment: Experiment, both: BothWays, plot: str = "") -> tuple[Verdict, tuple[Compared, ...]]:
+    """What the two ways say; worse when any figure of merit is. `plot` is where the picture goes, if there is one."""
     compared = compare(experiment.merits(), experiment.histograms(Step.PROMPT), both.old, both.new)
     figures = tuple(str(one) for one in sorted(compared, key=lambda one: not one.worse))
     worse = any(one.worse for one in compared)
-    return Verdict(name, worse, figures, both.differences.events, both.differences.changed), compared
+    seen = both.differences
+    return Verdict(name, worse, figures, seen.events, seen.changed, plot if compared else ""), compared
 
 
 def after_canary(release: Release, found: Verdict | None, accepted: bool | None) -> Release | Wait | Hold:
@@ -126,6 +132,7 @@ def in_force(release: Release, why: str) -> Release:
     return Release(stretches, {}, release.vetoed)
 
 
-def is_fresh(release: Release) -> bool:
-    """Whether a release publishes anything: only then is there something to try."""
-    return any(s.condition is Condition.FRESH for found in release.stretches.values() for s in found)
+def fresh_payloads(release: Release) -> tuple[str, ...]:
+    """The ids of the payloads that a release publishes; only where there is one is there something to try."""
+    stretches = (stretch for found in release.stretches.values() for stretch in found)
+    return tuple(sorted({s.payload for s in stretches if s.condition is Condition.FRESH and s.payload}))

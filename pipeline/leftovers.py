@@ -12,6 +12,7 @@ from dask.utils import parse_timedelta
 
 from jobs.ledger import Ledger
 from jobs.sweep import sweep
+from pipeline.canary import canary_group
 from pipeline.express import express_group, folder_of_run
 from pipeline.products import READING
 from pipeline.prompt import prompt_group
@@ -44,7 +45,7 @@ def _clear_payloads(world: World, grace_s: float) -> int:
 def _clear(world: World, run: int, grace_s: float) -> int:
     with world.database.read() as connection:
         ledger = Ledger(connection, READING)
-        known = {file.path for file in ledger.files([express_group(run), prompt_group(run)])}
+        known = {file.path for file in ledger.files([express_group(run), canary_group(run), prompt_group(run)])}
     found = list(sweep(Path(folder_of_run(world.area, run)), known, grace_s, world.now()))
     for path in found:
         world.probe("delete")

@@ -16,6 +16,7 @@ from calib.late import Fate
 from calib.payload import Payload
 from jobs.ledger import Ledger
 from pipeline import accounting, catalog
+from pipeline.express import folder_of_run
 from pipeline.handshake import Manifest, Stretch
 from pipeline.merits import Compared, compare
 from pipeline.model import Chunk, Step
@@ -169,7 +170,7 @@ def two_ways(world: World, old: Manifest, new: Manifest) -> TwoWays:
             calibrations=(),
             segments=manifest.segments(),
             conditions_root=str(world.store.root),
-            folder=str(world.area),
+            folder=folder_of_run(world.area, new.run),
             header={},
         )
         for manifest in (old, new)

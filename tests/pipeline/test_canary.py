@@ -14,8 +14,8 @@ from pipeline.canary import (
     canary_chunks,
     canary_job,
     changed_units,
+    fresh_payloads,
     in_force,
-    is_fresh,
     verdict,
 )
 from pipeline.canary_plot import draw
@@ -127,5 +127,5 @@ def test_a_refused_one_goes_on_with_what_is_in_force():
     carried, fallen = found.stretches["offset"]
     assert carried == RELEASE.stretches["offset"][0]
     assert (fallen.condition, fallen.payload) == (Condition.FALLBACK, None) and "canary" in fallen.why
-    assert found.intervals == {} and not is_fresh(found) and is_fresh(RELEASE)
+    assert found.intervals == {} and fresh_payloads(found) == () and fresh_payloads(RELEASE) == ("b",)
     assert in_force(found, "again") == found
