@@ -28,7 +28,14 @@ class NotEnoughData(Exception):
 
 
 class NotConverged(Exception):
-    """The fit found no answer it can stand for. Nothing is published."""
+    """The fit found no answer it can stand for. Nothing is published.
+
+    `payload` is what it has all the same, where it has anything: people can have that published under their names.
+    """
+
+    def __init__(self, message: str, payload: Payload | None = None) -> None:
+        super().__init__(message)
+        self.payload = payload
 
 
 class Granularity(StrEnum):
@@ -60,7 +67,7 @@ def at_finalize(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What came of one interval: a payload, or why there is none."""
+    """What came of one interval: a payload, or why there is none that can be stood for."""
 
     interval: Interval
     outcome: Outcome
@@ -194,7 +201,7 @@ def conclude(
         except NotEnoughData as lack:
             conclusions.append(Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack)))
         except NotConverged as failure:
-            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, message=str(failure)))
+            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
         else:
             conclusions.append(Conclusion(interval, Outcome.MADE, payload))
             if judge(payload, previous, gates).decision is Decision.PUBLISH:

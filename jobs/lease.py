@@ -98,6 +98,23 @@ def check_epoch(connection: Connection, epoch: int) -> None:
         raise StaleEpoch(f"epoch {epoch} is over, {found} is current: another driver has taken over; end this one")
 
 
+def fence(connection: Connection) -> None:
+    """Wait for what the driver is about to commit, and have it wait for the end of this transaction."""
+    connection.execute(select(leases.c.epoch).where(leases.c.id == 1).with_for_update()).all()
+
+
+def driver(
+    connection: Connection, now: float, *, patience_s: float = 60.0, alive: Callable[[Holder], bool] = lives
+) -> str:
+    """The pid and host of the driver, by the same tests as a start makes; empty if there is none that lives."""
+    row = connection.execute(select(leases).where(leases.c.id == 1)).one_or_none()
+    if row is None or row.host is None:
+        return ""
+    here = row.host == socket.gethostname()
+    living = alive(Holder(row.host, row.pid, row.born)) if here else now - row.renewed_at < patience_s
+    return f"pid {row.pid} on host {row.host}" if living else ""
+
+
 def renew_lease(connection: Connection, epoch: int, now: float) -> None:
     """Say that this driver lives. Raises StaleEpoch when another has taken over."""
     check_epoch(connection, epoch)

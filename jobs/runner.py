@@ -101,6 +101,8 @@ class Runner:
         self._events: list[Event] = []
         self._ended_workers: set[str] = set()
         self._full = False
+        self.paused = False
+        """whether nothing new is submitted; what is at work comes to its end and is committed"""
         self._chosen_at = self._capacity_at = self._clock()
         self._renew_at = self._clock() + self._options.renew_s
 
@@ -261,6 +263,8 @@ class Runner:
     def _choose(self, turn: Turn) -> None:
         now = self._chosen_at = self._clock()
         self._full = False
+        if self.paused:
+            return
         for active in self._jobs:
             job, frontier = active.job, active.frontier
             while (launch := frontier.peek(now)) and self._window.admits(launch, job.lane, job.fan_in):

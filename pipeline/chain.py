@@ -70,6 +70,8 @@ class Chain:
     _asked: dict[int, bool] = field(default_factory=dict)
     """runs asked for, and whether everything open was to be closed then (flushed)"""
     _concluded: set[int] = field(default_factory=set)
+    _outdated: set[int] = field(default_factory=set)
+    """runs whose finalization is at work on what no longer holds"""
     _judged: dict[int, list[Judged]] = field(default_factory=dict)
     _place: dict[int, int] = field(init=False)
     _stretch: list[int] = field(init=False)
@@ -86,10 +88,30 @@ class Chain:
         """Its runs, in order."""
         return tuple(self.links)
 
-    def settle(self, run: int, in_force: str | None) -> None:
-        """The run is released, and this payload is in force at its end."""
-        if run in self.links:
-            self.settled[run] = in_force
+    def settle(self, run: int, in_force: str | None) -> bool:
+        """The run is released, and this payload is in force at its end.
+
+        Whether that is another than its verdict let expect (people had one published): then the runs after it that
+        look back are asked and judged anew, as they would be after a restart.
+        """
+        if run not in self.links:
+            return False
+        expected = self._in_force_before(RunLumi(run + 1).packed)
+        self.settled[run] = in_force
+        if in_force == expected:
+            return False
+        for later in (r for r, link in self.links.items() if r > run and link.ordered and r not in self.settled):
+            if self.is_running(later):
+                self._outdated.add(later)
+            elif later not in self._broken:
+                self._forget(later)
+        return True
+
+    def _forget(self, run: int) -> None:
+        self._concluded.discard(run)
+        self._outdated.discard(run)
+        self._asked.pop(run, None)
+        self._judged.pop(run, None)
 
     def ready(self, run: int, state: StateFile) -> None:
         """The run's state is complete."""
@@ -181,6 +203,9 @@ class Chain:
 
     def concluded(self, run: int, notes: Sequence[Mapping[str, Any]], store: PayloadStore) -> None:
         """Take in what the finalization asked for `run` concluded, and judge it by the gates."""
+        if run in self._outdated:
+            self._forget(run)
+            return
         self._concluded.add(run)
         for note in notes:
             judged = self._judge(self.links[run], note, store)
@@ -193,7 +218,7 @@ class Chain:
         first, last, outcome = int(note["first"]), int(note["last"]), Outcome(note["outcome"])
         vetoed = tuple(note["vetoed"])
         if outcome is not Outcome.MADE:
-            return Judged(first, last, outcome, why=note["message"], vetoed=vetoed)
+            return Judged(first, last, outcome, note["payload"], why=note["message"], vetoed=vetoed)
         payload_id = str(note["payload"])
         in_force = self._in_force_before(first) if link.relative else None
         verdict = judge(store.get(payload_id), store.get(in_force) if in_force else None, link.gates)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli_conditions import conditions
+from pipeline.cli_operator import commands as orders
 from pipeline.cli_settings import opened, settings_option
 
 EXIT_CODES = """
@@ -51,6 +52,7 @@ def main() -> None:
     tier0 run cms.toml data/*.root        the whole chain over the runs in these files
     tier0 run cms.toml data/*.root --dry-run
     tier0 why 190456                      where a run stands, and why
+    tier0 hold 190456 --reason "magnet"   keep it from prompt; lift, holds, waive
     tier0 conditions show beamspot
     tier0 simulate ref10.toml data --runs 7-9
     tier0 demo                            all of it on simulated runs
@@ -197,3 +199,5 @@ def settings_check(settings: Path) -> None:
 
 
 main.add_command(conditions)
+for command in orders:
+    main.add_command(command)

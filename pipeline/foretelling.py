@@ -35,7 +35,7 @@ def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | 
         for kind in way.required
     )
     units = (int(way.units[0]), int(way.units[-1]))
-    view = RunView(way.run, units, kinds, way.deadline_at, rehearsal.holds.why(way.run))
+    view = RunView(way.run, units, kinds, way.deadline_at, rehearsal.standing().held(way.run))
     found = decide(view, way.rules, rehearsal.now())
     return _released(rehearsal, way, found) if isinstance(found, Release) else None
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 from calib.calibration import Outcome
 from calib.gates import Decision, Measure
 from calib.iov import RunLumi
 from pipeline.lineage import lineage
 from pipeline.processing import Segment
+from pipeline.waivers import Waiver
 
 TOO_LITTLE = "too little data"
 """how the reason begins of what is carried for want of data"""
+OPERATOR = "operator"
+"""what the reason of a hold is filed under, beside the kinds"""
 
 
 class Condition(StrEnum):
@@ -73,6 +76,8 @@ class KindView:
     """how many preceding runs of the chain were carried for want of data, in a row"""
     earlier_undecided: int | None = None
     """an earlier run of the chain whose conditions of this kind are not decided yet"""
+    waiver: Waiver | None = None
+    """named people's consent that the run goes on where a rule stops this kind"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,8 @@ class Release:
     """payload id to the first and last unit it was made from, which may lie in other runs"""
     vetoed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """kind to units of the run that were off and left out"""
+    waivers: Mapping[str, Waiver] = field(default_factory=dict)
+    """kind to the waiver it could not have gone without"""
 
 
 @dataclass(frozen=True)
@@ -129,30 +136,52 @@ class Wait:
 
 @dataclass(frozen=True)
 class Hold:
-    """Not before somebody does something."""
+    """Not before somebody does something. At the deadline it is looked at again: what is undecided then is decided."""
 
     reasons: Mapping[str, str]
+    wake_at: float | None = None
 
 
 def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
     """Whether a run's prompt reconstruction may start: by proof, and by the clock only at the deadline."""
-    if view.held:
-        return Hold({"operator": view.held})
     late = now >= view.deadline_at
+    wake_at = None if late else view.deadline_at
     stretches: dict[str, tuple[Stretch, ...]] = {}
     waiting: dict[str, str] = {}
+    waivers: dict[str, Waiver] = {}
     for kind in view.kinds:
-        found = _kind(kind, view, rules, late)
+        plain = found = _kind(replace(kind, waiver=None), view, rules, late)
+        if _counts(kind.waiver, kind) and (isinstance(plain, str) or kind.waiver.payloads):
+            found = _kind(kind, view, rules, late)
         if isinstance(found, str):
             waiting[kind.kind] = found
-        else:
-            stretches[kind.kind] = found
+            continue
+        stretches[kind.kind] = found
+        if kind.waiver and found != plain:
+            waivers[kind.kind] = kind.waiver
+    if view.held:
+        return Hold({OPERATOR: view.held} | waiting, wake_at)
     if waiting:
-        return Wait(waiting, None if late else view.deadline_at)
+        return Wait(waiting, wake_at)
     judged = {kind.kind: kind.judged or () for kind in view.kinds}
     intervals = {j.payload: (j.first, j.last) for found in judged.values() for j in found if j.payload}
     vetoed = {kind: units for kind, found in judged.items() if (units := _vetoed(found, view))}
-    return Release(stretches, intervals, vetoed)
+    return Release(stretches, intervals, vetoed, waivers)
+
+
+def offered(view: RunView) -> dict[str, tuple[str, ...]]:
+    """By kind, the payloads that a rule is against, and that people may have published all the same."""
+    return {kind.kind: payloads for kind in view.kinds if (payloads := _refused(kind))}
+
+
+def _refused(kind: KindView) -> tuple[str, ...]:
+    against = (j for j in kind.judged or () if j.decision is Decision.REJECT or j.outcome is Outcome.NOT_CONVERGED)
+    return tuple(dict.fromkeys(judged.payload for judged in against if judged.payload))
+
+
+def _counts(waiver: Waiver | None, kind: KindView) -> TypeGuard[Waiver]:
+    """Whether a waiver is for what is there: people who accept a payload do not accept the next one."""
+    return waiver is not None and (not waiver.payloads or set(waiver.payloads) == set(_refused(kind)))
 
 
 def _vetoed(judged: Sequence[Judged], view: RunView) -> tuple[int, ...]:
@@ -166,8 +195,8 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
     if not kind.calibrated:
         return (Stretch(first, last, Condition.CARRIED, None, "not calibrated in this loop"),)
     if kind.judged is None:
-        if kind.broken and rules.failed == "fallback":
-            return (Stretch(first, last, Condition.FALLBACK, None, kind.waits_for),)
+        if kind.broken and (rules.failed == "fallback" or kind.waiver):
+            return (Stretch(first, last, Condition.FALLBACK, None, _excused(kind.waits_for, kind)),)
         if late and not kind.running:
             return (Stretch(first, last, Condition.FALLBACK, None, f"no verdict at the deadline: {kind.waits_for}"),)
         return kind.waits_for
@@ -200,8 +229,11 @@ def _interval(judged: Judged, kind: KindView, rules: Rules, late: bool) -> Stret
         return Stretch(judged.first, judged.last, Condition.FRESH, judged.payload, why)
     if judged.decision is Decision.NO_CHANGE:
         return Stretch(judged.first, judged.last, Condition.CARRIED, None, judged.why)
-    if late or rules.failed == "fallback":
-        return Stretch(judged.first, judged.last, Condition.FALLBACK, None, judged.why)
+    if kind.waiver and judged.payload in kind.waiver.payloads:
+        why = f"{judged.why}; published {kind.waiver}"
+        return Stretch(judged.first, judged.last, Condition.FRESH, judged.payload, why)
+    if late or rules.failed == "fallback" or kind.waiver:
+        return Stretch(judged.first, judged.last, Condition.FALLBACK, None, _excused(judged.why, kind))
     return f"{judged.why}; falls back to the payload in force at the deadline"
 
 
@@ -209,9 +241,13 @@ def _too_little(kind: KindView, rules: Rules, late: bool, why: str) -> tuple[Con
     if kind.carried_before < rules.max_carried_runs:
         return Condition.CARRIED, None, f"{TOO_LITTLE}: {why}"
     limit = f"{why}; carried over {kind.carried_before} runs already, the limit"
-    if late:
-        return Condition.FALLBACK, None, limit
+    if late or kind.waiver:
+        return Condition.FALLBACK, None, _excused(limit, kind)
     return f"{limit}; falls back to the payload in force at the deadline"
+
+
+def _excused(why: str, kind: KindView) -> str:
+    return f"{why}; {kind.waiver}" if kind.waiver else why
 
 
 def _one(state: tuple[Condition, None, str] | str, first: int, last: int) -> tuple[Stretch, ...] | str:
@@ -241,6 +277,8 @@ class Manifest:
     kinds: Mapping[str, tuple[Stretch, ...]]
     vetoed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """kind to packed units that were off, left out of the payload that covers them, and so are not certified"""
+    waivers: Mapping[str, Waiver] = field(default_factory=dict)
+    """kind to the waiver it was released under, where a rule was against it"""
 
     @property
     def id(self) -> str:
@@ -293,7 +331,9 @@ class Manifest:
         }
         head = {"run": self.run, "version": self.version, "snapshot": self.snapshot}
         vetoed = {kind: [str(RunLumi.unpack(unit)) for unit in found] for kind, found in self.vetoed.items()}
-        return {**head, "kinds": kinds, "vetoed": vetoed}
+        # Left out where there is none: so the id of a manifest from before there were waivers is what it was.
+        waivers = {kind: waiver.to_document() for kind, waiver in sorted(self.waivers.items())}
+        return {**head, "kinds": kinds, "vetoed": vetoed, **({"waivers": waivers} if waivers else {})}
 
     def to_document(self) -> dict[str, Any]:
         """As JSON, with its id."""
@@ -316,7 +356,8 @@ class Manifest:
             for kind, rows in document["kinds"].items()
         }
         vetoed = {kind: tuple(RunLumi.parse(at).packed for at in found) for kind, found in document["vetoed"].items()}
-        manifest = cls(document["run"], document["version"], document["snapshot"], kinds, vetoed)
+        waivers = {kind: Waiver.from_document(found) for kind, found in document.get("waivers", {}).items()}
+        manifest = cls(document["run"], document["version"], document["snapshot"], kinds, vetoed, waivers)
         if manifest.id != document["id"]:
             raise ValueError(f"the manifest of run {manifest.run} was altered: {json.dumps(document)[:200]}")
         return manifest

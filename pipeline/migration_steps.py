@@ -6,10 +6,11 @@ It may not use the tables of the program either, which go on changing; it says i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection
+from sqlalchemy import BigInteger, Column, Connection, Float, Integer, MetaData, String, Table, Text, insert
 from sqlalchemy.schema import CreateColumn
 
 
@@ -28,5 +29,31 @@ def add_column(connection: Connection, table: str, column: Column[object]) -> No
     connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {words}")
 
 
-STEPS: Mapping[int, Step] = {}
+def _make_orders(connection: Connection) -> None:
+    """The list of what people order; the holds that were kept as documents so far are its beginning."""
+    metadata = MetaData()
+    made = Table(
+        "catalog_orders",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("at", Float, nullable=False),
+        Column("who", String, nullable=False),
+        Column("what", String, nullable=False),
+        Column("run", BigInteger),
+        Column("dataset", String, nullable=False),
+        Column("kind", String, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("terms", Text, nullable=False),
+    )
+    metadata.create_all(connection)
+    holds = "SELECT run, content, at FROM catalog_documents WHERE key = 'hold' ORDER BY at, run"
+    for run, content, at in connection.exec_driver_sql(holds).all():
+        said = json.loads(content).get("reason", "")  # one that was lifted says nothing
+        who, _, reason = said.partition(": ")
+        row = {"at": at, "who": who, "what": "hold", "run": run, "dataset": "", "kind": "", "reason": reason}
+        if said:
+            connection.execute(insert(made), row | {"terms": "{}"})
+
+
+STEPS: Mapping[int, Step] = {2: Step("a list of what people order: holds and waivers", _make_orders)}
 """by the version they lead to, in order"""

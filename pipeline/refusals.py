@@ -8,17 +8,21 @@ from calib.tags import ConditionsError
 from jobs.cluster_settings import ClusterRefused
 from jobs.ledger import SecondDriver, StaleEpoch
 from jobs.runner import SchedulerLost
+from pipeline.authority import NotAllowed
 from pipeline.certify import BadMask
 from pipeline.conditions_words import Refused
 from pipeline.database import DatabaseRefused
 from pipeline.experiments.registry import UnknownExperiment
 from pipeline.experiments.simulated import OtherData
+from pipeline.holds import Stopped
+from pipeline.operations import NoEffect
+from pipeline.orders import NoReason
 from pipeline.plots import NothingToPlot
 from pipeline.settings import SettingsError
 from pipeline.site import SiteStopped
 from pipeline.tier0 import NoFiles
 
-SITE = (SiteStopped, SecondDriver, StaleEpoch, SchedulerLost)
+SITE = (SiteStopped, SecondDriver, StaleEpoch, SchedulerLost, Stopped)
 """the site is at fault: the same command goes on once it is mended"""
 
 _ASKED_WRONGLY = (
@@ -27,7 +31,10 @@ _ASKED_WRONGLY = (
     ConditionsError,
     DatabaseRefused,
     LookupError,
+    NoEffect,
     NoFiles,
+    NoReason,
+    NotAllowed,
     NotEnoughData,
     NothingToPlot,
     OtherData,

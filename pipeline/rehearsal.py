@@ -33,7 +33,8 @@ def rehearsal(world: World) -> Iterator[World]:
             if not world.database.is_sqlite:
                 _copy_rows(world.database, database)
             store = _Overlay(world.store, Path(folder) / "conditions")
-            yield set_up(replace(world, database=database, books=replace(world.books, database=database), store=store))
+            books = replace(world.books, database=database)
+            yield set_up(replace(world, database=database, books=books, store=store, rehearses=True))
         finally:
             database.close()
 

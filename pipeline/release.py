@@ -12,6 +12,7 @@ from calib.conditions import ConditionsDB
 from calib.iov import RunLumi
 from calib.tags import Snapshot, Stamp
 from pipeline.handshake import Condition, Manifest, Release, Stretch
+from pipeline.waivers import Waiver
 
 
 class NoConditions(Exception):
@@ -46,7 +47,8 @@ def release(
         for place, stretch in enumerate(stretches):
             if stretch.condition is Condition.FRESH and stretch.payload is not None:
                 since = RunLumi(run) if place == 0 else RunLumi.unpack(stretch.first)
-                _append(db, publication, since, stretch, found.intervals[stretch.payload], kind)
+                signed = _signed(publication, found.waivers.get(kind), stretch.payload)
+                _append(db, signed, since, stretch, found.intervals[stretch.payload], kind)
     snapshot = db.snapshot(publication.global_tag)
     manifest = complete(db, snapshot, run, units, found, publication.version)
     if manifest.missing:
@@ -55,6 +57,13 @@ def release(
     probe("settle")
     db.settle(run, snapshot, publication.stamp.now)
     return manifest
+
+
+def _signed(publication: Publication, waiver: Waiver | None, payload: str) -> Publication:
+    """What people had published in spite of a rule goes into the history with their names."""
+    if waiver is None or payload not in waiver.payloads:
+        return publication
+    return replace(publication, stamp=replace(publication.stamp, reason=f"published {waiver}"))
 
 
 def _append(
@@ -84,7 +93,7 @@ def complete(
     for kind, stretches in found.stretches.items():
         answers = [(segment.since.packed, segment.ids.get(kind)) for segment in segments]
         kinds[kind] = tuple(_joined([part for stretch in stretches for part in _cut(stretch, answers)]))
-    return Manifest(run, version, snapshot.sequence, kinds, found.vetoed)
+    return Manifest(run, version, snapshot.sequence, kinds, found.vetoed, found.waivers)
 
 
 def _cut(stretch: Stretch, answers: Sequence[tuple[int, str | None]]) -> list[Stretch]:

@@ -167,3 +167,18 @@ documents = Table(
     Column("at", Float, nullable=False),
 )
 """What is kept of a run as JSON: frozen settings, manifest, certification, status."""
+
+orders = Table(
+    "catalog_orders",
+    catalog_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("who", String, nullable=False),
+    Column("what", String, nullable=False),
+    Column("run", BigInteger),
+    Column("dataset", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("terms", Text, nullable=False),
+)
+"""What people have ordered, in order; never changed. `run` null: all runs. `terms`: JSON, by what is ordered."""

@@ -31,7 +31,7 @@ from pipeline.express import (
     ingredients_of,
     state_product,
 )
-from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait, carried_in_a_row, decide
+from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait, carried_in_a_row, decide, offered
 from pipeline.journal import Setback
 from pipeline.model import Chunk
 from pipeline.processing import QUALITY
@@ -39,6 +39,7 @@ from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
+from pipeline.standing import LOOK_S, NewOrders
 from pipeline.verdicts import keep_verdicts
 from pipeline.way import News, Stage, Way
 from pipeline.world import World
@@ -61,6 +62,7 @@ class Service:
         self._chains = list(chains)
         self._chain_of = {(chain.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
+        self._standing = world.standing()
         self._manifests = world.books.manifests()
         self._elsewhere = world.undecided_beside(self._ways)
         self._caught_up = False
@@ -74,6 +76,7 @@ class Service:
         """
         for way in self._ways.values():
             way.began_at, way.wake_at = self._world.now(), way.deadline_at
+        self._obey()
         for way in self._ways.values():
             self._begin(way)
         self._catch_up()
@@ -82,7 +85,7 @@ class Service:
                 events = self._runner.step(self._patience())
             else:
                 events = []
-                time.sleep(min(self._patience() or 0.0, 1.0))
+                time.sleep(min(self._patience(), 1.0))
             for event in events:
                 self._take(event)
             self._look_again()
@@ -101,10 +104,15 @@ class Service:
     def _wakes(self) -> list[float]:
         return [way.wake_at for way in self._ways.values() if way.wake_at is not None and not way.ended]
 
-    def _patience(self) -> float | None:
-        """Seconds until a deadline passes; None when only events matter."""
-        wakes = self._wakes()
-        return max(0.0, min(wakes) - self._world.now()) if wakes else None
+    def _patience(self) -> float:
+        """Seconds until a deadline passes, or until it is time to look for orders."""
+        return max(0.0, min([LOOK_S, *(wake - self._world.now() for wake in self._wakes())]))
+
+    def _obey(self) -> bool:
+        """Whether people have ordered anything new, which counts from now on."""
+        new = self._standing.look()
+        self._runner.paused = bool(self._standing.stopped)
+        return new
 
     def _take(self, event: JobDone | JobFailed | NodeCommitted) -> None:
         if isinstance(event, NodeCommitted):
@@ -239,7 +247,8 @@ class Service:
         self._ask()
 
     def _look_again(self) -> None:
-        due = [way for way in self._ways.values() if way.wake_at is not None and way.wake_at <= self._now()]
+        new, now = self._obey(), self._now()
+        due = [way for way in self._ways.values() if new or (way.wake_at is not None and way.wake_at <= now)]
         for way in due:
             self._try_release(way)
         if due:
@@ -254,7 +263,9 @@ class Service:
         if settled is not None:
             self._prompt(way, settled)
             return
-        found = decide(self._view(way), way.rules, self._now())
+        view = self._view(way)
+        way.offered = offered(view)
+        found = decide(view, way.rules, self._now())
         if isinstance(found, Release):
             self._release(way, found)
         else:
@@ -263,10 +274,7 @@ class Service:
     def _view(self, way: Way) -> RunView:
         first, last = int(way.units[0]), int(way.units[-1])
         kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
-        # A hold matters only once nothing else keeps the run; until then it is not worth asking the database.
-        open_kinds = any(kind.calibrated and kind.judged is None for kind in kinds)
-        held = "" if open_kinds and self._now() < way.deadline_at else self._world.holds.why(way.run)
-        return RunView(way.run, (first, last), kinds, way.deadline_at, held)
+        return RunView(way.run, (first, last), kinds, way.deadline_at, self._standing.held(way.run))
 
     def _kind_view(self, kind: str, run: int) -> KindView:
         chain = self._chain_of.get((kind, run))
@@ -286,6 +294,7 @@ class Service:
             relative=chain.links[run].relative,
             carried_before=before,
             earlier_undecided=first,
+            waiver=self._standing.waivers(run).get(kind),
         )
 
     def _is_undecided(self, chain: Chain, run: int) -> bool:
@@ -293,7 +302,7 @@ class Service:
         return way.manifest is None and not way.ended and chain.publishes(run)
 
     def _wait(self, way: Way, found: Wait | Hold) -> None:
-        way.wake_at = found.wake_at if isinstance(found, Wait) else None
+        way.wake_at = found.wake_at
         if dict(found.reasons) != dict(way.reasons):
             way.reasons = found.reasons
             self._tell(way)
@@ -301,7 +310,8 @@ class Service:
     def _release(self, way: Way, found: Release) -> None:
         world = self._world
         try:
-            with world.database.begin() as connection:
+            with world.books.begin() as connection:
+                self._standing.confirm(connection)
                 db = world.conditions(connection)
                 manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
                 job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
@@ -310,6 +320,10 @@ class Service:
         except NoConditions as lack:
             self._wait(way, Hold({"conditions": str(lack)}))
             return
+        except NewOrders:
+            self._obey()
+            self._after_verdict()
+            return
         self._prompt(way, manifest)
 
     # prompt and certification -----------------------------------------------------------------------------------
@@ -317,8 +331,9 @@ class Service:
     def _prompt(self, way: Way, manifest: Manifest) -> None:
         way.manifest, way.reasons, way.wake_at = manifest, {}, None
         self._manifests[way.run] = manifest
-        for chain in self._chains:
-            chain.settle(way.run, manifest.at_end(chain.kind))
+        otherwise = [chain for chain in self._chains if chain.settle(way.run, manifest.at_end(chain.kind))]
+        if otherwise:
+            self._ask()
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
@@ -376,6 +391,7 @@ class Service:
         status = {
             "stage": way.stage.value,
             "reasons": dict(way.reasons),
+            "offered": {kind: list(payloads) for kind, payloads in way.offered.items()},
             "wake_at": way.wake_at,
             "seconds": {stage.value: spent for stage, spent in way.seconds.items()},
             "express": express_products(way.context)[EVENTS],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobs.cluster_settings import ClusterSettings
+from pipeline.authority import Rules
 from pipeline.mistakes import ANY, Known, SettingsError, in_words, unknown
 from pipeline.quantities import Runs
 from pipeline.sections import (
@@ -66,6 +67,7 @@ class Settings(Section):
     conditions: ConditionsSection = ConditionsSection()
     certify: CertifySection = CertifySection()
     prompt: PromptSection = PromptSection()
+    authority: Rules = Field(default_factory=Rules)
     eras: dict[str, str] = Field(default_factory=dict)
     """name to run range"""
     overrides: Annotated[tuple[Override, ...], Field(alias="for")] = ()

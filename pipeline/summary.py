@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from pipeline import accounting, catalog
-from pipeline.handshake import Condition, Manifest
+from pipeline.handshake import OPERATOR, Condition, Manifest
+from pipeline.in_charge import rules_in_force
 from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
 from pipeline.model import Counts
+from pipeline.orders import list_orders, moment
 from pipeline.restarts import Start, start_of
+from pipeline.standing import orders_about, standing_orders
 from pipeline.tables import as_text
 from pipeline.way import Stage
 from pipeline.world import World
@@ -40,6 +42,8 @@ class RunRow:
     duplicates: int = 0
     holes: tuple[str, ...] = ()
     """ranges of units without data between the first and the last"""
+    waivers: Mapping[str, str] = field(default_factory=dict)
+    """kind to who accepted that a rule was against it"""
     setbacks: tuple[Setback, ...] = ()
     starts: Mapping[str, Start] = field(default_factory=dict)
     """step to what it has read, where that could be a tier of an earlier pass instead of RAW"""
@@ -52,10 +56,10 @@ class RunRow:
     @property
     def in_order(self) -> bool:
         """Whether there is nothing to look after: all of it done and good, nothing missing or left out, and no
-        conditions taken for want of better ones."""
+        conditions taken for want of better ones or against a rule."""
         fallback = any(states.get(Condition.FALLBACK) for states in self.conditions.values())
         complete = self.certified and self.good == self.units and not fallback
-        return complete and not (self.setbacks or self.duplicates or self.holes)
+        return complete and not (self.setbacks or self.duplicates or self.holes or self.waivers)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Summary:
     unit_name: str
     version: int
     setbacks: tuple[Setback, ...] = ()
+    orders: tuple[str, ...] = ()
+    """holds and waivers that count now"""
     wall_s: float = 0.0
 
     def __getitem__(self, run: int) -> RunRow:
@@ -115,12 +121,21 @@ def summarize(
         rows = tuple(_row(world, connection, run, known.get(run)) for run in wanted)
         among = None if files is None else set(map(str, files))
         loose = tuple(s for s in list_setbacks(connection) if s.run is None and (among is None or s.place in among))
-    return Summary(rows, world.experiment.unit_name, world.books.version, loose, wall_s)
+        orders = _orders(world, connection, rows)
+    return Summary(rows, world.experiment.unit_name, world.books.version, loose, orders, wall_s)
+
+
+def _orders(world: World, connection: Connection, rows: Sequence[RunRow]) -> tuple[str, ...]:
+    """What people have ordered and is not settled yet."""
+    rules = rules_in_force(connection, world.settings.authority, world.author)
+    open_runs = {row.run for row in rows if row.stage in (Stage.EXPRESS, Stage.CONDITIONS)}
+    return tuple(standing_orders(list_orders(connection), open_runs, rules, world.books.version))
 
 
 def _row(world: World, connection: Connection, run: int, status: Mapping[str, Any] | None) -> RunRow:
     found = status or {"stage": Stage.EXPRESS, "reasons": {}, "wake_at": None, "seconds": {}, "express": ""}
     manifest = get_document(connection, run, world.books.key("manifest"))
+    settled = Manifest.from_document(manifest) if manifest else None
     certification = get_document(connection, run, world.books.key("certification")) or {}
     express = accounting.made_by(connection, [found["express"]]).get(found["express"], "")
     prompt = certification.get("prompt", "")
@@ -133,7 +148,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         units=len(units),
         express=accounting.total_of(connection, express),
         prompt=accounting.total_of(connection, prompt),
-        conditions=_conditions(world, Manifest.from_document(manifest)) if manifest else {},
+        conditions=_conditions(world, settled) if settled else {},
         good=good,
         tests=certification.get("tests", {}),
         seconds=found["seconds"],
@@ -142,6 +157,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         duplicates=sum(1 for _ in catalog.duplicates_of(connection, run)),
         holes=_holes(units.tolist()),
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
+        waivers={kind: str(waiver) for kind, waiver in settled.waivers.items()} if settled else {},
         starts={step: start for step, start in starts.items() if start},
     )
 
@@ -203,9 +219,10 @@ def _afterwords(summary: Summary) -> list[str]:
         lines.append(f"{kind}: " + ", ".join(f"{states.get(s, 0)} {s}" for s in ("fresh", "carried", "fallback")))
     for reason, events in _filtered(summary).items():
         lines.append(f"filtered: {events} {reason}")
+    lines += summary.orders
     for row in summary.rows:
-        waits = f" (until {_time(row.wake_at)})" if row.wake_at else ""
-        lines += [f"run {row.run}: {reason}{waits}" for reason in row.reasons.values()]
+        lines += [f"run {row.run}: {reason}" for reason in _reasons(row, summary.orders)]
+        lines += [f"run {row.run}: {kind} was released {waiver}" for kind, waiver in row.waivers.items()]
         lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
         lines += [f"run {row.run}: {setback.place}: {setback.reason}" for setback in row.setbacks]
         if row.duplicates:
@@ -227,8 +244,13 @@ def _filtered(summary: Summary) -> dict[str, int]:
     return total
 
 
-def _time(seconds: float | None) -> str:
-    return datetime.fromtimestamp(seconds or 0.0, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _reasons(row: RunRow, orders: Sequence[str]) -> list[str]:
+    """Why a run stands where it stands, and until when; who holds it is among the orders."""
+    waits = f" (until {moment(row.wake_at)})" if row.wake_at else ""
+    said = [f"{reason}{waits}" for what, reason in row.reasons.items() if what != OPERATOR]
+    if OPERATOR in row.reasons and not any(order in row.reasons[OPERATOR] for order in orders):
+        said.append("no longer held: the next `tier0 run` goes on")
+    return said
 
 
 def explain(world: World, run: int) -> str:
@@ -237,6 +259,7 @@ def explain(world: World, run: int) -> str:
         status = get_document(connection, run, world.books.key("status"))
         manifest = get_document(connection, run, world.books.key("manifest"))
         known = catalog.runs(connection)
+        ordered = orders_about(list_orders(connection), run)
     found = summarize(world, [run])
     if status is None and run not in known:
         aside = [f"; set aside: {setback.place}: {setback.reason}" for setback in found.setbacks]
@@ -244,7 +267,7 @@ def explain(world: World, run: int) -> str:
         raise LookupError(f"run {run} was never seen; the runs are {there}{''.join(aside)}")
     row = found.rows[0]
     lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
-    lines += _afterwords(found)
+    lines += [*_afterwords(found), *ordered]
     for kind, stretches in (manifest or {"kinds": {}})["kinds"].items():
         for stretch in stretches:
             payload = (stretch["payload"] or "none")[:12]

@@ -21,12 +21,14 @@ from jobs.runner import Options, Runner
 from pipeline import catalog, certify
 from pipeline.booking import book_branch
 from pipeline.conditions_editor import ConditionsEditor
-from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order, simulation_of
-from pipeline.holds import Holds
+from pipeline.holds import refuse_while_stopped
+from pipeline.in_charge import rules_text, take_charge
 from pipeline.ingest import ingest
 from pipeline.leftovers import clear_leftovers
+from pipeline.operations import Operator
+from pipeline.orders import list_orders
 from pipeline.plan import Plan, plan
 from pipeline.preparation import prepare
 from pipeline.processing import nothing
@@ -106,18 +108,19 @@ class Tier0:
         return ConditionsEditor(self._world)
 
     @property
-    def holds(self) -> Holds:
-        """Keep runs from prompt, and let them go."""
-        return self._world.holds
+    def operator(self) -> Operator:
+        """Keep runs from prompt, let them go, and waive what a rule stops them for."""
+        return Operator(self._world)
 
     def run(self, *files: Path | str, wait: bool = False, progress: bool = True) -> Summary:
         """Take the runs in these files (names or patterns) as far as they can go; what is done is not done again.
 
         With `wait`, stay until the deadlines of waiting runs have passed. Raises SecondDriver while another one works
-        on the same database, and SiteStopped when nothing can run (a full disk); nothing is lost then.
+        on the same database, SiteStopped when nothing can run (a full disk); nothing is lost then. NotAllowed for who
+        may not run the service, and Stopped while a person has stopped all submitting.
         """
         began = time.monotonic()
-        with stopped_by_site(), _lease(self._world.database) as epoch:
+        with stopped_by_site(), _lease(self._world) as epoch:
             world = self._world = set_up(self._world).under(epoch)
             runs = self._take_in(files)
             with show(progress, world.experiment.unit_name) as listen:
@@ -134,7 +137,7 @@ class Tier0:
         is made and still there is not made again. Raises NotSimulated where the experiment has no simulation.
         """
         simulation = simulation_of(self._world.experiment, order or Order())
-        with stopped_by_site(), _lease(self._world.database) as epoch:
+        with stopped_by_site(), _lease(self._world) as epoch:
             runner = self._runner(epoch)
             try:
                 with show(progress, self._world.experiment.unit_name) as listen:
@@ -160,10 +163,12 @@ class Tier0:
         return certify.cut_down(found, certify.read_mask(mask)) if mask else found
 
     def check(self) -> str:
-        """The settings in force as text, with the kinds of conditions that have no payload to start from."""
+        """The settings in force as text, with the kinds that have no payload to start from, and who may do what."""
         lacking = self.conditions.lacking()
         words = [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
-        return "\n".join([self.settings.as_text(), *words])
+        with self._world.database.read() as connection:
+            who = rules_text(connection, self.settings.authority, self._world.author)
+        return "\n".join([self.settings.as_text(), *words, who])
 
     def _cluster(self) -> ClusterSettings:
         """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""
@@ -199,10 +204,13 @@ class Tier0:
 
 
 @contextmanager
-def _lease(database: Database) -> Iterator[int]:
-    """The epoch of the one driver of a database. Raises SecondDriver."""
+def _lease(world: World) -> Iterator[int]:
+    """The epoch of the one driver of a database. Raises SecondDriver, NotAllowed and Stopped."""
+    database = world.database
     with database.begin() as connection:
         epoch = take_lease(connection)
+        take_charge(connection, world.author, world.settings.authority, world.now())
+        refuse_while_stopped(list_orders(connection))
     try:
         with kept_alive(database.begin, epoch):
             yield epoch

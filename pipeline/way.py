@@ -41,6 +41,8 @@ class Way:
     stage: Stage = Stage.EXPRESS
     manifest: Manifest | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    offered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """by kind, payloads that a rule is against and that people may have published all the same"""
     wake_at: float | None = None
     began_at: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=dict)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
 from pipeline.experiments.interface import Experiment
-from pipeline.holds import Holds
+from pipeline.in_charge import GuardedConditions, acting, may_write, rules_in_force
 from pipeline.lineage import lineage
 from pipeline.migration import bring_up_to_date
 from pipeline.model import Chunk, Step
@@ -32,6 +32,7 @@ from pipeline.products import Products
 from pipeline.release import Publication
 from pipeline.restarts import Earlier, with_stored
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
+from pipeline.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +55,15 @@ class World:
     probe: Callable[[str], None] = nothing
     certified: Ranges | None = None
     """what the certification file that the settings name has, as it was when this was opened"""
+    rehearses: bool = False
+    """whether it is a copy, in which anything may be tried"""
 
     def conditions(self, connection: Connection) -> ConditionsDB:
-        """The conditions database in an open transaction."""
-        return ConditionsDB(connection, self.store)
+        """The conditions database in an open transaction; into which tags one may write is looked at there."""
+        if self.rehearses or self.books.epoch is not None:  # a copy, and the driver, who may write all
+            return ConditionsDB(connection, self.store)
+        rules = rules_in_force(connection, self.settings.authority, self.author)
+        return GuardedConditions(connection, self.store, partial(may_write, self.author, rules))
 
     def stamp(self, reason: str = "") -> Stamp:
         """Who does something now."""
@@ -80,10 +86,11 @@ class World:
         """This world as the driver of an epoch writes to it: once a later driver has taken over, nothing is taken."""
         return replace(self, books=replace(self.books, epoch=epoch))
 
-    @property
-    def holds(self) -> Holds:
-        """The runs that an operator holds."""
-        return Holds(self.books, self.author)
+    def standing(self) -> Standing:
+        """What people have ordered, as it is now."""
+        found = Standing(self.database.read, self.books.version, self.settings.authority.waivers_need)
+        found.look()
+        return found
 
     @property
     def tiers(self) -> tuple[str, ...] | None:
@@ -141,7 +148,8 @@ def open_world(
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
     books = Books(database, version, clock)
-    return World(settings, chosen, area, database, open_store(area / "conditions"), books, _user(), clock, probe, mask)
+    who, store = acting(database), open_store(area / "conditions")
+    return World(settings, chosen, area, database, store, books, who, clock, probe, mask)
 
 
 def _mask(settings: Settings) -> Ranges | None:
@@ -165,7 +173,7 @@ def set_up(world: World) -> World:
 
 def settings_lineage(settings: Settings, experiment: Experiment) -> str:
     """The lineage of all settings that can change a result: not where it runs, nor where it lies, nor its limits."""
-    apart = {"experiment", "storage", "cluster", "splitting", "certify"}
+    apart = {"experiment", "storage", "cluster", "splitting", "certify", "authority"}
     relevant: dict[str, Any] = settings.model_dump(mode="json", exclude=apart)
     for section in (relevant, *relevant["overrides"]):
         section["express"].pop("largest_state", None)
@@ -180,7 +188,7 @@ def settings_lineage(settings: Settings, experiment: Experiment) -> str:
 
 def _fill(world: World, connection: Connection) -> None:
     """Tags and global tags of a new processing version, filled with what the version before it started from."""
-    db = world.conditions(connection)
+    db = ConditionsDB(connection, world.store)  # whoever comes first does this, whatever tags they may write
     for serves in (Sync.PROMPT, Sync.EXPRESS):
         tags = {kind: world.tag_of(kind, serves) for kind in kinds_of(world.experiment)}
         for kind, tag in tags.items():
@@ -203,10 +211,3 @@ def _start_tags(world: World, db: ConditionsDB, kind: str) -> None:
         initial = world.experiment.initial_conditions().get(kind)
         if not given and initial is not None and world.settings.conditions.initial:
             db.append(tag, RunLumi(0), initial, world.stamp("design values of the experiment"), {"initial": True})
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -226,7 +226,7 @@ def test_fresh_conditions_need_none_before_them(run):
 def test_operator_holds_and_lets_go(run, house):
     plain = house(handshake={"deadline": DEADLINE}, calibration={"offset": {}})
     with Tier0(plain) as tier0:
-        tier0.holds.put(7, "look at the magnet first")
+        tier0.operator.hold(7, "look at the magnet first")
     summary = run(7, 8)
     assert [row.stage for row in summary.rows] == [Stage.CONDITIONS, Stage.CERTIFIED]
     assert summary.exit_code == 4
@@ -234,5 +234,5 @@ def test_operator_holds_and_lets_go(run, house):
     # Other settings are no reason to forget it.
     assert run(7, calibration={"min_hits": 5})[7].stage is Stage.CONDITIONS
     with Tier0(plain) as tier0:
-        tier0.holds.lift(7)
+        tier0.operator.lift(7)
     assert run(7, 8)[7].stage is Stage.CERTIFIED

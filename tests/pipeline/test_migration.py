@@ -27,6 +27,7 @@ from pipeline.migration import (
     versions_metadata,
 )
 from pipeline.migration_steps import Step, add_column
+from pipeline.orders import Order, What, list_orders
 from pipeline.settings import settings_from
 from pipeline.world import open_world
 from tests.pipeline import schema_version_1
@@ -37,7 +38,7 @@ NOW = 1.8e9
 OLD = schema_version_1.metadata
 
 # What the tables are, by version, as SQLite has them.
-RECORDED = {1: "406b347246f69b77"}
+RECORDED = {1: "406b347246f69b77", 2: "8e9559d82547b1e6"}
 
 HINT = """
 A table was changed without a step that brings older databases along. Add one to pipeline/migration_steps.py, under the
@@ -110,6 +111,18 @@ def test_a_step_keeps_every_row(database: Database, version: int) -> None:
         SCHEMA.steps[version].change(connection)
         # Read by the columns of before.
         assert {table: contents(connection, table) for table in before.sorted_tables} == kept
+
+
+def test_holds_of_before_there_was_a_list_of_orders_still_hold(database: Database) -> None:
+    with database.reshaping() as connection:
+        OLD.create_all(connection)
+    step_by_step(database, 1)
+    with database.begin() as connection:
+        for run, content in ((7, '{"reason": "eve: magnet: off"}'), (8, "{}")):  # that of run 8 was lifted
+            row = {"run": run, "key": "hold", "content": content, "at": NOW}
+            connection.execute(sa.insert(OLD.tables["catalog_documents"]), row)
+        SCHEMA.steps[2].change(connection)
+        assert list_orders(connection) == [Order(What.HOLD, 7, "magnet: off", "eve", NOW)]
 
 
 def test_a_database_of_before_is_brought_up_to_date_when_it_is_opened(tmp_path: Path) -> None:

@@ -71,10 +71,11 @@ class Offset(Calibration):
             raise RuntimeError("the calibration has a fault")
         if number < self.min_hits:
             raise NotEnoughData(f"{number} hits of {self.min_hits}")
-        if self.diverges:
-            raise NotConverged("it was told to diverge")
         mean = Fraction(total, number * self.scale)
-        return Payload("offset", {"mean": np.float64(float(mean)), "hits": np.int64(number)}, {"mean": "cm"})
+        made = Payload("offset", {"mean": np.float64(float(mean)), "hits": np.int64(number)}, {"mean": "cm"})
+        if self.diverges:
+            raise NotConverged("it was told to diverge", made)
+        return made
 
 
 class TinySettings(ExperimentSettings):
