@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.chain import Chain
 from pipeline.handshake import KindView, Manifest, Release, RunView, carried_in_a_row, decide
@@ -18,26 +19,38 @@ def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | 
     leaves open what holds for those after it.
     """
     of_run = {chain.kind: chain for chain in chains if way.run in chain.runs}
-    manifests = rehearsal.books.manifests()
-    if any(run < way.run and run not in manifests for chain in of_run.values() for run in chain.runs):
+    here = {run for chain in of_run.values() for run in chain.runs}
+    manifests, now = rehearsal.books.manifests(), rehearsal.now()
+    if any(run < way.run and run not in manifests for run in here):
         return None
+    elsewhere = (run for run, until in rehearsal.undecided_beside(here).items() if run < way.run and now < until)
+    first, standing = min(elsewhere, default=None), rehearsal.standing()
     kinds = tuple(
-        KindView(
-            kind,
-            of_run[kind].judged(way.run),
-            of_run[kind].waits_for(way.run),
-            running=True,
-            relative=of_run[kind].links[way.run].relative,
+        replace(
+            _kind_view(kind, of_run.get(kind), way.run),
             carried_before=carried_in_a_row(manifests, kind, way.run),
+            earlier_undecided=first,
+            waiver=standing.waivers(way.run).get(kind),
         )
-        if kind in of_run
-        else KindView(kind, judged=None, calibrated=False)
         for kind in way.required
     )
-    units = (int(way.units[0]), int(way.units[-1]))
-    view = RunView(way.run, units, kinds, way.deadline_at, rehearsal.standing().held(way.run))
-    found = decide(view, way.rules, rehearsal.now())
+    view = RunView(way.run, (int(way.units[0]), int(way.units[-1])), kinds, way.deadline_at, standing.held(way.run))
+    found = decide(view, way.rules, now)
     return _released(rehearsal, way, found) if isinstance(found, Release) else None
+
+
+def _kind_view(kind: str, chain: Chain | None, run: int) -> KindView:
+    if chain is None:
+        return KindView(kind, judged=None, calibrated=False)
+    return KindView(
+        kind,
+        chain.judged(run),
+        chain.waits_for(run),
+        broken=chain.is_broken(run),
+        # What is still to be concluded will be, whatever the deadline says.
+        running=not chain.is_broken(run),
+        relative=chain.links[run].relative,
+    )
 
 
 def _released(rehearsal: World, way: Way, found: Release) -> Manifest | None:

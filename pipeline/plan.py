@@ -167,6 +167,8 @@ def _open_asks(world: World, chain: Chain) -> list[tuple[Ask, str]]:
             root = world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
             if root is None:
                 todo.append((ask, _why_finalize(world, ask)))
+            elif failed := root.leaves[0].note.get("failed"):
+                chain.broken(ask.run, f"finalize failed: {failed}")
             else:
                 chain.concluded(ask.run, root.leaves[0].note["conclusions"], world.store)
     return todo

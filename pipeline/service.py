@@ -335,6 +335,7 @@ class Service:
         if otherwise:
             self._ask()
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
+        way.prompt = job.name
         self._world.probe("released")
         self._enter(way, Stage.PROMPT, write=False)
         chunks = self._chunks(way.run, way.context.prompt, prompt_tiers(way.context, manifest))
@@ -395,6 +396,7 @@ class Service:
             "wake_at": way.wake_at,
             "seconds": {stage.value: spent for stage, spent in way.seconds.items()},
             "express": express_products(way.context)[EVENTS],
+            "prompt": way.prompt,
         }
         self._world.books.record(way.run, "status", status)
         self._listen(News(way.run, way.stage, text="; ".join(way.reasons.values())))

@@ -140,7 +140,8 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
     express = accounting.made_by(connection, [found["express"]]).get(found["express"], "")
     prompt = certification.get("prompt", "")
     units, _ = catalog.units(connection, run)
-    starts = {step: start_of(connection, run, job) for step, job in (("express", express), ("prompt", prompt))}
+    jobs = (("express", express), ("prompt", prompt or found.get("prompt", "")))
+    starts = {step: start_of(connection, run, job) for step, job in jobs}
     good = sum(last - first + 1 for ranges in certification.get("good", {}).values() for first, last in ranges)
     return RunRow(
         run=run,

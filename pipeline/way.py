@@ -40,6 +40,8 @@ class Way:
     deadline_at: float
     stage: Stage = Stage.EXPRESS
     manifest: Manifest | None = None
+    prompt: str = ""
+    """the job of its prompt, once released"""
     reasons: Mapping[str, str] = field(default_factory=dict)
     offered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """by kind, payloads that a rule is against and that people may have published all the same"""

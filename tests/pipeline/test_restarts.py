@@ -168,6 +168,11 @@ def test_a_payload_that_acts_behind_a_tier_redoes_a_run_without_its_raw(house, f
         summary = tier0.run(*files, progress=False)
         assert summary.exit_code == 0
         why = {run: tier0.why(run).splitlines() for run in (7, 8)}
+    said = str(Tier0(house(calibration={"offset": {"scale": 100}}), Staged()).plan(*files))
+    assert (
+        "run 8: express (state:offset): state:offset accumulate scale: 1000 -> 100 (reads 15 events from EXPRESS"
+        in said
+    )
     assert results(later).outputs == results(from_raw).outputs
     assert results(later).counts == results(from_raw).counts
     assert summary[8].starts == {"express": Start("EXPRESS", 3), "prompt": Start("PROMPT", 3)}

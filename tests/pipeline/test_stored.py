@@ -135,6 +135,19 @@ def test_a_chunk_of_which_all_was_filtered_has_nothing_to_read(tmp_path):
     assert again.note["start"]["instead"] == ""
 
 
+def test_a_state_can_be_made_again_where_no_tier_is_written(tmp_path, chunk):
+    """Another setting of a calibration: the conditions are the same, and the files are there already."""
+    work = work_on(tmp_path, BEFORE, step=Step.EXPRESS)
+    stored = left_of(work.leaf(chunk, "1")[0], "EXPRESS")
+    work = replace(work, calibrations=(Offset(scale=100),), tiers=())
+    again, states = work.leaf(replace(chunk, stored=stored), "again")
+    raw, states_of_raw = work.leaf(chunk, "raw")
+    assert again.note["start"]["instead"] == ""
+    assert content(again) == content(raw)
+    assert again.files == ()
+    assert same_states(states, states_of_raw)
+
+
 class More(Staged):
     """Stores a column more of the files that have it."""
 
