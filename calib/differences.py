@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,13 @@ def _held(history: Sequence[Validity], at: Moment) -> str | None:
     return history[place].payload_id if until is None or at < until else None
 
 
+class Lacking(StrEnum):
+    """Which of two payloads has no array of a name."""
+
+    ONE = "one"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
 class Distance:
     """How far one array of a payload is from the same of another.
@@ -71,6 +79,7 @@ class Distance:
     changed: int = 0
     size: int = 0
     why: str = ""
+    lacking: Lacking | None = None
 
 
 def distances(one: Payload, other: Payload) -> list[Distance]:
@@ -85,11 +94,9 @@ def distances(one: Payload, other: Payload) -> list[Distance]:
 
 
 def _distance(name: str, one: Payload, other: Payload) -> Distance | None:
-    for lacking, has in ((one, other), (other, one)):
+    for lacking, has, which in ((one, other, Lacking.ONE), (other, one, Lacking.OTHER)):
         if name not in lacking.arrays:
-            return Distance(
-                name, has.units.get(name, ""), why=f"only {'the other' if lacking is one else 'one'} has it"
-            )
+            return Distance(name, has.units.get(name, ""), why=f"the {which} has none", lacking=which)
     units = one.units.get(name, ""), other.units.get(name, "")
     if units[0] != units[1]:
         return Distance(name, why=f"in {units[0] or 'no unit'} and in {units[1] or 'no unit'}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from sqlalchemy import Connection
 
-from calib.differences import Difference, Distance, differences, distances
+from calib.differences import Difference, Distance, Lacking, differences, distances
 from calib.iov import Clock
 from calib.verdict import quantity
 from pipeline.conditions_words import Refused, Source, sources_of, spoken
@@ -50,7 +50,8 @@ class Comparison:
         cells = [_cells(row) for row in self.rows]
         if self.values:
             heads += ["array", "largest distance", "in sigma", "changed"]
-            cells = [line for row in self.rows for line in _with_values(row)]
+            names = {Lacking.ONE: self.one, Lacking.OTHER: self.other}
+            cells = [line for row in self.rows for line in _with_values(row, names)]
         return "\n".join([as_text(heads, cells, width=width), *lines])
 
     def __str__(self) -> str:
@@ -97,19 +98,18 @@ def _cells(row: Row) -> list[str]:
     return [row.kind, interval, *(name[:12] if name else "nothing" for name in (found.one, found.other))]
 
 
-def _with_values(row: Row) -> Iterator[list[str]]:
+def _with_values(row: Row, names: Mapping[Lacking, str]) -> Iterator[list[str]]:
     """One line an array; what is the same for all of them is said once."""
     head = _cells(row)
     for distance in row.distances:
-        yield [*head, distance.array, *_values(distance)]
+        why = f"{names[distance.lacking]} has none" if distance.lacking else distance.why
+        yield [*head, distance.array, *((why, "", "") if why else _values(distance))]
         head = [""] * len(head)
     if not row.distances:
         yield [*head, "", "", "", ""]
 
 
 def _values(distance: Distance) -> Sequence[str]:
-    if distance.why:
-        return distance.why, "", ""
     at = "" if distance.where == distance.array else f" at {distance.where}"
     sigma = "" if distance.sigma is None else f"{distance.sigma:.3g}"
     return f"{quantity(distance.largest, distance.unit)}{at}", sigma, f"{distance.changed} of {distance.size}"

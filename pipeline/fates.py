@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from calib.late import Fate
 from pipeline.conditions_words import spoken
+
+SEVERAL = 2
+"""more lines than this are counted up: that many has one payload in both tags of its kind"""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,11 @@ class Fates:
         return 3 if self.rejected else 0
 
     def __str__(self) -> str:
-        return "\n".join([*map(fate_text, self.fates), *self.there, *self.rejected]) or "there was no payload"
+        lines = [*map(fate_text, self.fates), *self.there, *self.rejected]
+        counts = Counter(fate.kind.value for fate in self.fates)
+        counts.update({"there already": len(self.there), "rejected by gates": len(self.rejected)})
+        in_all = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+        return "\n".join([*lines, in_all] if len(lines) > SEVERAL else lines) or "there was no payload"
 
     __repr__ = __str__
 

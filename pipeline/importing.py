@@ -80,28 +80,30 @@ class Intake:
         fates, there, rejected = [], [], []
         db = world.conditions(connection)
         for offer in offers:
-            verdict = self._verdict(world, connection, tags[0].tag, offer)
             what = f"{spoken(offer.since)}, payload {offer.payload_id[:12]}"
-            if verdict.decision is Decision.REJECT:
+            held = {source.tag.name: _held(connection, source.tag, offer.since) for source in tags}
+            there += [f"{name}: {what}: it holds there already" for name in held if held[name] == offer.payload_id]
+            lacking = [name for name in held if held[name] != offer.payload_id]
+            verdict = self._verdict(world, offer, held[tags[0].tag.name])
+            if lacking and verdict.decision is Decision.REJECT:
                 rejected.append(f"{what}: the gates are against it: {'; '.join(verdict.reasons)}")
                 continue
-            for name, tag in ((source.tag.name, source.tag) for source in tags):
-                if held_at(connection, tag, offer.since) == offer.payload_id:
-                    there.append(f"{name}: {what}: it holds there already")
-                else:
-                    note = {"file": offer.source}
-                    fates.append(db.append(name, offer.since, offer.payload_id, world.stamp(self.reason), note))
+            stamp, note = world.stamp(self.reason), {"file": offer.source}
+            fates += [db.append(name, offer.since, offer.payload_id, stamp, note) for name in lacking]
         return Fates(tuple(fates), tuple(there), tuple(rejected))
 
-    def _verdict(self, world: World, connection: Connection, tag: Tag, offer: Offer) -> Verdict:
+    def _verdict(self, world: World, offer: Offer, held: str | None) -> Verdict:
         """What the gates of its run say, held to what holds there now."""
-        try:
-            held = held_at(connection, tag, offer.since)
-        except ValueError as problem:
-            raise Refused(str(problem)) from None
         settings = world.settings
         gates = gates_of(settings.for_run(offer.since.run) if isinstance(offer.since, RunLumi) else settings, self.kind)
         return judge(world.store.get(offer.payload_id), world.store.get(held) if held else None, gates)
+
+
+def _held(connection: Connection, tag: Tag, at: Moment) -> str | None:
+    try:
+        return held_at(connection, tag, at)
+    except ValueError as problem:
+        raise Refused(str(problem)) from None
 
 
 def import_tags(world: World, path: Path, only: Sequence[str], new: str | None, serves: Sync | None) -> list[str]:

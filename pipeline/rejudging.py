@@ -102,7 +102,7 @@ class Trial:
         """The table: then and now with the numbers the gates looked at, and how many would change."""
         if not self.rows:
             return f"no payload of kind {self.kind} was judged in these runs"
-        heads = ["units", "payload", "then", "would be", "looked at (limit)", "why"]
+        heads = ["units", "payload", "then", "would be (* differs)", "looked at (limit)", "why"]
         title = f"{self.kind}, processing version {self.version}"
         tried = "; ".join(map(str, self.gates)) or "none: all is published"
         table = as_text(heads, [_cells(row) for row in self.rows], title, width)

@@ -211,8 +211,10 @@ def test_two_tags_are_compared_with_values(shelf: ConditionsEditor) -> None:
     [hits, mean] = found.rows[1].distances
     assert (mean.largest, mean.unit, mean.sigma) == (0.25, "cm", None) and hits.largest == 10
     text = found.text()
+    enter(shelf, RunLumi(12), offset(2.0, extra=1.0), "offset_express_v1")
+    assert "offset_prompt_v1 has none" in str(shelf.diff("offset_prompt_v1", "offset_express_v1", values=True))
     assert "0.25 cm" in text and "[8:0, 9:0)" in text and found.exit_code == 3
-    assert str(shelf.diff("prompt", "express")).count("[") == 3
+    assert str(shelf.diff("prompt", "express")).count("[") == 4
 
 
 def test_sigma_is_told_where_there_are_errors(shelf: ConditionsEditor) -> None:

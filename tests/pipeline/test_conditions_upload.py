@@ -56,6 +56,7 @@ def test_many_go_in_and_what_the_gates_are_against_stays_out(
     # Held to what went in before it, not to what was there at first.
     assert "7:0, payload" in against and "mean moved from 0.5 to 3 cm, at most 1 cm are allowed" in against
     assert found.exit_code == 3 and against in str(found)
+    assert str(found).splitlines()[-1] == "4 accepted, 2 there already, 1 rejected by gates"
     assert means(shelf) == means(shelf, "express") == {"0:0": 0.0, "5:0": 0.5, "9:0": 1.0}
     assert "from elsewhere" in shelf.history("offset")
 
@@ -80,6 +81,15 @@ def test_a_second_time_all_is_there(shelf: ConditionsEditor, folder: Path) -> No
     before = shelf.history("offset")
     again = shelf.upload("offset", folder, None, "twice")
     assert not again.fates and len(again.there) == 6 and shelf.history("offset") == before
+
+
+def test_what_holds_there_is_not_judged_again(tmp_path: Path) -> None:
+    gates = {"offset": [{"gate": "min_entries", "array": "hits", "minimum": 1000}]}
+    strict = editor(tmp_path / "strict", gates=gates)
+    strict.export_file("offset", tmp_path / "own.zip")
+    found = strict.upload("offset", tmp_path / "own.zip", None, "again")
+    assert (len(found.there), found.rejected, found.exit_code) == (2, (), 0)
+    strict.world.database.close()
 
 
 def test_one_against_the_gates_changes_nothing(shelf: ConditionsEditor, tmp_path: Path) -> None:
