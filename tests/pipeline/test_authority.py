@@ -113,8 +113,18 @@ def test_on_postgresql_the_name_is_that_of_the_session(new_postgres):
 
 
 @pytest.fixture
-def world(where, tmp_path):
+def world(tmp_path):
     """A Tier-0 that nobody has run yet."""
+    yield from opened(tmp_path, str(tmp_path / "t.db"))
+
+
+@pytest.fixture
+def either(where, tmp_path):
+    """The same, on SQLite and on PostgreSQL."""
+    yield from opened(tmp_path, where)
+
+
+def opened(tmp_path, where):
     plain = settings(tmp_path / "area", storage={"area": str(tmp_path / "area"), "database": where})
     found = set_up(open_world(settings_from(plain)))
     yield found
@@ -131,17 +141,17 @@ def in_force(world: World, own: Rules, who: str) -> Rules:
         return rules_in_force(connection, own, who)
 
 
-def test_rules_are_those_of_the_last_driver_whatever_the_own_settings_say(world):
+def test_rules_are_those_of_the_last_driver_whatever_the_own_settings_say(either):
     strict = Rules(hold=("eve",), write={"prompt": ("eve",)}, waivers_need=2)
-    assert in_force(world, strict, "bob").service == ("bob",)
-    started(world, "ops", strict)
-    assert in_force(world, Rules(), "bob") == replace(strict, service=("ops",))
+    assert in_force(either, strict, "bob").service == ("bob",)
+    started(either, "ops", strict)
+    assert in_force(either, Rules(), "bob") == replace(strict, service=("ops",))
     # Settings without rules do not open the house to who may not run it.
     with pytest.raises(NotAllowed, match="bob may not run the service; who may: ops"):
-        started(world, "bob", Rules())
-    assert in_force(world, Rules(), "bob").restrict
-    started(world, "ops", Rules())
-    assert not in_force(world, strict, "bob").restrict
+        started(either, "bob", Rules())
+    assert in_force(either, Rules(), "bob").restrict
+    started(either, "ops", Rules())
+    assert not in_force(either, strict, "bob").restrict
 
 
 def test_who_runs_the_service_may_hand_it_on_but_not_lock_himself_out(world):
@@ -153,10 +163,10 @@ def test_who_runs_the_service_may_hand_it_on_but_not_lock_himself_out(world):
         started(world, "ops", Rules(service=("ops",)))
 
 
-def test_the_conditions_are_guarded_tag_by_tag(world):
-    started(world, "ops", Rules(write={"express": ("eve",)}))
+def test_the_conditions_are_guarded_tag_by_tag(either):
+    started(either, "ops", Rules(write={"express": ("eve",)}))
     payload = Payload("offset", {"mean": np.float64(1.0), "hits": np.int64(1)}, {"mean": "cm"})
-    eve = replace(world, author="eve")
+    eve = replace(either, author="eve")
     with eve.database.begin() as connection:
         db = eve.conditions(connection)
         db.append("offset_express_v1", db.first_safe("offset_express_v1"), payload, eve.stamp())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from pipeline.ingest import ingest
 from pipeline.operations import NoEffect, Operator
 from pipeline.orders import NoReason
 from pipeline.settings import settings_from
+from pipeline.standing import NewOrders
 from pipeline.tier0 import Tier0
 from pipeline.world import World, open_world, set_up
 from tests.pipeline.test_authority import role
@@ -25,8 +28,18 @@ STANDS = {"stage": "conditions", "wake_at": None, "seconds": {}, "express": ""}
 
 
 @pytest.fixture
-def world(where, tmp_path):
+def world(tmp_path):
     """A Tier-0 that has seen runs 7 and 8; run 7 is stopped by a gate."""
+    yield from opened(tmp_path, str(tmp_path / "t.db"))
+
+
+@pytest.fixture
+def either(where, tmp_path):
+    """The same, on SQLite and on PostgreSQL."""
+    yield from opened(tmp_path, where)
+
+
+def opened(tmp_path: Path, where: str) -> Iterator[World]:
     plain = settings(tmp_path / "area", storage={"area": str(tmp_path / "area"), "database": where})
     found = set_up(open_world(settings_from(plain)))
     files = [write_file(tmp_path / f"{run}.root", run, lumis=1) for run in (7, 8)]
@@ -53,15 +66,15 @@ def put_in_charge(world: World, rules: Rules) -> None:
         take_charge(connection, "ops", rules, world.now())
 
 
-def test_a_hold_is_kept_with_name_reason_and_time_and_its_history_stays(world):
-    said = operator(world).hold(7, "magnet")
+def test_a_hold_is_kept_with_name_reason_and_time_and_its_history_stays(either):
+    said = operator(either).hold(7, "magnet")
     assert "held: run 7: held by alice" in said and "the next `tier0 run` obeys" in said
-    assert "alice" in world.standing().held(7) and not world.standing().held(8)
-    lifted = operator(world, "bob").lift(7, "it was on")
+    assert "alice" in either.standing().held(7) and not either.standing().held(8)
+    lifted = operator(either, "bob").lift(7, "it was on")
     assert "lifted: run 7, held by alice" in lifted
-    assert not world.standing().held(7)
-    assert operator(world).holds() == "nothing is held"
-    history = operator(world).holds(history=True)
+    assert not either.standing().held(7)
+    assert operator(either).holds() == "nothing is held"
+    history = operator(either).holds(history=True)
     assert all(word in history for word in ("alice", "magnet", "bob", "it was on"))
 
 
@@ -117,11 +130,11 @@ def test_an_order_needs_a_reason(world):
         operator(world).hold(7, "storage", stop_submitting=True)
 
 
-def test_a_waiver_counts_at_once_or_when_two_have_signed(world):
-    said = operator(world).waive(7, "offset", "no beam")
+def test_a_waiver_counts_at_once_or_when_two_have_signed(either):
+    said = operator(either).waive(7, "offset", "no beam")
     assert "offset goes on under a waiver by alice" in said and "more name" not in said
-    assert world.standing().waivers(7)["offset"].payloads == ()
-    two = replace(world, settings=world.settings.model_copy(update={"authority": Rules(waivers_need=2)}))
+    assert either.standing().waivers(7)["offset"].payloads == ()
+    two = replace(either, settings=either.settings.model_copy(update={"authority": Rules(waivers_need=2)}))
     assert two.standing().waivers(7) == {}
     put_in_charge(two, Rules(waivers_need=2, waive=("alice", "bob")))
     assert "needs 1 more name" in operator(two).waive(7, "offset", "no beam, still")
@@ -135,6 +148,18 @@ def test_publishing_names_the_payload_that_is_there(world):
     with pytest.raises(NoEffect, match="run 8 has no payload of kind offset that waits to be accepted: no rule stops"):
         operator(world).waive(8, "offset", "any", publish=True)
     assert "no rule stops offset of run 8 now" in operator(world).waive(8, "offset", "in case")
+
+
+def test_a_decision_is_confirmed_in_the_transaction_that_settles_unless_something_was_ordered_since(world):
+    standing = world.standing()
+    with world.database.begin() as connection:
+        standing.confirm(connection)
+    operator(world).hold(7, "magnet")
+    with world.database.begin() as connection, pytest.raises(NewOrders):
+        standing.confirm(connection)
+    assert standing.held(7)
+    with world.database.begin() as connection:
+        standing.confirm(connection)
 
 
 def test_a_waiver_can_be_taken_back_until_it_is_used(world):
@@ -155,19 +180,19 @@ def test_what_cannot_be_waived_is_said(world):
         operator(world).waive(7, "offset", "any")
 
 
-def test_who_may_not_is_refused_and_nothing_is_written(world):
-    put_in_charge(world, Rules(hold=("shift-*",), waive=("eve",)))
-    operator(world, "shift-1").hold(7, "magnet")
+def test_who_may_not_is_refused_and_nothing_is_written(either):
+    put_in_charge(either, Rules(hold=("shift-*",), waive=("eve",)))
+    operator(either, "shift-1").hold(7, "magnet")
     for order, may in (
-        (lambda: operator(world, "eve").hold(7, "any"), "eve may not hold; who may: ops, shift-"),
-        (lambda: operator(world, "shift-1").lift(7), "shift-1 may not lift holds; who may: ops"),
-        (lambda: operator(world, "shift-1").waive(7, "offset", "any"), "may not waive; who may: ops, eve"),
-        (lambda: operator(world, "shift-1").withdraw(7, "offset", "any"), "may not waive; who may: ops, eve"),
+        (lambda: operator(either, "eve").hold(7, "any"), "eve may not hold; who may: ops, shift-"),
+        (lambda: operator(either, "shift-1").lift(7), "shift-1 may not lift holds; who may: ops"),
+        (lambda: operator(either, "shift-1").waive(7, "offset", "any"), "may not waive; who may: ops, eve"),
+        (lambda: operator(either, "shift-1").withdraw(7, "offset", "any"), "may not waive; who may: ops, eve"),
     ):
         with pytest.raises(NotAllowed, match=may):
             order()
-    assert operator(world).holds(history=True).count("magnet") == 1
-    assert world.standing().waivers(7) == {}
+    assert operator(either).holds(history=True).count("magnet") == 1
+    assert either.standing().waivers(7) == {}
 
 
 def test_while_all_is_stopped_no_driver_starts(world, tmp_path):
@@ -182,25 +207,25 @@ def test_while_all_is_stopped_no_driver_starts(world, tmp_path):
         assert take_lease(connection) == 1, "and it left no lease"
 
 
-def test_a_hold_waits_for_a_release_that_is_being_committed_and_then_knows_of_it(world):
+def test_a_hold_waits_for_a_release_that_is_being_committed_and_then_knows_of_it(either):
     """Or it would say that it holds what has just gone."""
-    with world.database.begin() as connection:
+    with either.database.begin() as connection:
         epoch = take_lease(connection)
     said = []
-    hold = threading.Thread(target=lambda: said.append(operator(world).hold(8, "wait")))
-    with world.database.begin() as connection:
+    hold = threading.Thread(target=lambda: said.append(operator(either).hold(8, "wait")))
+    with either.database.begin() as connection:
         check_epoch(connection, epoch)
         hold.start()
         hold.join(0.5)
         assert hold.is_alive()
         unit = 8 << 32 | 1
         manifest = Manifest(8, 1, 1, {"offset": (Stretch(unit, unit, Condition.FRESH, "p", "made"),)})
-        world.books.add_manifest(connection, manifest)
+        either.books.add_manifest(connection, manifest)
     hold.join(30)
     assert "released already" in said[0] and "obeyed by the service: pid" in said[0]
-    with world.database.begin() as connection:
+    with either.database.begin() as connection:
         drop_lease(connection, epoch)
-    assert "no service is running" in operator(world).hold(8, "again")
+    assert "no service is running" in operator(either).hold(8, "again")
 
 
 def test_on_postgresql_two_users_of_the_server_are_two_people(new_postgres, tmp_path):
