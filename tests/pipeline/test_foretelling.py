@@ -40,7 +40,11 @@ def test_what_a_run_would_be_released_under_is_told_where_it_can_be(house, tmp_p
     assert plan(later, files[1]) == [f"run 8: {RELEASED}"]
     world.books.record(7, "first seen", {"at": time.time()})
     world.database.close()
+    # Nor is one told that people hold.
     with Tier0(later) as tier0:
+        tier0.operator.hold(8, "look at the magnet first")
+        assert plan(later, *files) == [f"run 7: {RELEASED}", f"run 8: {UNKNOWN}"]
+        tier0.operator.lift(8)
         tier0.run(*files, progress=False)
     assert work(later) == done
     assert results(later).manifests.keys() == {7, 8}

@@ -17,9 +17,11 @@ from pipeline.restarts import Earlier, Start, book_start, start_of, tier_names, 
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.world import open_world
+from tests.pipeline.drivers import KILLED, Driver
+from tests.pipeline.probes import KillAt
 from tests.pipeline.staged import Staged
 from tests.pipeline.tiny import Tiny, write_file
-from tests.pipeline.traces import results
+from tests.pipeline.traces import done_again, results
 
 ONE, TWO, THREE = (RunLumi(7, lumi).packed for lumi in (1, 2, 3))
 INGREDIENTS = {"step": "prompt", "inputs": "abc", "version": 1}
@@ -219,3 +221,34 @@ def test_a_tier_that_is_not_written_cannot_be_started_from(house, files, tmp_pat
         )
         assert tier0.run(files[1], progress=False)[8].starts == {}
     assert reads(log) == {"RAW b.root": 3}
+
+
+@pytest.mark.verify
+def test_a_pass_that_starts_from_a_tier_goes_on_where_it_was_killed(house, files, tmp_path):
+    shift, points = number_file(tmp_path, "shift", 0.25), ("ledger-commit", "ledger-committed", "submit", "released")
+    staged = {"name": "tests.pipeline.staged:Staged"}
+
+    def second_version(area):
+        """Settings under which a run has gone all the way, and with others that start from what it has left."""
+        plain = house(area, experiment=staged)
+        later = house(area, experiment=staged, handshake={"max_carried_runs": 9})
+        with Tier0(plain) as tier0:
+            assert tier0.run(*files, progress=False).exit_code == 0
+        Tier0(later).conditions.upload("shift", shift, "0", "measured")
+        return later
+
+    undisturbed, killed = second_version("undisturbed"), second_version("killed")
+    assert Driver(undisturbed, files).end() == 0
+    probe = KillAt(tmp_path / "kills", (*points, "write"), 2)
+    lives = 1
+    while (end := Driver(killed, files, probe).end()) == KILLED:
+        lives += 1
+    assert end == 0
+    assert probe.killed() == set(probe.points)
+    assert lives == 1 + len(points)
+    assert results(killed) == results(undisturbed)
+    assert done_again(killed) == 0
+    starts = {row.run: dict(row.starts) for row in Tier0(killed).status().rows}
+    assert starts == {
+        run: {step: Start(step.upper(), chunks) for step in ("express", "prompt")} for run, chunks in ((7, 4), (8, 3))
+    }
