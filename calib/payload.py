@@ -149,11 +149,17 @@ class PayloadStore:
             return self._kept[payload_id]
         if not self.has(payload_id):
             raise PayloadMissing(f"no payload {payload_id} in {self.root}")
-        payload = self.read(self.path(payload_id))
+        try:
+            payload = self.read(self.path(payload_id))
+        except (ValueError, RuntimeError, LookupError) as problem:
+            raise self._damaged(payload_id) from problem
         if payload.id != payload_id:
-            raise PayloadDamaged(f"{self.path(payload_id)} has changed since it was written; restore it from a copy")
+            raise self._damaged(payload_id)
         self._keep(payload)
         return payload
+
+    def _damaged(self, payload_id: str) -> PayloadDamaged:
+        return PayloadDamaged(f"{self.path(payload_id)} has changed since it was written; restore it from a copy")
 
     @staticmethod
     def read(path: Path) -> Payload:

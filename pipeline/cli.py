@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli_conditions import conditions
+from pipeline.cli_database import commands as of_database
 from pipeline.cli_operator import commands as orders
 from pipeline.cli_settings import opened, settings_option
 
@@ -199,5 +200,5 @@ def settings_check(settings: Path) -> None:
 
 
 main.add_command(conditions)
-for command in orders:
+for command in (*orders, *of_database):
     main.add_command(command)

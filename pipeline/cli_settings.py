@@ -19,10 +19,11 @@ def opened(settings: Path | None) -> Tier0:
     """The Tier-0 of a settings file; without one, of `tier0.toml` or the one settings file in this folder."""
     from pipeline.tier0 import Tier0
 
-    return Tier0(settings or _nearby())
+    return Tier0(settings or nearby())
 
 
-def _nearby() -> Path:
+def nearby() -> Path:
+    """The settings file of this folder: `tier0.toml`, or the only one there is."""
     here = Path("tier0.toml")
     if here.exists():
         return here

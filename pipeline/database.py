@@ -28,8 +28,8 @@ _LOCAL_FUSE = frozenset({"fuse.fuse-overlayfs", "fuse.lxcfs", "fuse.portal"})
 
 _POSTGRES_LINE = 'database = "postgresql://USER:PASSWORD@HOST/tier0"'
 
-_RESHAPING = 0x7469657230
-"""the number that those who change tables lock on PostgreSQL, of which only its being the same matters"""
+_TURN = 0x7469657230
+"""the number that is locked on PostgreSQL by those who take turns; it only has to be the same for all"""
 
 
 class DatabaseRefused(Exception):
@@ -76,8 +76,13 @@ class Database:
                     yield connection
             else:
                 with connection.begin():
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_RESHAPING)))
+                    self.take_turn(connection)
                     yield connection
+
+    def take_turn(self, connection: Connection) -> None:
+        """Have those who do this wait for each other's commits, as on SQLite all do that write."""
+        if not self.is_sqlite:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_TURN)))
 
     @classmethod
     def of_file(cls, path: Path, *, read_only: bool = False) -> Database:
@@ -113,7 +118,7 @@ class Database:
 
     def copy_to(self, path: Path) -> None:
         """A copy of a SQLite file as it is after the last commit, taken while others go on writing; one plain file."""
-        with closing(sqlite3.connect(self.name)) as there, closing(sqlite3.connect(path)) as here:
+        with closing(_connect_to_read(Path(self.name))) as there, closing(sqlite3.connect(path)) as here:
             # In one step: page by page it would begin anew with every commit in between.
             there.backup(here)
             here.execute("PRAGMA journal_mode = DELETE")
@@ -206,9 +211,9 @@ def _mount_table() -> str:
 def _remote(url: URL, read_only: bool) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    options = {"connect_args": {"options": "-c default_transaction_read_only=on"}} if read_only else {}
+    options = {"postgresql_readonly": True} if read_only else {}
     try:
-        return sa.create_engine(url, pool_pre_ping=True, **options)
+        return sa.create_engine(url, pool_pre_ping=True, execution_options=options)
     except ModuleNotFoundError as missing:
         raise DatabaseRefused(f"PostgreSQL needs the package {missing.name}: pip install 'psycopg[binary]'") from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -118,6 +118,19 @@ class World:
         return Publication(self.books.version, self.global_tag(Sync.PROMPT), tags, self.stamp())
 
 
+class Places(NamedTuple):
+    """Where a Tier-0 keeps what it knows: its database (path or URL), and its payloads."""
+
+    database: str | Path
+    payloads: Path
+
+
+def places_of(settings: Settings) -> Places:
+    """Where these settings put them."""
+    area = Path(settings.storage.area).absolute()
+    return Places(settings.storage.database or area / "tier0.db", area / "conditions")
+
+
 def kinds_of(experiment: Experiment) -> list[str]:
     """Every kind of conditions that an experiment makes, needs or starts from."""
     made = [calibration.kind for calibration in experiment.calibrations()]
@@ -141,7 +154,7 @@ def open_world(
     mask = _mask(settings)
     area = Path(settings.storage.area).absolute()
     area.mkdir(parents=True, exist_ok=True)
-    database = open_database(settings.storage.database or area / "tier0.db")
+    database = open_database(places_of(settings).database)
     migrated = bring_up_to_date(database, clock())
     if migrated.copy:
         logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
@@ -163,6 +176,8 @@ def _mask(settings: Settings) -> Ranges | None:
 def set_up(world: World) -> World:
     """Make the processing version of these settings real: its number, its tags, what they start from. Idempotent."""
     with world.database.begin() as connection:
+        # On PostgreSQL two could find the same number free.
+        world.database.take_turn(connection)
         wanted = settings_lineage(world.settings, world.experiment)
         version, new = processing_version(connection, wanted, world.now())
         ready = replace(world, books=replace(world.books, version=version))

@@ -163,6 +163,14 @@ def test_a_changed_payload_is_refused(store: PayloadStore, payload: Payload) -> 
         store.get(payload.id)
 
 
+@pytest.mark.parametrize("part", ["zarr.json", "n/zarr.json", "n/c"])
+def test_a_payload_that_cannot_be_decoded_is_refused(store: PayloadStore, payload: Payload, part: str) -> None:
+    file = store.path(store.put(payload)) / part
+    file.write_bytes(b"{" + file.read_bytes()[::-1])
+    with pytest.raises(PayloadDamaged, match="has changed since it was written"):
+        store.get(payload.id)
+
+
 def test_the_cache_is_limited_and_gives_the_last_used(tmp_path: Path) -> None:
     store = PayloadStore(tmp_path, keep_bytes=2000)
     ids = [store.put(Payload("a", {"x": np.full(100, float(i))})) for i in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.settings import settings_from
 from pipeline.site import SiteStopped
 from pipeline.tier0 import Tier0
 from pipeline.toml_text import toml_text
+from pipeline.world import open_world, set_up
 from tests.pipeline import colliding
 from tests.pipeline.drivers import KILLED, Driver
 from tests.pipeline.probes import KillAt
@@ -90,3 +93,19 @@ def test_a_server_that_is_not_there_is_the_sites_fault(house: House, tmp_path: P
     pytest.importorskip("psycopg")
     with pytest.raises(SiteStopped, match="nothing is lost"):
         Tier0(on(f"postgresql://tier0@/postgres?host={tmp_path}", house()))
+
+
+def test_two_that_open_a_new_processing_version_at_once_get_numbers_of_their_own(
+    house: House, new_postgres: str
+) -> None:
+    world = open_world(settings_from(on(new_postgres, house("first"))))
+    others = [
+        open_world(settings_from(on(new_postgres, house("first", express={"fraction": fraction}))))
+        for fraction in ("1/2", "1/3", "1/4")
+    ]
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda world: set_up(world).books.version, [world, *others]))
+    assert sorted(found) == [1, 2, 3, 4]
+    with world.database.read() as connection:
+        tags = {tag.name for tag in world.conditions(connection).tags()}
+    assert tags == {f"offset_{serves}_v{version}" for serves in ("prompt", "express") for version in found}
