@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
+from jobs.flight import Items
 from jobs.job import Job
 from jobs.reduction import NodeReceipt, Work
 from pipeline import catalog
@@ -28,23 +28,12 @@ from pipeline.model import Chunk, Step
 from pipeline.release import NoConditions, complete, release
 from pipeline.two_ways import TwoWays
 from pipeline.waivers import Waiver
-from pipeline.way import Way
+from pipeline.way import Ends, Way
 from pipeline.what_if import two_ways
 from pipeline.world import World
 
-
-class Start(Protocol):
-    """Begins a job on behalf of a run, and says how it ended: by its root, or by the reason why there is none."""
-
-    def __call__(
-        self,
-        way: Way,
-        job: Job,
-        work: Work,
-        items: Callable[[range], Sequence[Any]],
-        then: Callable[[NodeReceipt], None],
-        otherwise: Callable[[str], None],
-    ) -> None: ...
+Start = Callable[[Way, Job, Work, Items, Ends], None]
+"""begins a job on behalf of a run"""
 
 
 class Canaries:
@@ -55,19 +44,17 @@ class Canaries:
         self._running: set[str] = set()
         self._verdicts: dict[str, Verdict] = {}
 
-    def after(
-        self, way: Way, found: Release, part: int | Fraction | None, waiver: Waiver | None
-    ) -> Release | Wait | Hold:
+    def after(self, way: Way, found: Release, waiver: Waiver | None) -> Release | Wait | Hold:
         """What becomes of a release that the handshake allows; a canary that it needs is begun."""
         fresh = fresh_payloads(found)
-        if part is None or not fresh:
+        if way.canary is None or not fresh:
             return found
         try:
             old, new = self._prospects(way, found)
         except NoConditions:
             return found  # the release itself says what is lacking
         with self._world.database.read() as connection:
-            chunks = _chunks(connection, way.run, old, new, part)
+            chunks = _chunks(connection, way.run, old, new, way.canary)
         if old.missing or not chunks:
             return found  # nothing was in force that it could be held to
         job = canary_job(way.run, old, new, self._world.experiment, chunks)
@@ -94,8 +81,8 @@ class Canaries:
 
     def _begin(self, way: Way, job: Job, ways: TwoWays, chunks: Sequence[Chunk]) -> None:
         self._running.add(job.name)
-        done, failed = partial(self._done, way, job, ways), partial(self._failed, way, job)
-        self._start(way, job, ways, partial(_among, chunks), done, failed)
+        ends = (partial(self._done, way, job, ways), partial(self._failed, way, job))
+        self._start(way, job, ways, partial(_among, chunks), ends)
 
     def _known(self, run: int, name: str) -> Verdict | None:
         if name not in self._verdicts:

@@ -147,13 +147,16 @@ class Operator:
         if manifest is not None:
             under = f"run {run} is released already, under manifest {manifest['id'][:12]}"
             raise NoEffect(f"{under}: nothing is left to waive")
-        required = required_kinds(world, world.settings.for_run(run))
+        status = journal.get_document(connection, run, world.books.key("status")) or {}
+        stopped = {"reasons": status.get("reasons", {}), "offered": status.get("offered", {})}
+        if kind in stopped["offered"]:  # its canary too, which is no kind
+            return stopped
+        required = required_kinds(world, world.settings_of(run))
         if kind not in required:
             raise LookupError(f"run {run} needs no kind {kind!r}; it needs {', '.join(required)}")
         if kind not in {calibration.kind for calibration in world.experiment.calibrations()}:
             raise NoEffect(f"{kind} is not calibrated here: no rule stops it")
-        status = journal.get_document(connection, run, world.books.key("status")) or {}
-        return {"reasons": status.get("reasons", {}), "offered": status.get("offered", {})}
+        return stopped
 
 
 def _same(hold: Order, order: Order) -> bool:

@@ -14,10 +14,12 @@ from calib.tags import Sync
 from pipeline import catalog, journal
 from pipeline.chain import Chain, Link
 from pipeline.cutting import cut
+from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
 from pipeline.handshake import Rules
 from pipeline.model import Step, Stream
 from pipeline.processing import Segment
+from pipeline.promotion import algorithm_of
 from pipeline.settings import Settings, apply_calibration_settings
 from pipeline.way import Stage, Way
 from pipeline.world import World
@@ -35,9 +37,13 @@ def prepare(
     return ways, _chains(world, ways)
 
 
-def calibrations_of(world: World, settings: Settings) -> tuple[Calibration, ...]:
-    """The experiment's calibrations under the settings of a run."""
-    return apply_calibration_settings(world.experiment.calibrations(), settings.calibration)
+def calibrations_of(world: World, settings: Settings, run: int) -> tuple[Calibration, ...]:
+    """The experiment's calibrations, and those promoted in their place, under the settings of a run."""
+    chosen = []
+    for calibration in world.experiment.calibrations():
+        promoted = algorithm_of(world.promoted, calibration.kind, run)
+        chosen.append(find_object(promoted)() if promoted else calibration)
+    return apply_calibration_settings(chosen, settings.calibration)
 
 
 def gates_of(settings: Settings, kind: str) -> list[Gate]:
@@ -55,7 +61,7 @@ def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
 
 def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
     """The way of a run; None where only copies of its events are here, in the express stream."""
-    settings = world.settings.for_run(run)
+    settings = world.settings_of(run)
     with world.database.begin() as connection:
         units, _ = catalog.units(connection, run)
         prompt = cut(world, connection, run, Stream.PHYSICS, settings.splitting)
@@ -70,7 +76,7 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
         express=express or prompt,
         prompt=prompt,
         experiment=world.experiment,
-        calibrations=calibrations_of(world, settings),
+        calibrations=calibrations_of(world, settings, run),
         fraction=None if express else settings.express.fraction,
         segments=segments,
         conditions_root=str(world.store.root),
@@ -82,7 +88,8 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
     handshake = settings.handshake
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     required = required_kinds(world, settings)
-    return Way(context, units, rules, required, first_seen + handshake.deadline_s, seconds=_spent(world, run))
+    deadline_at, spent = first_seen + handshake.deadline_s, _spent(world, run)
+    return Way(context, units, rules, required, deadline_at, canary=settings.canary.part, seconds=spent)
 
 
 def _no_physics(world: World, connection: Connection, run: int) -> None:
@@ -133,7 +140,7 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
         return []
     links: dict[str, dict[int, Link]] = {}
     for way in ways:
-        settings = world.settings.for_run(way.run)
+        settings = world.settings_of(way.run)
         for calibration in way.context.calibrations:
             link = Link(calibration, tuple(gates_of(settings, calibration.kind)))
             links.setdefault(calibration.kind, {})[way.run] = link

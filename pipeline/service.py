@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from calib.state import State, unpack_states
+from jobs.flight import Items
 from jobs.job import Job
 from jobs.reduction import NodeReceipt, Work
 from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
-from pipeline.certify import certify, spoken_against
+from pipeline.canaries import Canaries
+from pipeline.canary import CANARY
+from pipeline.certifying import certification
 from pipeline.chain import Ask, Chain
 from pipeline.express import (
     EVENTS,
@@ -34,14 +36,13 @@ from pipeline.express import (
 from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait, carried_in_a_row, decide, offered
 from pipeline.journal import Setback
 from pipeline.model import Chunk
-from pipeline.processing import QUALITY
 from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
 from pipeline.standing import LOOK_S, NewOrders
 from pipeline.verdicts import keep_verdicts
-from pipeline.way import News, Stage, Way
+from pipeline.way import Ends, News, Stage, Way
 from pipeline.world import World
 
 
@@ -62,11 +63,12 @@ class Service:
         self._chains = list(chains)
         self._chain_of = {(chain.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
+        self._canaries = Canaries(world, self._start_job, self._try_release)
         self._standing = world.standing()
         self._manifests = world.books.manifests()
         self._elsewhere = world.undecided_beside(self._ways)
         self._caught_up = False
-        self._next: dict[str, tuple[Callable[[NodeReceipt], None], Callable[[str], None]]] = {}
+        self._next: dict[str, Ends] = {}
         self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
 
     def work_off(self, wait: bool = False) -> None:
@@ -137,12 +139,15 @@ class Service:
         self,
         job: Job,
         work: Work,
-        items: Callable[[range], Sequence[Any]],
+        items: Items,
         then: Callable[[NodeReceipt], None],
         way: Way,
         stops: Callable[[Way, str, str], None],
     ) -> None:
-        self._next[job.name] = (then, partial(stops, way, job.group))
+        self._start_job(way, job, work, items, (then, partial(stops, way, job.group)))
+
+    def _start_job(self, way: Way, job: Job, work: Work, items: Items, ends: Ends) -> None:
+        self._next[job.name] = ends
         self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
         self._runner.start(job, work, items)
 
@@ -219,9 +224,8 @@ class Service:
         way = self._ways[ask.run]
         job = finalize_job(ask.run, ask.work, ask.states, way.context.limit_s)
         work = replace(ask.work, probe=self._world.probe)
-        self._next[job.name] = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
-        self._leaves[job.name] = (way.run, Stage.CONDITIONS, 0, 1)
-        self._runner.start(job, work, lambda leaves: [ask.states])
+        ends = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
+        self._start_job(way, job, work, lambda leaves: [ask.states], ends)
 
     def _concluded(self, chain: Chain, ask: Ask, root: NodeReceipt) -> None:
         note = root.leaves[0].note
@@ -266,6 +270,8 @@ class Service:
         view = self._view(way)
         way.offered = offered(view)
         found = decide(view, way.rules, self._now())
+        if isinstance(found, Release):
+            found = self._canaries.after(way, found, self._standing.waivers(way.run).get(CANARY))
         if isinstance(found, Release):
             self._release(way, found)
         else:
@@ -348,15 +354,7 @@ class Service:
             self._stop(way, job.group, problem)
             return
         self._world.products.add(written(prompt_tiers(way.context, manifest), self._world.tiers), job.name)
-        quality = unpack_states(root.state.files[0].path).get(QUALITY)
-        tests = self._world.experiment.quality_tests() if quality is not None else ()
-        with self._world.database.read() as connection:
-            bad = accounting.bad_units(connection, job.name)
-        set_aside = spoken_against(bad, manifest.vetoed)
-        mask = self._world.mask()
-        found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, mask)
-        document = found.to_document(manifest.id) | {"prompt": job.name}
-        self._world.books.record(way.run, "certification", document)
+        self._world.books.record(way.run, "certification", certification(self._world, way, manifest, job, root))
         self._world.books.mended(way.run, "step")
         self._enter(way, Stage.CERTIFIED)
 

@@ -95,9 +95,7 @@ def _judged(row: Mapping[str, Any]) -> Judged:
 def run_shadows(world: World, runner: Runner, ways: Sequence[Way]) -> None:
     """Run every shadow over the runs whose states are there, and record what it concludes."""
     for name, shadow in world.settings.shadow.items():
-        links = {
-            way.run: candidate(world.experiment.calibrations(), world.settings.for_run(way.run), name) for way in ways
-        }
+        links = {way.run: candidate(world.experiment.calibrations(), world.settings_of(way.run), name) for way in ways}
         if links:
             _Shadow(world, runner, name, Chain(shadow.kind, links, None, str(world.store.root))).work_off(ways)
 

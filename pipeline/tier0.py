@@ -35,6 +35,7 @@ from pipeline.processing import nothing
 from pipeline.progress import show
 from pipeline.service import Service
 from pipeline.settings import Settings, load_settings, settings_from
+from pipeline.shadow import run_shadows
 from pipeline.simulation import simulate
 from pipeline.site import stopped_by_site
 from pipeline.spread import OnWorkers
@@ -188,6 +189,7 @@ class Tier0:
         runner = self._runner(epoch)
         try:
             Service(world, runner, ways, chains, listen).work_off(wait)
+            run_shadows(world, runner, ways)
         finally:
             runner.close()
 

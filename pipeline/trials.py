@@ -40,7 +40,7 @@ class Proposal:
 def try_gates(world: World, kind: str, proposal: Proposal) -> Trial:
     """What the gates proposed say of every payload of a kind that was judged. Raises Refused."""
     known_kind(world, kind)
-    gates = _gates(world.settings, kind, proposal)
+    gates = _gates(world, kind, proposal)
     chosen, documents = _judged(world, kind, proposal)
     wanted = {run: found for run, found in documents.items() if _within(proposal.runs, run)}
     every = candidates(documents.values())
@@ -48,8 +48,9 @@ def try_gates(world: World, kind: str, proposal: Proposal) -> Trial:
     judged = rejudge(every, gates, _entered(chosen, kind), chosen.store.get)
     asked = {(one.first, one.last) for one in candidates(wanted.values())}
     rows = tuple(row for row in judged if (row.candidate.first, row.candidate.last) in asked)
-    looks_back = any(c.kind == kind and c.looks_at_previous for c in calibrations_of(world, world.settings))
     last = max(wanted, default=0)
+    made_by = calibrations_of(world, world.settings_of(last), last)
+    looks_back = any(calibration.kind == kind and calibration.looks_at_previous for calibration in made_by)
     return Trial(kind, chosen.books.version, gates(last), rows, without_payload(wanted.values()), looks_back)
 
 
@@ -81,18 +82,21 @@ def _entered(world: World, kind: str) -> list[Entered]:
     return [Entered(v.since.packed, v.payload_id) for v in found if isinstance(v.since, RunLumi)]
 
 
-def _gates(settings: Settings, kind: str, proposal: Proposal) -> Callable[[int], Sequence[Gate]]:
+def _gates(world: World, kind: str, proposal: Proposal) -> Callable[[int], Sequence[Gate]]:
     if proposal.file is not None and proposal.changes:
         raise Refused("give a file of gates, or settings to change, not both")
-    chosen = settings if proposal.file is None else _settings_of(settings, proposal.file)
+    settings_of = world.settings_of
+    if proposal.file is not None:
+        chosen = _settings_of(world.settings, proposal.file)
+        settings_of = chosen.for_run
+        if not _has_gates(chosen, kind):
+            raise Refused(f"{proposal.file} has no [[gates.{kind}]]")
 
     @cache
     def of_run(run: int) -> Sequence[Gate]:
-        tables = chosen.for_run(run).gates.get(kind, ())
+        tables = settings_of(run).gates.get(kind, ())
         return [made(table) for table in with_settings(tables, proposal.changes)]
 
-    if proposal.file is not None and not _has_gates(chosen, kind):
-        raise Refused(f"{proposal.file} has no [[gates.{kind}]]")
     return of_run
 
 
@@ -110,7 +114,8 @@ def _settings_of(settings: Settings, file: Path) -> Settings:
         raise Refused(f"{file} is no TOML: {problem}") from None
     # All else that a whole settings file has does not matter to a gate.
     taken: dict[str, Any] = {name: plain[name] for name in ("gates", "eras") if name in plain}
-    taken["for"] = [_of_gates(table) for table in plain.get("for", [])]
+    by_run = plain.get("for", [])
+    taken["for"] = [_of_gates(table) for table in by_run] if isinstance(by_run, list) else by_run
     return settings_from({"experiment": {"name": settings.experiment.name}, **taken}, str(file))
 
 

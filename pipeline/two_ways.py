@@ -217,7 +217,8 @@ def _column(old: Any, new: Any) -> tuple[NDArray[np.bool_], Moved]:
     """Which events differ in a column, and how much the entries that both have."""
     if isinstance(old, np.ndarray):
         differs, sizes = _moved(_in_rows(old), _in_rows(new))
-        return differs.any(axis=1), Moved(differs.size, int(differs.sum()), sizes)
+        events: NDArray[np.bool_] = np.any(differs, axis=1)
+        return events, Moved(differs.size, int(differs.sum()), sizes)
     counts, others = (ak.to_numpy(ak.num(values)) for values in (old, new))
     same = counts == others
     one, other = (ak.to_numpy(ak.flatten(values[same])) for values in (old, new))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.reduction import NodeReceipt
 from pipeline.express import RunContext
 from pipeline.handshake import Manifest, Rules
 
@@ -28,6 +30,10 @@ class Stage(StrEnum):
     """a step could not be completed; the reason says what to do"""
 
 
+Ends = tuple[Callable[[NodeReceipt], None], Callable[[str], None]]
+"""what follows a job: where it is done, from its root; where it has failed, from the reason"""
+
+
 @dataclass
 class Way:
     """One run's way through the house."""
@@ -45,6 +51,8 @@ class Way:
     reasons: Mapping[str, str] = field(default_factory=dict)
     offered: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """by kind, payloads that a rule is against and that people may have published all the same"""
+    canary: int | Fraction | None = None
+    """how much of it tries the new conditions first: so many units, or a share; None for no canary"""
     wake_at: float | None = None
     began_at: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=dict)

@@ -29,6 +29,7 @@ from pipeline.migration import bring_up_to_date
 from pipeline.model import Chunk, Step
 from pipeline.processing import nothing
 from pipeline.products import Products
+from pipeline.promotion import Promotion, in_force, promotions
 from pipeline.release import Publication
 from pipeline.restarts import Earlier, with_stored
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
@@ -53,10 +54,16 @@ class World:
     author: str
     now: Callable[[], float]
     probe: Callable[[str], None] = nothing
+    promoted: tuple[Promotion, ...] = ()
+    """what people had promoted from shadows when this was opened"""
     certified: Ranges | None = None
     """what the certification file that the settings name has, as it was when this was opened"""
     rehearses: bool = False
     """whether it is a copy, in which anything may be tried"""
+
+    def settings_of(self, run: int) -> Settings:
+        """The settings of a run: those of the file, and what people have promoted since."""
+        return in_force(self.settings, self.promoted, run)
 
     def conditions(self, connection: Connection) -> ConditionsDB:
         """The conditions database in an open transaction; into which tags one may write is looked at there."""
@@ -106,7 +113,7 @@ class World:
     def undecided_beside(self, here: Container[int]) -> dict[int, float]:
         """Other runs that wait for their conditions, and until when the runs worked on `here` must wait for them."""
         beside = {run: seen for run, seen in self.books.undecided().items() if run not in here}
-        return {run: seen + self.settings.for_run(run).handshake.deadline_s for run, seen in beside.items()}
+        return {run: seen + self.settings_of(run).handshake.deadline_s for run, seen in beside.items()}
 
     def mask(self) -> Ranges | None:
         """The units that may be certified good; None for all."""
@@ -160,9 +167,10 @@ def open_world(
         logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
+        promoted = promotions(connection)
     books = Books(database, version, clock)
     who, store = acting(database), open_store(area / "conditions")
-    return World(settings, chosen, area, database, store, books, who, clock, probe, mask)
+    return World(settings, chosen, area, database, store, books, who, clock, probe, promoted, mask)
 
 
 def _mask(settings: Settings) -> Ranges | None:
@@ -188,12 +196,14 @@ def set_up(world: World) -> World:
 
 def settings_lineage(settings: Settings, experiment: Experiment) -> str:
     """The lineage of all settings that can change a result: not where it runs, nor where it lies, nor its limits."""
-    apart = {"experiment", "storage", "cluster", "splitting", "certify", "authority"}
+    apart = {"experiment", "storage", "cluster", "splitting", "certify", "authority", "canary", "shadow"}
     relevant: dict[str, Any] = settings.model_dump(mode="json", exclude=apart)
     for section in (relevant, *relevant["overrides"]):
         section["express"].pop("largest_state", None)
     # A table `[[for]]` that sets nothing else is none.
     selects = {"runs", "era"}
+    for one in relevant["overrides"]:
+        one.pop("canary")
     relevant["overrides"] = [one for one in relevant["overrides"] if any(one[name] for name in one.keys() - selects)]
     relevant["experiment"] = {"name": experiment.name, "settings": experiment.step_settings()}
     versions = {step.value: experiment.versions[step] for step in Step}

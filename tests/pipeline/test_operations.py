@@ -150,6 +150,13 @@ def test_publishing_names_the_payload_that_is_there(world):
     assert "no rule stops offset of run 8 now" in operator(world).waive(8, "offset", "in case")
 
 
+def test_whatever_a_rule_stops_with_a_payload_at_hand_can_be_waived(world):
+    """The canary of a run is no kind of its conditions."""
+    world.books.record(8, "status", STANDS | {"reasons": {"canary": "worse"}, "offered": {"canary": ["p"]}})
+    operator(world).waive(8, "canary", "looked at the plot", publish=True)
+    assert world.standing().waivers(8)["canary"].payloads == ("p",)
+
+
 def test_a_decision_is_confirmed_in_the_transaction_that_settles_unless_something_was_ordered_since(world):
     standing = world.standing()
     with world.database.begin() as connection:

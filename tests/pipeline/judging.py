@@ -1,0 +1,36 @@
+"""The tiny experiment with a figure of merit: prompt's hits should lie about nought."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from calib.calibration import at_finalize
+from calib.payload import Payload
+from pipeline.experiments.interface import Measure, Merit
+from tests.pipeline.tiny import Offset, Tiny
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skewed(Offset):
+    """An offset that may be told to come out wrong for one run."""
+
+    wrong_by: float = at_finalize(0.0)
+    in_run: int = at_finalize(0)
+
+    def finalize(self, state, previous):
+        made = super().finalize(state, previous)
+        run = int(state.units()[0] >> 32)
+        shift = self.wrong_by if run == self.in_run else 0.0
+        return Payload("offset", {**made.arrays, "mean": np.float64(float(made["mean"]) + shift)}, made.units)
+
+
+class Judged(Tiny):
+    """Tiny, whose offset may come out wrong, and is seen to."""
+
+    name = "judged"
+
+    def calibrations(self):
+        return (Skewed(),)
+
+    def merits(self):
+        return (Merit("hits about nought", "hit", Measure.OFFSET, 0.05, entries=10),)
