@@ -94,8 +94,9 @@ class Intake:
 
     def _verdict(self, world: World, offer: Offer, held: str | None) -> Verdict:
         """What the gates of its run say, held to what holds there now."""
-        settings = world.settings
-        gates = gates_of(settings.for_run(offer.since.run) if isinstance(offer.since, RunLumi) else settings, self.kind)
+        at = offer.since
+        settings = world.settings_of(at.run) if isinstance(at, RunLumi) else world.settings
+        gates = gates_of(settings, self.kind)
         return judge(world.store.get(offer.payload_id), world.store.get(held) if held else None, gates)
 
 

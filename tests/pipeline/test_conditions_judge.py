@@ -257,6 +257,9 @@ def test_a_file_of_gates_by_run(past: Any) -> None:
     (folder / "wrong.toml").write_text("gates = 3\n")
     with pytest.raises(SettingsError, match="`gates`"):
         conditions.judge("offset", gates=folder / "wrong.toml")
+    (folder / "wrong.toml").write_text("for = 3\n")
+    with pytest.raises(SettingsError, match="`for`"):
+        conditions.judge("offset", gates=folder / "wrong.toml")
     (folder / "wrong.toml").write_text("gates =")
     with pytest.raises(Refused, match="is no TOML"):
         conditions.judge("offset", gates=folder / "wrong.toml")
