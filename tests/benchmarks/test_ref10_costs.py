@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks._ref10_bounds import Bounds, Sampled, Study, nbytes, sampled, sentences, table, taken_apart
-from benchmarks._ref10_costs import JUDGED, READ, Case, Goal, Line, costs, kinds, least, line_through
+from benchmarks._ref10_costs import JUDGED, READ, Case, Goal, Line, costs, kinds, least, line_through, scenario
+from benchmarks.ref10_simulation import whole
 from jobs.cluster_settings import ALLOCATOR, ONE_THREAD
+from pipeline.experiments.ref10.geometry import geometry_of, mini_geometry
+from pipeline.experiments.ref10.simulate.events import block_size, simulate
+from pipeline.experiments.ref10.simulate.stages import Simulation
 from pipeline.experiments.ref10.simulate.streams import Purpose, Streams
 from tests.benchmarks.test_benchmarks_run import ROOT
 
@@ -51,6 +55,16 @@ def test_both_run_and_fail_where_the_goal_is_missed(name: str, stages: list[str]
     assert [line.split()[0] for line in judged] == stages[:-1]
     assert all(line.endswith(CAUSES) for line in judged)
     assert told[-1].startswith(end)
+
+
+def test_what_is_measured_is_what_simulate_does() -> None:
+    settings, geometry, numbers = scenario(30.0), geometry_of(mini_geometry()), np.arange(1, 31)
+    wanted = simulate(settings, geometry, 1, 1, 1, numbers)
+    found = whole(Simulation(settings, geometry, 1, 1, 1), numbers)
+    assert block_size(settings.physics) < len(numbers)
+    for columns, others in ((found.raw, wanted.raw), (found.truth, wanted.truth)):
+        assert columns.keys() == others.keys()
+        assert all(ak.array_equal(columns[name], others[name]) for name in columns)
 
 
 def case(stages: dict[str, float], **sizes: float) -> Case:
