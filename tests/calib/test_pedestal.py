@@ -596,6 +596,18 @@ class TestStatus:
         ):
             run.calibration.finalize(state, run.reference)
 
+    def test_moves_of_too_many_are_kept_as_measured_for_people_to_publish(self) -> None:
+        """All channels are 9 ADC above the reference: more than the 8 that a channel may move, and in the window."""
+        truth, _ = plain()
+        moved = nominal(512, 50, 4)
+        run = Run.take(
+            truth, Payload("pedestal", {**moved.arrays, "mean": truth.pedestal - 9}, moved.units), events=300
+        )
+        (made,) = conclude(run.calibration, run.state, run.reference, flush=True)
+        assert made.outcome is Outcome.NOT_CONVERGED and made.payload is not None
+        assert not made.payload["status"].any()
+        np.testing.assert_allclose(made.payload["mean"], truth.pedestal, atol=5 * 4.5 / np.sqrt(300))
+
     def test_from_a_payload_that_is_not_near_a_wide_window_leads_there(self) -> None:
         truth, _ = plain()
         first = Run.take(truth, nominal(512, 100, 4), events=300, window=80.0, max_move=80.0)

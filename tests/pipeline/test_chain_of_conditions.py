@@ -262,3 +262,43 @@ def test_at_the_deadline_express_is_not_waited_for(bench):
         Condition.FALLBACK,
         "no verdict at the deadline: offset: express is running",
     )
+
+
+# While run 2 is at work, a span of run 1 is open.
+@pytest.mark.parametrize(
+    ("granularity", "at_work"), [(Granularity.RUN, False), (Granularity.RUN, True), (Granularity.SPAN, False)]
+)
+def test_what_people_had_published_is_seen_by_the_runs_after_it_as_after_a_restart(bench, granularity, at_work):
+    """Run 1 is rejected and published all the same; run 2 was judged, or was at work, as if it were not."""
+    link = Link(BackLooking(enough=2, granularity=granularity), (MaxMove("mean", 0.5, "cm"),))
+    means = {1: 9.0, 2: 9.2, 3: 9.1}
+    found = bench([1, 2, 3], means=means, run_1=link, run_2=link, run_3=link)
+    found.work(1)
+    found.ready(2, 3)
+    asks = found.ask()
+    if not at_work:
+        found.conclude(asks)
+        found.work()
+    [one] = found.chain.judged(1)
+    assert one.decision is Decision.REJECT
+    assert found.chain.settle(1, one.payload)
+    if at_work:
+        assert found.chain.is_running(2) and found.ask() == []
+        found.conclude(asks)
+    found.work()
+    again = bench([1, 2, 3], settled={1: one.payload}, means=means, run_1=link, run_2=link, run_3=link)
+    again.work(2, 3)
+    for run in (2, 3):
+        assert found.chain.judged(run) == again.chain.judged(run)
+    [two] = found.chain.judged(2)
+    assert two.decision is Decision.PUBLISH
+    assert float(found.store.get(two.payload)["before"]) == 9.0
+
+
+def test_a_run_that_leaves_in_force_what_was_expected_changes_nothing_for_the_others(bench):
+    link = Link(BackLooking(granularity=Granularity.RUN), (MaxMove("mean", 0.5, "cm"),))
+    found = bench([1, 2], means={1: 0.1, 2: 0.2}, run_1=link, run_2=link)
+    found.work(1, 2)
+    [one], [two] = found.chain.judged(1), found.chain.judged(2)
+    assert not found.chain.settle(1, one.payload)
+    assert found.chain.judged(2) == (two,) and found.ask() == []
