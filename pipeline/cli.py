@@ -13,6 +13,7 @@ from pipeline.cli_conditions import conditions
 from pipeline.cli_database import commands as of_database
 from pipeline.cli_operator import commands as orders
 from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_shadow import shadow
 
 EXIT_CODES = """
 \b
@@ -200,5 +201,5 @@ def settings_check(settings: Path) -> None:
 
 
 main.add_command(conditions)
-for command in (*orders, *of_database):
+for command in (shadow, *orders, *of_database):
     main.add_command(command)

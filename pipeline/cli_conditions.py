@@ -320,3 +320,26 @@ def tag_create(name: str, kind: str, clock: str, serves: str, settings: Path | N
     tier0 conditions upload beamspot survey.npz --since 0 --reason "a test" --tag beamspot_test
     """
     click.echo(opened(settings).conditions.create_tag(name, kind, clock, serves))
+
+
+@_command(
+    "what-if",
+    _kind,
+    click.argument("file", type=_path),
+    click.option("--since", required=True, help="Run or run:lumisection it would hold from."),
+    _tag,
+    click.option("--sample", default=0, metavar="N", help="Do about N events of the touched runs both ways."),
+)
+def what_if(kind: str, file: Path, since: str, tag: str | None, sample: int, settings: Path | None) -> None:
+    """Which runs, lumisections and outputs would change if this payload went in, and what redoing them would cost.
+
+    Nothing is entered. With --sample, events are done under the conditions in force and the new ones, and the figures
+    of merit of the experiment say whether it is better; exit code 3 when one is worse.
+
+    \b
+    tier0 conditions what-if beamspot survey.npz --since 190456
+    tier0 conditions what-if beamspot survey.npz --since 190456:20 --sample 500
+    """
+    found = opened(settings).conditions.what_if(kind, file, since, tag, sample)
+    click.echo(found)
+    sys.exit(3 if found.found.worse else 0)

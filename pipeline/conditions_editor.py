@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
-from calib.iov import Clock
+from calib.iov import Clock, RunLumi
 from calib.tags import Sync, TagExists
 from pipeline.archive import TagContent
 from pipeline.conditions_view import ConditionsView
-from pipeline.conditions_words import known_kind
+from pipeline.conditions_words import known_kind, moment_from
 from pipeline.exporting import Format, contents, export_file, export_folder
 from pipeline.fates import Fates
 from pipeline.importing import Intake, import_tags
+from pipeline.payload_files import read_payload
 from pipeline.retagging import copy_tag, told_of, withdraw
+from pipeline.shadow_view import Shadows
+from pipeline.what_if import consequences, try_out
+from pipeline.what_if_text import WhatIf
+from pipeline.world import set_up
 
 
 class ConditionsEditor(ConditionsView):
@@ -37,6 +43,24 @@ class ConditionsEditor(ConditionsView):
         """
         intake = Intake(self.world, kind, reason, tag)
         return intake.many(file, only) if since is None else intake.one(file, since)
+
+    def what_if(self, kind: str, file: Path, since: str, tag: str | None = None, sample: int = 0) -> WhatIf:
+        """What would change if this payload went in, by default where prompt looks; nothing is entered.
+
+        With `sample`, about so many events of the runs it touches are done both ways here and now.
+        """
+        world = set_up(self.world)
+        payload = read_payload(known_kind(world, kind), file)
+        name = tag or world.tag_of(kind, Sync.PROMPT)
+        found = consequences(world, name, payload, _unit(since))
+        if sample and found.touched:
+            found = try_out(world, found, sample)
+        return WhatIf(found, world.experiment.unit_name)
+
+    @property
+    def shadows(self) -> Shadows:
+        """The candidates that run beside production."""
+        return Shadows(self.world)
 
     def withdraw(self, kind: str, since: str, reason: str, tag: str | None = None) -> Fates:
         """Take back the payload that begins at `since`; what was there before holds again where no run is settled.
@@ -90,3 +114,7 @@ class ConditionsEditor(ConditionsView):
 
 def _several(words: str | Sequence[str] | None) -> Sequence[str]:
     return [words] if isinstance(words, str) else words or ()
+
+
+def _unit(words: str) -> RunLumi:
+    return cast(RunLumi, moment_from(Clock.LUMI, words))

@@ -27,6 +27,16 @@ class Shadows:
         """The shadows of the settings."""
         return tuple(self.world.settings.shadow)
 
+    def overview(self) -> str:
+        """What runs beside production, and what was promoted."""
+        lines = [
+            f"{name}: {section.kind}, calibration {dict(section.calibration) or 'as in production'}, "
+            f"gates {'as in production' if section.gates is None else list(section.gates)}"
+            for name, section in self.world.settings.shadow.items()
+        ]
+        lines += [f"promoted: {promotion}" for promotion in self.world.promoted]
+        return "\n".join(lines) or "no shadows: give the settings a table such as [shadow.strict]"
+
     def compare(self, name: str, runs: Sequence[int] | None = None) -> list[Beside]:
         """Unit by unit, what production settled and what the shadow would have: of released runs, all by default.
 

@@ -166,7 +166,8 @@ class Tier0:
     def check(self) -> str:
         """The settings in force as text, with the kinds that have no payload to start from, and who may do what."""
         lacking = self.conditions.lacking()
-        words = [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
+        words = [f"promoted: {promotion}" for promotion in self._world.promoted]
+        words += [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
         with self._world.database.read() as connection:
             who = rules_text(connection, self.settings.authority, self._world.author)
         return "\n".join([self.settings.as_text(), *words, who])

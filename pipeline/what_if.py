@@ -178,6 +178,13 @@ def two_ways(world: World, old: Manifest, new: Manifest) -> TwoWays:
     return TwoWays(*ways)
 
 
+def try_out(world: World, found: Consequences, events: int) -> Consequences:
+    """The consequences with about so many events done both ways, here and now."""
+    work = samples(world, found, events)
+    shown = [ways.leaf(chunk, "what if")[1] for ways, chunk in work]
+    return judged(world, found, work[0][0].merge(shown)) if work else found
+
+
 def judged(world: World, found: Consequences, both: BothWays) -> Consequences:
     """The consequences with what sampled events have shown."""
     experiment = world.experiment

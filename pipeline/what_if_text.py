@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from calib.iov import RunLumi
 from pipeline.quantities import bytes_text, seconds_text
 from pipeline.tables import as_text
 from pipeline.two_ways import BothWays
 from pipeline.what_if import Consequences, Touched
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What would follow, as a notebook and a terminal show it."""
+
+    found: Consequences
+    unit_name: str
+
+    def __str__(self) -> str:
+        return words(self.found, self.unit_name)
+
+    __repr__ = __str__
 
 
 def words(found: Consequences, unit_name: str) -> str:

@@ -5,7 +5,6 @@ import pytest
 from pipeline.mistakes import SettingsError
 from pipeline.settings import settings_from
 from pipeline.shadow import Shadowed, beside, candidate
-from pipeline.shadow_view import Shadows
 from pipeline.tier0 import Tier0
 from tests.pipeline.judging import Skewed
 from tests.pipeline.tiny import settings as plain_settings
@@ -52,7 +51,8 @@ def test_production_is_not_touched_and_both_are_compared(house, tmp_path, files)
         assert not tier0.plan(*files[:2]).todos
         tier0.run(*files[:2], progress=False)
         assert tier0.conditions.history("offset") == alone
-        shadows = Shadows(tier0._world)
+        shadows = tier0.conditions.shadows
+        assert "strict: offset" in shadows.overview()
         assert all(one.same for one in shadows.compare("same")) and len(shadows.compare("same")) == 2
         strict = shadows.compare("strict")
         assert [one.same for one in strict] == [False, False] and "hits of 1000000" in strict[0].shadow_says
@@ -63,11 +63,13 @@ def test_production_is_not_touched_and_both_are_compared(house, tmp_path, files)
 def test_a_promoted_shadow_holds_from_the_next_run_on(house, tmp_path, files):
     with Tier0(house(**JUDGED, shadow=SHADOW)) as tier0:
         tier0.run(*files[:2], progress=False)
-        promotion = Shadows(tier0._world).promote("strict", "too few hits made it jump")
+        promotion = tier0.conditions.shadows.promote("strict", "too few hits made it jump")
         assert promotion.since == 3
     with Tier0(house(**JUDGED, shadow=SHADOW)) as tier0:
         summary = tier0.run(*files, progress=False)
-    states = [row.conditions["offset"] for row in summary.rows]
+        states = [row.conditions["offset"] for row in summary.rows]
+        assert "promoted: offset as in shadow strict from run 3 on" in tier0.conditions.shadows.overview()
+        assert str(promotion) in tier0.check()
     assert states == [{"fresh": 1}, {"fresh": 1}, {"carried": 1}] and summary.version == 1
 
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from calib.iov import RunLumi
 from calib.late import FateKind
-from calib.payload import Payload
-from calib.tags import Sync
+from pipeline.cli import main
 from pipeline.handshake import Condition, Manifest, Stretch
+from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
-from pipeline.what_if import changed_ranges, consequences, judged, samples, under
-from pipeline.what_if_text import words
+from pipeline.what_if import changed_ranges, under
 from tests.pipeline.tiny import write_file
 
 
@@ -57,19 +57,22 @@ def test_the_manifest_under_it():
     assert under(HALVES, "offset", "new", ()) == HALVES
 
 
-def test_a_chain_is_asked_and_not_changed(house, tmp_path):
+@pytest.fixture
+def survey(tmp_path):
+    path = tmp_path / "survey.npz"
+    np.savez(path, mean=np.float64(1.0), hits=np.int64(50), units='{"mean": "cm"}')
+    return path
+
+
+def test_a_chain_is_asked_and_not_changed(house, tmp_path, survey):
     files = [write_file(tmp_path / f"{run}.root", run, mean=1.5) for run in (1, 2, 3)]
-    payload = Payload("offset", {"mean": np.float64(1.0), "hits": np.int64(50)}, {"mean": "cm"})
-    with Tier0(house()) as tier0:
+    plain = house(experiment={"name": "tests.pipeline.judging:Judged"})
+    with Tier0(plain) as tier0:
         tier0.run(*files, progress=False)
-        world = tier0._world
-        tag = world.tag_of("offset", Sync.PROMPT)
         before = tier0.conditions.history("offset")
-        found = consequences(world, tag, payload, RunLumi(2, 3))
+        told = tier0.conditions.what_if("offset", survey, "2:3", sample=10)
         assert tier0.conditions.history("offset") == before
-        work = samples(world, found, 10)
-        ways = [ways for ways, _ in work]
-        found = judged(world, found, ways[0].merge([one.leaf(chunk, "a")[1] for one, chunk in work]))
+    found = told.found
     # The payload of run 3 begins with run 3.
     assert [(t.run, t.units) for t in found.touched] == [(2, 2)] and found.until == at(0, 3)
     assert found.fate.kind is FateKind.REFUSED and found.fate.runs == (2,)
@@ -77,17 +80,18 @@ def test_a_chain_is_asked_and_not_changed(house, tmp_path):
     assert prompt.tier == "PROMPT" and found.size == prompt.size > 0 and found.cpu_s > 0
     assert found.found.differences.changed == found.found.differences.events > 0
     assert found.found.differences.columns["PROMPT/hit"].largest == pytest.approx(0.5, abs=0.1)
-    text = words(found, "spill")
-    assert "refused" in text and "3-4" in text and "PROMPT/hit" in text
+    assert found.worse
+    for word in ("refused", "3-4", "PROMPT/hit", "hits about nought is worse"):
+        assert word in str(told)
+    settings = tmp_path / "tier0.toml"
+    settings.write_text(settings_from(plain).as_text())
+    words = ["conditions", "what-if", "offset", str(survey), "--since", "2:3", "-s", str(settings)]
+    asked = [CliRunner().invoke(main, [*words, *more]) for more in ([], ["--sample", "10"])]
+    assert [result.exit_code for result in asked] == [0, 3]
+    assert "hits about nought is worse" in asked[1].output
 
 
-def test_nothing_released_nothing_touched(house):
-    payload = Payload("offset", {"mean": np.float64(1.0), "hits": np.int64(50)}, {"mean": "cm"})
-    with Tier0(house()) as tier0:
-        tier0.check()
-        from pipeline.world import set_up
-
-        world = set_up(tier0._world)
-        found = consequences(world, world.tag_of("offset", Sync.PROMPT), payload, RunLumi(2))
-    assert found.touched == () and found.fate.kind is FateKind.ACCEPTED
-    assert "no released run would change" in words(found, "spill")
+def test_nothing_released_nothing_touched(house, survey):
+    told = Tier0(house()).conditions.what_if("offset", survey, "2", sample=5)
+    assert told.found.touched == () and told.found.fate.kind is FateKind.ACCEPTED
+    assert "no released run would change" in str(told)
