@@ -59,7 +59,12 @@ def lift(run: int | None, every: bool, dataset: str, reason: str, settings: Path
 @click.option("--history", is_flag=True, help="All that were ever put, and who lifted them.")
 @settings_option
 def holds(history: bool, settings: Path | None) -> None:
-    """Who holds what, since when and why."""
+    """Who holds what, since when and why.
+
+    \b
+    tier0 holds
+    tier0 holds --history
+    """
     click.echo(opened(settings).operator.holds(history=history))
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from pipeline import accounting, catalog
 from pipeline.handshake import OPERATOR, Condition, Manifest
+from pipeline.holds import hold_text, holds_in_force, holds_of
 from pipeline.in_charge import rules_in_force
 from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
@@ -260,11 +261,13 @@ def explain(world: World, run: int) -> str:
         status = get_document(connection, run, world.books.key("status"))
         manifest = get_document(connection, run, world.books.key("manifest"))
         known = catalog.runs(connection)
-        ordered = orders_about(list_orders(connection), run)
+        orders = list_orders(connection)
+    ordered, held = orders_about(orders, run), holds_of(holds_in_force(orders), run)
     found = summarize(world, [run])
     if status is None and run not in known:
         aside = [f"; set aside: {setback.place}: {setback.reason}" for setback in found.setbacks]
         there = ", ".join(map(str, known[:20])) or "none yet"
+        aside += [f"; {hold_text(hold)}" for hold in held]
         raise LookupError(f"run {run} was never seen; the runs are {there}{''.join(aside)}")
     row = found.rows[0]
     lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
