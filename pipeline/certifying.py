@@ -22,5 +22,5 @@ def certification(world: World, way: Way, manifest: Manifest, job: Job, root: No
     with world.database.read() as connection:
         bad = accounting.bad_units(connection, job.name)
     set_aside = spoken_against(bad, manifest.vetoed)
-    found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, world.mask())
+    found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, world.certified)
     return found.to_document(manifest.id) | {"prompt": job.name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.canary import fresh_payloads
 from pipeline.chain import Chain
 from pipeline.handshake import KindView, Manifest, Release, RunView, carried_in_a_row, decide
 from pipeline.release import NoConditions, release
@@ -36,7 +37,9 @@ def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | 
     )
     view = RunView(way.run, (int(way.units[0]), int(way.units[-1])), kinds, way.deadline_at, standing.held(way.run))
     found = decide(view, way.rules, now)
-    return _released(rehearsal, way, found) if isinstance(found, Release) else None
+    if not isinstance(found, Release) or (way.canary is not None and fresh_payloads(found)):
+        return None  # what a canary says is not known before
+    return _released(rehearsal, way, found)
 
 
 def _kind_view(kind: str, chain: Chain | None, run: int) -> KindView:

@@ -57,7 +57,8 @@ class World:
     promoted: tuple[Promotion, ...] = ()
     """what people had promoted from shadows when this was opened"""
     certified: Ranges | None = None
-    """what the certification file that the settings name has, as it was when this was opened"""
+    """the units that may be certified good, by the file that the settings name as it was when this was opened; None for
+    all"""
     rehearses: bool = False
     """whether it is a copy, in which anything may be tried"""
 
@@ -114,10 +115,6 @@ class World:
         """Other runs that wait for their conditions, and until when the runs worked on `here` must wait for them."""
         beside = {run: seen for run, seen in self.books.undecided().items() if run not in here}
         return {run: seen + self.settings_of(run).handshake.deadline_s for run, seen in beside.items()}
-
-    def mask(self) -> Ranges | None:
-        """The units that may be certified good; None for all."""
-        return self.certified
 
     def publication(self) -> Publication:
         """Where prompt conditions are published, and by whom."""

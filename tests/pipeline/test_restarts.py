@@ -204,6 +204,8 @@ def test_a_payload_that_acts_before_the_tier_redoes_it_from_raw(house, files, tm
         assert "express" not in said
         assert "run 8: publish, release: no manifest in processing version 2" in said
         assert "run 8: prompt: its conditions differ, or it was never made (reads 15 events)" in said
+        canary = str(Tier0(later | {"canary": {"units": 2}}, Staged()).plan(files[1]))
+        assert "run 8: publish, release, then prompt where its conditions differ" in canary
         summary = tier0.run(files[1], progress=False)
     assert summary[8].starts == {}
     assert reads(log) == {"RAW b.root": 3}

@@ -59,7 +59,7 @@ def test_the_certification_file_is_taken_as_it_is_when_all_begins(tmp_path: Path
     mask.write_text('{"7": [[1, 50]]}')
     world = open_world(settings_from(settings(tmp_path / "area", certify={"mask": str(mask)})))
     mask.unlink()
-    assert world.mask() == {7: [[1, 50]]}
+    assert world.certified == {7: [[1, 50]]}
     world.database.close()
 
 
