@@ -65,7 +65,7 @@ def database_check(where: str | None, settings: Path | None) -> None:
     from pipeline.site import stopped_by_site
 
     with stopped_by_site():
-        found = check(open_database(_where(where, settings), read_only=True))
+        found = check(open_database(_where(where, settings), read_only=True), time.time())
     click.echo(found.text())
     sys.exit(0 if found.well else 3)
 
@@ -86,7 +86,7 @@ def database_migrate(where: str | None, settings: Path | None) -> None:
 
     with stopped_by_site():
         chosen = _where(where, settings)
-        if check(open_database(chosen, read_only=True)).version is None:
+        if check(open_database(chosen, read_only=True), time.time()).version is None:
             raise click.UsageError(f"{chosen} is empty: there is nothing to migrate")
         opened = open_database(chosen)
         done = bring_up_to_date(opened, time.time())
@@ -142,7 +142,7 @@ def database_restore(file: Path, into: str) -> None:
 @click.command("serve-conditions")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8780, show_default=True, help="0 takes one that is free.")
-@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 64), help="Readers of the database.")
+@click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 15), help="Readers of the database.")
 @click.option("--keep", default=256, show_default=True, type=click.IntRange(0), help="MiB of payloads kept in memory.")
 @settings_option
 def serve_conditions(host: str, port: int, threads: int, keep: int, settings: Path | None) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table
 
 from calib.schema import conditions_metadata
-from jobs.lease import SecondDriver, drop_lease, take_lease
+from jobs.lease import SecondDriver, driver, drop_lease, take_lease
 from jobs.tables import leases, ledger_metadata
 from pipeline.database import Database, DatabaseRefused, differing
 from pipeline.migration_steps import STEPS, Step
@@ -149,8 +148,8 @@ def _migrate(
 def _lease(connection: Connection, database: Database, now: float) -> int:
     try:
         return take_lease(connection, now=now)
-    except SecondDriver as driver:
-        raise SecondDriver(f"{database.name} must be migrated, but not under a driver: {driver}") from None
+    except SecondDriver as other:
+        raise SecondDriver(f"{database.name} must be migrated, but not under a driver: {other}") from None
 
 
 def _copy(database: Database, found: int, now: float) -> Path:
@@ -200,7 +199,7 @@ class Checkup:
         return "\n".join(lines + (["all is well"] if self.well else []))
 
 
-def check(database: Database, schema: Schema = SCHEMA) -> Checkup:
+def check(database: Database, now: float, schema: Schema = SCHEMA) -> Checkup:
     """Look at a database, and change nothing."""
     with database.read() as connection:
         found = schema.version_of(connection)
@@ -208,17 +207,11 @@ def check(database: Database, schema: Schema = SCHEMA) -> Checkup:
         faults = _unsound(connection) if database.is_sqlite else []
         if found == schema.latest:
             faults += differing(connection, schema.tables)
-        return Checkup(database.name, found, schema.latest, tuple(pending), tuple(faults), _driver(connection))
+        holder = driver(connection, now) if sa.inspect(connection).has_table(leases.name) else ""
+        return Checkup(database.name, found, schema.latest, tuple(pending), tuple(faults), holder)
 
 
 def _unsound(connection: Connection) -> list[str]:
     found = [str(word) for word in connection.exec_driver_sql("PRAGMA integrity_check").scalars() if word != "ok"]
     nowhere = sorted({str(row[0]) for row in connection.exec_driver_sql("PRAGMA foreign_key_check")})
     return found + [f"rows of {table} point to rows that are not there" for table in nowhere]
-
-
-def _driver(connection: Connection) -> str:
-    if not sa.inspect(connection).has_table(leases.name):
-        return ""
-    held: Any = connection.execute(sa.select(leases.c.host, leases.c.pid).where(leases.c.host.is_not(None))).first()
-    return "" if held is None else f"pid {held.pid} on host {held.host}, unless it has ended without a word"

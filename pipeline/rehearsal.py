@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import sqlalchemy as sa
-
 from calib.payload import PayloadStore
-from calib.schema import conditions_metadata
-from jobs.tables import ledger_metadata
+from pipeline.backup import copy_rows
 from pipeline.database import Database, open_database
-from pipeline.schema import catalog_metadata
+from pipeline.migration import SCHEMA
 from pipeline.world import World, set_up
-
-_PAGE = 1000
 
 
 @contextmanager
@@ -27,11 +21,11 @@ def rehearsal(world: World) -> Iterator[World]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "tier0.db"
         if world.database.is_sqlite:
-            _back_up(str(world.database.engine.url.database), target)
+            world.database.copy_to(target)
         database = open_database(target)
         try:
             if not world.database.is_sqlite:
-                _copy_rows(world.database, database)
+                _copy(world.database, database)
             store = _Overlay(world.store, Path(folder) / "conditions")
             books = replace(world.books, database=database)
             yield set_up(replace(world, database=database, books=books, store=store, rehearses=True))
@@ -51,17 +45,7 @@ class _Overlay(PayloadStore):
         return there if there.is_dir() else super().path(payload_id)
 
 
-def _back_up(source: str, target: Path) -> None:
-    with closing(sqlite3.connect(source)) as there, closing(sqlite3.connect(target)) as here:
-        there.backup(here)
-
-
-def _copy_rows(source: Database, target: Database) -> None:
-    for metadata in (catalog_metadata, conditions_metadata, ledger_metadata):
-        target.create(metadata)
-        with source.read() as there, target.begin() as here:
-            for table in metadata.sorted_tables:
-                here.execute(sa.delete(table))
-                found = there.execute(sa.select(table), execution_options={"yield_per": _PAGE})
-                for page in found.mappings().partitions():
-                    here.execute(sa.insert(table), [dict(row) for row in page])
+def _copy(source: Database, target: Database) -> None:
+    with source.read() as there, target.reshaping() as here:
+        SCHEMA.make(here, 0.0)
+        copy_rows(there, here, SCHEMA.tables)

@@ -290,7 +290,7 @@ def committed(database: Database) -> int:
         return int(connection.scalar(sa.select(sa.func.count()).select_from(nodes)) or 0)
 
 
-@pytest.mark.parametrize("into", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("into", [pytest.param("sqlite", marks=pytest.mark.verify), "postgresql"])
 def test_a_backup_in_the_middle_is_gone_on_from(
     house: Any, joined: dict[str, Any], request: pytest.FixtureRequest, tmp_path: Path, into: str
 ) -> None:

@@ -210,7 +210,7 @@ def test_an_older_one_takes_the_steps_and_is_copied_first(older: Database, tmp_p
     done = bring_up_to_date(older, NOW, AFTER)
     assert (done.before, done.after) == (1, 2)
     assert names(older) == ["none", "large"] and written(older) == [1, 2]
-    assert check(older, AFTER).well and check(older, AFTER).driver == ""
+    assert check(older, NOW, AFTER).well and check(older, NOW, AFTER).driver == ""
     assert copies(older) == ([done.copy] if older.is_sqlite else [])
     if done.copy:
         copy = open_database(done.copy)
@@ -289,7 +289,7 @@ def test_never_under_a_driver(older: Database) -> None:
     with pytest.raises(SecondDriver, match=rf"must be migrated, but not under a driver: .*pid {parent.pid}"):
         bring_up_to_date(older, NOW, AFTER)
     assert columns(older) == {"id", "size"} and copies(older) == []
-    assert f"pid {parent.pid}" in check(older, AFTER).text()
+    assert f"pid {parent.pid}" in check(older, NOW, AFTER).text()
     with older.begin() as connection:
         take_lease(connection, holder, now=NOW, alive=lambda holder: False)
 
@@ -335,18 +335,18 @@ def test_of_many_at_once_one_does_it(where: str, start: str) -> None:
 
 
 def test_a_check_says_what_is_to_be_done_and_what_is_wrong(older: Database) -> None:
-    found = check(older, AFTER)
+    found = check(older, NOW, AFTER)
     assert (found.version, found.latest, found.pending, found.well) == (1, 2, ("2: parents have names",), False)
     assert "version 1 of the tables; this program makes version 2" in found.text()
     bring_up_to_date(older, NOW, AFTER)
-    assert check(older, AFTER).text().endswith("all is well")
+    assert check(older, NOW, AFTER).text().endswith("all is well")
     with older.reshaping() as connection:
         connection.exec_driver_sql("ALTER TABLE parents DROP COLUMN name")
-    assert check(older, AFTER).faults == ("table parents differs in name",)
+    assert check(older, NOW, AFTER).faults == ("table parents differs in name",)
 
 
 def test_a_check_finds_an_empty_database(database: Database) -> None:
-    found = check(database, AFTER)
+    found = check(database, NOW, AFTER)
     assert found.version is None and not found.well and "empty" in found.text()
 
 
@@ -357,7 +357,7 @@ def test_a_check_finds_what_points_nowhere(tmp_path: Path) -> None:
         connection.connection.dbapi_connection.execute("PRAGMA foreign_keys = OFF")
         with connection.begin():
             connection.execute(sa.insert(children), {"id": 1, "parent": 9})
-    assert check(database, BEFORE).faults == ("rows of children point to rows that are not there",)
+    assert check(database, NOW, BEFORE).faults == ("rows of children point to rows that are not there",)
     database.close()
 
 

@@ -78,6 +78,7 @@ def _look_at_everything(plain: dict[str, Any], folder: Path) -> None:
     assert re.search(r'"7": \[\[1, 3\]\]', tier0("certify", *at))
 
 
+@pytest.mark.verify
 def test_fits_and_a_span_over_two_runs_come_out_the_same(house: House, new_postgres: str, tmp_path: Path) -> None:
     files = colliding.collider_files(tmp_path / "data")
     found = []
