@@ -16,9 +16,9 @@ from calib.schema import conditions_metadata
 from tests import postgres
 
 
-def open_sqlite(path: Path) -> Engine:
+def open_sqlite(path: Path, wait_s: float = 60) -> Engine:
     """A SQLite file whose transactions take the write lock at once, as the pipeline's do."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": wait_s})
 
     @event.listens_for(engine, "connect")
     def _by_hand(raw: Any, _record: object) -> None:

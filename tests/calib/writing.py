@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,9 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RUNS = range(1, 40)
 MOMENTS = range(GRID * RUNS.start, GRID * RUNS.stop)
 WAIT_SECONDS = 120
+# SQLite asks again every 0.1 s, so with many writers one may be passed over for long.
+LOCKED_SECONDS = 600
+PAUSE_SECONDS = 0.002
 
 turns_metadata = MetaData()
 turns = Table("turns", turns_metadata, Column("id", Integer, primary_key=True), Column("last", Integer))
@@ -99,6 +103,8 @@ class Writer:
                 {"append": self.append, "withdraw": self.withdraw, "settle": self.settle}[what](db, connection, n)
             with self.engine.begin() as connection:
                 self.look(ConditionsDB(connection, PayloadsInMemory()))
+            # Who comes back at once is always first.
+            time.sleep(PAUSE_SECONDS * self.chance.random())
         for snapshot, at, ids in self.seen:
             with self.engine.begin() as connection:
                 db = ConditionsDB(connection, PayloadsInMemory())
@@ -158,7 +164,10 @@ def _told(tag: ModelTag, fate: Fate) -> Told:
 
 @contextmanager
 def opened(url: str) -> Iterator[Engine]:
-    engine = open_sqlite(Path(url.removeprefix("sqlite:///"))) if url.startswith("sqlite") else create_engine(url)
+    if url.startswith("sqlite"):
+        engine = open_sqlite(Path(url.removeprefix("sqlite:///")), LOCKED_SECONDS)
+    else:
+        engine = create_engine(url)
     yield engine
     engine.dispose()
 
