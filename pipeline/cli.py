@@ -18,7 +18,7 @@ from pipeline.cli_shadow import shadow
 EXIT_CODES = """
 \b
 Exit codes: 0 all well; 1 cannot be done as asked (a wrong setting, an unknown run);
-2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, or had to fall back;
+2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, differs, or had to fall back;
 4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver).
 """
 
@@ -56,6 +56,7 @@ def main() -> None:
     tier0 why 190456                      where a run stands, and why
     tier0 hold 190456 --reason "magnet"   keep it from prompt; lift, holds, waive
     tier0 conditions show beamspot
+    tier0 database backup tier0.backup    with runs in flight; check, migrate, restore
     tier0 simulate ref10.toml data --runs 7-9
     tier0 demo                            all of it on simulated runs
 

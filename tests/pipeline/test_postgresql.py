@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from pipeline.cli import main
@@ -19,10 +21,10 @@ from pipeline.toml_text import toml_text
 from pipeline.world import open_world, set_up
 from tests.pipeline import colliding
 from tests.pipeline.drivers import KILLED, Driver
-from tests.pipeline.probes import KillAt
+from tests.pipeline.probes import KillAt, Once
 from tests.pipeline.test_kills import check
 from tests.pipeline.tiny import write_file
-from tests.pipeline.traces import results
+from tests.pipeline.traces import done_again, results
 
 House = Callable[..., dict[str, Any]]
 
@@ -76,6 +78,27 @@ def _look_at_everything(plain: dict[str, Any], folder: Path) -> None:
     file = next((folder / "export").glob("offset-*.npz"))
     assert "accepted" in tier0("conditions", "upload", "offset", file, "--since", 9, "--reason", "again", *at)
     assert re.search(r'"7": \[\[1, 3\]\]', tier0("certify", *at))
+
+
+def cut_off(url: str) -> None:
+    """End every connection to a database, as a server does that is shut down."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend(pid) {others}")
+    engine.dispose()
+
+
+def test_a_server_that_goes_in_the_middle_stops_the_driver_and_the_next_start_goes_on(
+    house: House, new_postgres: str, files: list[Path], tmp_path: Path
+) -> None:
+    plain = on(new_postgres, house("area"))
+    probe = Once(tmp_path / "once", "ledger-commit", partial(cut_off, new_postgres))
+    with Tier0(plain, probe=probe) as tier0:
+        with pytest.raises(SiteStopped, match=r"connection.*then start again: nothing is lost"):
+            tier0.run(*files, progress=False)
+        assert tier0.run(*files, progress=False).exit_code == 0
+    assert done_again(plain) == 0
 
 
 @pytest.mark.verify
