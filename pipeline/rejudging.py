@@ -131,12 +131,17 @@ def _cells(row: Rejudged) -> list[str]:
     first, last = RunLumi.unpack(candidate.first), RunLumi.unpack(candidate.last)
     decision = f"{now.decision} *" if row.differs else str(now.decision)
     why = "; ".join(now.reasons) or (candidate.why and f"then: {candidate.why}")
-    measures = "\n".join(_measure(measure) for measure in now.measures)
+    then = {(measure.gate, measure.what): measure for measure in candidate.measures}
+    measures = "\n".join(_measure(measure, then.get((measure.gate, measure.what))) for measure in now.measures)
     return [f"{first} to {last}", candidate.payload[:12], str(candidate.decision), decision, measures, why]
 
 
-def _measure(measure: Measure) -> str:
-    return f"{measure.what} {quantity(measure.value, measure.unit)} ({measure.limit:.6g})"
+def _measure(now: Measure, then: Measure | None) -> str:
+    """A number with its limit; and what it was then, where either has changed."""
+    words = f"{now.what} {quantity(now.value, now.unit)} ({now.limit:.6g})"
+    if then is None or then == now:
+        return words
+    return f"{words}, then {quantity(then.value, then.unit)} ({then.limit:.6g})"
 
 
 def with_settings(tables: Sequence[Table], changes: Mapping[str, Any]) -> Sequence[Table]:

@@ -161,7 +161,8 @@ def test_verdicts_are_kept_for_every_run_of_a_span_and_what_gave_nothing(tmp_pat
         found.ready(run, StateFile("", ""))
     spanning = note(7, offset(1.0).id) | {"last": RunLumi(8, 4).packed}
     found.concluded(8, [spanning, note(8, None, 5, "not enough data")], world.store)
-    keep_verdicts(world.books, found, 8)
+    with world.books.begin() as connection:
+        keep_verdicts(connection, world.books, found, 8)
     documents = world.books.documents("verdicts offset")
     assert sorted(documents) == [7, 8]
     [candidate] = candidates(documents.values())
@@ -188,12 +189,12 @@ def gates_file(folder: Path, limit: float, **more: Any) -> Path:
 
 @dataclass(frozen=True)
 class Watch:
-    """Notes, whenever a payload is about to be published, how many runs have their verdicts on record."""
+    """Notes, whenever a run has been released, how many runs have their verdicts on record."""
 
     folder: Path
 
     def __call__(self, point: str) -> None:
-        if point == "publish":
+        if point == "released":
             with closing(sqlite3.connect(self.folder / "area" / "tier0.db")) as database:
                 asked = "SELECT count(*) FROM catalog_documents WHERE key = 'verdicts offset/v1'"
                 [(found,)] = database.execute(asked).fetchall()
@@ -216,7 +217,7 @@ def past(joined: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> An
         yield tier0.conditions, folder
 
 
-def test_a_verdict_is_on_record_before_anything_is_done_on_it(past: Any) -> None:
+def test_a_verdict_is_on_record_with_what_is_done_on_it(past: Any) -> None:
     seen = [int(line) for line in (past[1] / "on record").read_text().split()]
     assert len(seen) == 4 and all(found >= released for released, found in enumerate(seen, 1))
 
@@ -238,6 +239,10 @@ def test_a_wider_gate_lets_more_pass_and_what_follows_is_held_to_it(past: Any) -
     assert decisions(tried) == [("publish",) * 2, ("reject", "publish"), ("publish",) * 2, ("reject", "publish")]
     assert tried.rows[2].held_to == tried.rows[1].candidate.payload
     assert "2 of 4 payloads would be judged otherwise: 2 reject -> publish" in str(tried)
+    [now], [then] = tried.rows[2].now.measures, tried.rows[2].candidate.measures
+    assert now.value > then.value
+    words = [f"largest move of mean {now.value:.6g} cm (1.3)", f"then {then.value:.6g} cm (0.5)"]
+    assert ", ".join(words) in tried.text(width=400)
     assert len(past[0].judge("offset", {"max_move.limit": 1.3}, runs="8-9").rows) == 2
 
 
