@@ -72,27 +72,19 @@ class Books:
     def record(self, run: int, what: str, document: Mapping[str, Any]) -> None:
         """Write one record of a run."""
         with self.begin() as connection:
-            journal.set_document(connection, run, self.key(what), dict(document), self.now())
+            self.enter(connection, run, what, document)
 
-    def record_for_ever(self, run: int, what: str, document: Mapping[str, Any]) -> None:
+    def enter(self, connection: Connection, run: int, what: str, document: Mapping[str, Any]) -> None:
+        """Write one record of a run."""
+        self.enter_for_ever(connection, run, self.key(what), document)
+
+    def enter_for_ever(self, connection: Connection, run: int, what: str, document: Mapping[str, Any]) -> None:
         """Write a record of a run that holds over all processing versions."""
-        with self.begin() as connection:
-            journal.set_document(connection, run, what, dict(document), self.now())
+        journal.set_document(connection, run, what, dict(document), self.now())
 
-    def set_aside(self, setback: journal.Setback) -> None:
-        """Write down what was set aside, and why."""
-        with self.begin() as connection:
-            journal.add_setbacks(connection, [setback], self.now())
-
-    def mended(self, run: int, kind: str, place: str = "") -> None:
+    def mended(self, connection: Connection, run: int, kind: str, place: str | None = None) -> None:
         """What was set aside of a run is in order again: at one place, or all of a kind."""
-        with self.database.read() as connection:
-            known = [found for found in journal.list_setbacks(connection, run) if found.run == run]
-        places = {found.place for found in known if found.kind == kind and place in ("", found.place)}
-        if places:
-            with self.begin() as connection:
-                for found in places:
-                    journal.resolve_setbacks(connection, kind, found, self.now(), run)
+        journal.resolve_setbacks(connection, kind, place, self.now(), run)
 
     def key(self, what: str) -> str:
         """The name a record has in this processing version."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from calib.calibration import Calibration, Granularity, Outcome
@@ -13,7 +14,7 @@ from calib.gates import Decision, Gate, judge
 from calib.iov import RunLumi
 from calib.payload import PayloadStore
 from pipeline.express import FinalizeWork, StateFile
-from pipeline.handshake import Judged
+from pipeline.handshake import Judged, KindView
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Chain:
     A run whose calibration looks neither back nor across runs is finalized at once. Otherwise it waits until the runs
     before it are decided: it sees the payload they leave in force, and for a span the units that are still open. A span
     ends where the settings change. Settled runs take no part: what they left in force is all that is known of them.
+
+    What a call costs does not grow with the number of runs: whoever asks is told by `changed` what to ask about.
     """
 
     kind: str
@@ -65,6 +68,8 @@ class Chain:
     conditions_root: str
     settled: dict[int, str | None] = field(default_factory=dict)
     """runs released already, and the payload id in force at the end of each"""
+    runs: tuple[int, ...] = field(init=False)
+    """its runs, in order"""
     _states: dict[int, StateFile] = field(default_factory=dict)
     _broken: dict[int, str] = field(default_factory=dict)
     _asked: dict[int, bool] = field(default_factory=dict)
@@ -73,102 +78,124 @@ class Chain:
     _outdated: set[int] = field(default_factory=set)
     """runs whose finalization is at work on what no longer holds"""
     _judged: dict[int, list[Judged]] = field(default_factory=dict)
+    _closed: list[tuple[int, int]] = field(default_factory=list)
+    """first and last unit of every interval, in order"""
+    _left: list[tuple[int, str | None]] = field(default_factory=list)
+    """from which unit on which payload is in force, in order"""
     _place: dict[int, int] = field(init=False)
-    _stretch: list[int] = field(init=False)
-    """for each run, in order, the number of the stretch of runs with equal settings that it is in"""
+    _walls: list[int] = field(init=False)
+    """places before which a stretch of runs with equal settings ends, and of settled runs with the place after each"""
+    _front: int = 0
+    """the place of the first run that may still hold up those after it"""
+    _new: set[int] = field(default_factory=set)
+    """runs whose state has come since `asks` was last called"""
+    _undecided: list[int] = field(init=False)
+    """runs whose conditions later ones may have to wait for, in order"""
+    _changed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        links = list(self.links.values())
-        differs = [one != other for one, other in pairwise(links)]
-        self._place = {run: place for place, run in enumerate(self.links)}
-        self._stretch = list(accumulate([0, *differs])) if links else []
+        self.runs = tuple(self.links)
+        self._place = {run: place for place, run in enumerate(self.runs)}
+        differs = [place for place, (one, other) in enumerate(pairwise(self.links.values()), 1) if one != other]
+        self._walls = [0, *differs, len(self.runs)]
+        self._undecided = [run for run in self.runs if run not in self.settled]
+        for run, in_force in self.settled.items():
+            self._wall_in(run, in_force)
 
-    @cached_property
-    def runs(self) -> tuple[int, ...]:
-        """Its runs, in order."""
-        return tuple(self.links)
-
-    def settle(self, run: int, in_force: str | None) -> bool:
+    def settle(self, run: int, in_force: str | None) -> None:
         """The run is released, and this payload is in force at its end.
 
-        Whether that is another than its verdict let expect (people had one published): then the runs after it that
-        look back are asked and judged anew, as they would be after a restart.
+        Where that is another than its verdict let expect (people had one published), the runs after it that look back
+        are asked and judged anew, as they would be after a restart.
         """
-        if run not in self.links:
-            return False
+        if run not in self.links or run in self.settled:
+            return
         expected = self._in_force_before(RunLumi(run + 1).packed)
         self.settled[run] = in_force
-        if in_force == expected:
-            return False
-        for later in (r for r, link in self.links.items() if r > run and link.ordered and r not in self.settled):
-            if self.is_running(later):
-                self._outdated.add(later)
-            elif later not in self._broken:
-                self._forget(later)
-        return True
+        self._wall_in(run, in_force)
+        self._look_back_from(run)
+        self._note([run])
+        if in_force != expected:
+            later = self.runs[self._place[run] + 1 :]
+            leaning = [r for r in later if self.links[r].ordered and r not in self.settled and r not in self._broken]
+            self._outdated.update(filter(self._is_running, leaning))
+            self._forget([r for r in leaning if not self._is_running(r)])
 
-    def _forget(self, run: int) -> None:
-        self._concluded.discard(run)
-        self._outdated.discard(run)
-        self._asked.pop(run, None)
-        self._judged.pop(run, None)
+    def _wall_in(self, run: int, in_force: str | None) -> None:
+        insort(self._walls, self._place[run])
+        insort(self._walls, self._place[run] + 1)
+        self._leaves(RunLumi(run + 1).packed - 1, in_force)
+
+    def _leaves(self, unit: int, payload: str | None) -> None:
+        insort(self._left, (unit, payload), key=itemgetter(0))
+
+    def _forget(self, runs: Sequence[int]) -> None:
+        """These are to be asked again, as if nothing had been concluded for them."""
+        for run in runs:
+            self._concluded.discard(run)
+            self._outdated.discard(run)
+            self._asked.pop(run, None)
+            self._judged.pop(run, None)
+            self._front = min(self._front, self._place[run])
+        found = [(run, judged) for run, of_run in self._judged.items() for judged in of_run]
+        self._closed = sorted((j.first, j.last) for run, j in found if RunLumi.unpack(j.last).run == run)
+        left = {RunLumi(run + 1).packed - 1: payload for run, payload in self.settled.items()}
+        left |= {judged.first: judged.payload for _, judged in found if judged.decision is Decision.PUBLISH}
+        self._left = sorted(left.items(), key=itemgetter(0))
+        self._note(runs)
 
     def ready(self, run: int, state: StateFile) -> None:
         """The run's state is complete."""
         self._states[run] = state
+        self._new.add(run)
+        self._front = min(self._front, self._place[run])
+        self._note([run])
 
     def broken(self, run: int, reason: str) -> None:
         """The run will give no state, or its finalization has failed; the others go on without it."""
         self._broken[run] = reason
         self._concluded.add(run)
+        self._look_back_from(run)
+        self._note([run])
 
-    def is_broken(self, run: int) -> bool:
-        """Whether nothing will be concluded for a run."""
-        return run in self._broken
-
-    def is_running(self, run: int) -> bool:
-        """Whether the run's finalization has been asked for and has not spoken yet."""
-        return run in self._asked and run not in self._concluded
+    def _look_back_from(self, run: int) -> None:
+        """What should have followed the run before and closed what it left open will not come."""
+        before = (other for other in reversed(self.runs[: self._place[run]]) if other not in self._broken)
+        last = next(before, None)
+        if last is not None and last not in self.settled and self._asked.get(last) is False:
+            self._front = min(self._front, self._place[last])
+            self._note([last])
 
     def asks(self, late: Collection[int] = ()) -> list[Ask]:
         """The finalizations that may start now; nobody waits any more for the runs in `late`."""
-        asks = []
-        waiting = False
-        for run, link in self.links.items():
-            if run in self.settled:
-                continue
-            if self._may_be_asked(run) and not (waiting and link.ordered):
-                ask = self._ask(run)
-                self._asked[run] = ask.work.flush
-                self._concluded.discard(run)
-                asks.append(ask)
-            given_up = run in late and not self.is_running(run)
-            waiting = waiting or not (run in self._concluded or given_up)
-        return asks
+        asks = [self._ask(run) for run in sorted(self._new) if not self.links[run].ordered and self._may_be_asked(run)]
+        self._new.clear()
+        while self._front < len(self.runs):
+            run = self.runs[self._front]
+            if self.links[run].ordered and self._may_be_asked(run):
+                asks.append(self._ask(run))
+            given_up = run in late and run not in self._asked
+            if not (run in self._concluded or run in self.settled or given_up):
+                break
+            self._front += 1
+        return sorted(asks, key=lambda ask: ask.run)
 
     def _may_be_asked(self, run: int) -> bool:
-        if run not in self._states or run in self._broken:
+        if run not in self._states or run in self._broken or run in self.settled:
             return False
         # A second time, where what should have followed and closed what it left open will not come.
         again = run in self._concluded and not self._asked[run] and self._is_last(run) and self._open(run)
         return run not in self._asked or again
 
-    def _segment(self, run: int) -> list[int]:
+    def _segment(self, run: int) -> Sequence[int]:
         """The runs around this one under the same settings, with nothing settled between: how far a span may reach."""
-        runs, place = self.runs, self._place[run]
-        first = last = place
-        while first and self._together(first - 1, place):
-            first -= 1
-        while last + 1 < len(runs) and self._together(last + 1, place):
-            last += 1
-        return list(runs[first : last + 1])
-
-    def _together(self, other: int, place: int) -> bool:
-        return self._stretch[other] == self._stretch[place] and self.runs[other] not in self.settled
+        at = bisect_right(self._walls, self._place[run])
+        return self.runs[self._walls[at - 1] : self._walls[at]]
 
     def _is_last(self, run: int) -> bool:
         """Whether no later run can add to its span."""
-        return all(after in self._broken for after in self._segment(run) if after > run)
+        segment = self._segment(run)
+        return all(after in self._broken for after in segment[bisect_right(segment, run) :])
 
     def _ask(self, run: int) -> Ask:
         link = self.links[run]
@@ -185,34 +212,54 @@ class Chain:
             flush=not link.spans or self._is_last(run),
             gates=link.gates if looks_back else (),
         )
+        self._asked[run] = work.flush
+        self._concluded.discard(run)
+        self._note([run])
         return Ask(run, work, tuple(replace(self._states[r], since=since) for r in runs))
 
     def _open_since(self, run: int) -> int:
         """The first packed unit of the run's segment that is in no interval yet."""
         segment = self._segment(run)
-        closed = [judged.last + 1 for r in segment for judged in self._judged.get(r, [])]
-        return max(closed, default=RunLumi(segment[0]).packed)
+        at = bisect_left(self._closed, (RunLumi(segment[-1] + 1).packed,))
+        last = self._closed[at - 1][1] if at else -1
+        return max(last + 1, RunLumi(segment[0]).packed)
 
     def _in_force_before(self, unit: int) -> str | None:
         """The payload id that earlier runs and intervals leave in force at a packed unit."""
-        left = {RunLumi(run + 1).packed - 1: payload for run, payload in self.settled.items()}
-        published = (j for found in self._judged.values() for j in found if j.decision is Decision.PUBLISH)
-        left |= {judged.first: judged.payload for judged in published}
-        before = [since for since in left if since < unit]
-        return left[max(before)] if before else self.in_force
+        at = bisect_left(self._left, unit, key=itemgetter(0))
+        return self._left[at - 1][1] if at else self.in_force
 
     def concluded(self, run: int, notes: Sequence[Mapping[str, Any]], store: PayloadStore) -> None:
         """Take in what the finalization asked for `run` concluded, and judge it by the gates."""
         if run in self._outdated:
-            self._forget(run)
+            self._forget([run])
             return
+        spans = self.links[run].spans
+        since = self._open_since(run) if spans else 0
         self._concluded.add(run)
+        touched = {run}
         for note in notes:
             judged = self._judge(self.links[run], note, store)
+            insort(self._closed, (judged.first, judged.last))
+            if judged.decision is Decision.PUBLISH:
+                self._leaves(judged.first, judged.payload)
             first, last = RunLumi.unpack(judged.first).run, RunLumi.unpack(judged.last).run
-            for covered in (r for r in self.links if first <= r <= last and r in self._states):
+            for covered in (r for r in self._between(self.runs, first, last) if r in self._states):
                 self._judged.setdefault(covered, []).append(judged)
                 self._broken.pop(covered, None)
+                touched.add(covered)
+        self._note(touched.union(self._closed_since(run, since) if spans else ()))
+
+    def _closed_since(self, run: int, since: int) -> Sequence[int]:
+        """The runs that the last finalization of a span may have closed."""
+        segment, until = self._segment(run), self._open_since(run)
+        if self._asked.get(run):
+            return self._between(segment, RunLumi.unpack(since).run, segment[-1])
+        return self._between(segment, RunLumi.unpack(since).run, RunLumi.unpack(until).run) if until > since else ()
+
+    @staticmethod
+    def _between(runs: Sequence[int], first: int, last: int) -> Sequence[int]:
+        return runs[bisect_left(runs, first) : bisect_right(runs, last)]
 
     def _judge(self, link: Link, note: Mapping[str, Any], store: PayloadStore) -> Judged:
         first, last, outcome = int(note["first"]), int(note["last"]), Outcome(note["outcome"])
@@ -238,28 +285,65 @@ class Chain:
 
     def _open(self, run: int) -> bool:
         """Whether units of the run may still belong to a span that is not closed."""
-        if not self.links[run].spans:
+        if not self.links[run].spans or RunLumi.unpack(self._open_since(run)).run > run:
             return False
-        segment = self._segment(run)
-        flushed = any(self._asked.get(r) and self._has_spoken(r) for r in segment if r >= run)
-        return not flushed and RunLumi.unpack(self._open_since(run)).run <= run
+        # Only the last run of a segment closes what is open, and only once it has spoken.
+        last = next((other for other in reversed(self._segment(run)) if other not in self._broken), run)
+        return not (last >= run and self._asked.get(last) and last in self._concluded)
 
-    def _has_spoken(self, run: int) -> bool:
-        return run in self._concluded and run not in self._broken
+    def view(self, run: int) -> KindView:
+        """What is known of a run here; what was carried before it is for others to say."""
+        judged = self.judged(run)
+        return KindView(
+            self.kind,
+            judged,
+            waits_for=self._waits_for(run),
+            broken=run in self._broken,
+            running=self._is_running(run),
+            relative=self.links[run].relative,
+            earlier_undecided=None if judged is None else self._undecided_before(run),
+        )
 
-    def waits_for(self, run: int) -> str:
-        """What keeps a run undecided, in words."""
+    def _waits_for(self, run: int) -> str:
         if run in self._broken:
             return f"{self.kind}: {self._broken[run]}"
         if run not in self._states:
             return f"{self.kind}: express is running"
-        if self.is_running(run):
+        if self._is_running(run):
             return f"{self.kind}: finalize is running"
         if run not in self._concluded:
             return f"{self.kind}: finalize waits for the runs before it"
         return f"{self.kind}: its span is still open for more data"
 
-    def publishes(self, run: int) -> bool:
-        """Whether the run has, or may still get, a payload of its own that later runs could lean on."""
+    def _is_running(self, run: int) -> bool:
+        return run in self._asked and run not in self._concluded
+
+    def _undecided_before(self, run: int) -> int | None:
+        """The last earlier run that has, or may still get, a payload of its own that this one could lean on."""
+        at = bisect_left(self._undecided, run)
+        return self._undecided[at - 1] if at else None
+
+    def unsettled_before(self, run: int) -> int | None:
+        """The last earlier run that is not released."""
+        return next((r for r in reversed(self.runs[: self._place[run]]) if r not in self.settled), None)
+
+    def changed(self) -> set[int]:
+        """The runs of which something else is known than when this was last called."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def _note(self, runs: Iterable[int]) -> None:
+        for run in runs:
+            self._changed.add(run)
+            at = bisect_left(self._undecided, run)
+            known = self._undecided[at : at + 1] == [run]
+            if known and not self._may_publish(run):
+                del self._undecided[at]
+            elif not known and self._may_publish(run):
+                self._undecided.insert(at, run)
+
+    def _may_publish(self, run: int) -> bool:
+        if run in self.settled or run in self._broken:
+            return False
         judged = self.judged(run)
-        return (judged is None and run not in self._broken) or any(j.decision is Decision.PUBLISH for j in judged or ())
+        return judged is None or any(one.decision is Decision.PUBLISH for one in judged)

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from pipeline.canary import fresh_payloads
 from pipeline.chain import Chain
-from pipeline.handshake import KindView, Manifest, Release, RunView, carried_in_a_row, decide
+from pipeline.handshake import Manifest, Release, decide
 from pipeline.release import NoConditions, release
+from pipeline.views import Views
 from pipeline.way import Way
 from pipeline.world import World
 
@@ -19,41 +20,17 @@ def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | 
     Publishes and settles, so `rehearsal` must be one. Runs are asked for in their order: one that cannot be foretold
     leaves open what holds for those after it.
     """
-    of_run = {chain.kind: chain for chain in chains if way.run in chain.runs}
-    here = {run for chain in of_run.values() for run in chain.runs}
-    manifests, now = rehearsal.books.manifests(), rehearsal.now()
+    mine, manifests, now = [c for c in chains if way.run in c.links], rehearsal.books.manifests(), rehearsal.now()
+    here = {run for chain in mine for run in chain.runs}
     if any(run < way.run and run not in manifests for run in here):
         return None
-    elsewhere = (run for run, until in rehearsal.undecided_beside(here).items() if run < way.run and now < until)
-    first, standing = min(elsewhere, default=None), rehearsal.standing()
-    kinds = tuple(
-        replace(
-            _kind_view(kind, of_run.get(kind), way.run),
-            carried_before=carried_in_a_row(manifests, kind, way.run),
-            earlier_undecided=first,
-            waiver=standing.waivers(way.run).get(kind),
-        )
-        for kind in way.required
-    )
-    view = RunView(way.run, (int(way.units[0]), int(way.units[-1])), kinds, way.deadline_at, standing.held(way.run))
+    view = Views(mine, manifests, rehearsal.undecided_beside(here), rehearsal.standing()).of(way, now)
+    # What is still to be concluded will be, whatever the deadline says.
+    view = replace(view, kinds=tuple(replace(kind, running=not kind.broken) for kind in view.kinds))
     found = decide(view, way.rules, now)
     if not isinstance(found, Release) or (way.canary is not None and fresh_payloads(found)):
         return None  # what a canary says is not known before
     return _released(rehearsal, way, found)
-
-
-def _kind_view(kind: str, chain: Chain | None, run: int) -> KindView:
-    if chain is None:
-        return KindView(kind, judged=None, calibrated=False)
-    return KindView(
-        kind,
-        chain.judged(run),
-        chain.waits_for(run),
-        broken=chain.is_broken(run),
-        # What is still to be concluded will be, whatever the deadline says.
-        running=not chain.is_broken(run),
-        relative=chain.links[run].relative,
-    )
 
 
 def _released(rehearsal: World, way: Way, found: Release) -> Manifest | None:

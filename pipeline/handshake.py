@@ -6,6 +6,7 @@ Pure rules over values and `now`. `pipeline.release` carries a decision out in o
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -76,6 +77,8 @@ class KindView:
     """how many preceding runs of the chain were carried for want of data, in a row"""
     earlier_undecided: int | None = None
     """an earlier run of the chain whose conditions of this kind are not decided yet"""
+    earlier_until: float = math.inf
+    """from when on that run need not be waited for"""
     waiver: Waiver | None = None
     """named people's consent that the run goes on where a rule stops this kind"""
 
@@ -145,7 +148,6 @@ class Hold:
 def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
     """Whether a run's prompt reconstruction may start: by proof, and by the clock only at the deadline."""
     late = now >= view.deadline_at
-    wake_at = None if late else view.deadline_at
     stretches: dict[str, tuple[Stretch, ...]] = {}
     waiting: dict[str, str] = {}
     waivers: dict[str, Waiver] = {}
@@ -159,6 +161,8 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
         stretches[kind.kind] = found
         if kind.waiver and found != plain:
             waivers[kind.kind] = kind.waiver
+    until = (kind.earlier_until for kind in view.kinds if kind.kind in waiting)
+    wake_at = None if late else min([view.deadline_at, *until])
     if view.held:
         return Hold({OPERATOR: view.held} | waiting, wake_at)
     if waiting:
@@ -375,15 +379,3 @@ class Manifest:
                 found = counted.setdefault(kind, {})
                 found[stretch.condition] = found.get(stretch.condition, 0) + 1
         return counted
-
-
-def carried_in_a_row(manifests: Mapping[int, Manifest], kind: str, run: int) -> int:
-    """How many released runs right before this one, in a row, carried a kind for want of data."""
-    count = 0
-    for earlier in sorted((other for other in manifests if other < run), reverse=True):
-        stretches = manifests[earlier].kinds.get(kind, ())
-        carried = (s.condition is Condition.CARRIED and s.why.startswith(TOO_LITTLE) for s in stretches)
-        if not stretches or not all(carried):
-            break
-        count += 1
-    return count

@@ -44,9 +44,11 @@ def add_setbacks(connection: Connection, found: Iterable[Setback], now: float) -
             connection.execute(sa.insert(setbacks), row | {"reason": setback.reason, "at": now, "resolved": None})
 
 
-def resolve_setbacks(connection: Connection, kind: str, place: str, now: float, run: int | None = None) -> None:
-    """What was set aside there is in order again; of one run, or of all."""
-    still = sa.and_(setbacks.c.kind == kind, setbacks.c.place == place, setbacks.c.resolved.is_(None))
+def resolve_setbacks(connection: Connection, kind: str, place: str | None, now: float, run: int | None = None) -> None:
+    """What was set aside there (None: anywhere) is in order again; of one run, or of all."""
+    still = sa.and_(setbacks.c.kind == kind, setbacks.c.resolved.is_(None))
+    if place is not None:
+        still = sa.and_(still, setbacks.c.place == place)
     if run is not None:
         still = sa.and_(still, setbacks.c.run == run)
     connection.execute(sa.update(setbacks).where(still).values(resolved=now))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import NoReturn
 
 from jobs.flight import Items
@@ -15,6 +14,7 @@ from jobs.job import Job
 from jobs.reduction import NodeReceipt, Work
 from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
+from pipeline.agenda import Agenda
 from pipeline.canaries import Canaries
 from pipeline.canary import CANARY
 from pipeline.certifying import certification
@@ -26,28 +26,44 @@ from pipeline.express import (
     StateFile,
     express_ingredients,
     express_job,
-    express_products,
     express_tiers,
     finalize_ingredients,
     finalize_job,
     ingredients_of,
     state_product,
 )
-from pipeline.handshake import Hold, KindView, Manifest, Release, RunView, Wait, carried_in_a_row, decide, offered
-from pipeline.journal import Setback
-from pipeline.model import Chunk
+from pipeline.handshake import Hold, Manifest, Release, Wait, decide, offered
+from pipeline.minutes import Minutes
 from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
 from pipeline.standing import LOOK_S, NewOrders
 from pipeline.verdicts import keep_verdicts
+from pipeline.views import Views
 from pipeline.way import Ends, News, Stage, Way
 from pipeline.world import World
 
+PAGE = 100
+"""jobs entered at a time when all begins: the first can start while others are prepared"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A job that is to be entered and started."""
+
+    job: Job
+    work: Work
+    items: Items
+
 
 class Service:
-    """Takes runs from express to certification. Everything it knows can be read back from the database."""
+    """Takes runs from express to certification. Everything it knows can be read back from the database.
+
+    A run is looked at when something happened to it or to a run it waits for, and when its time has come. What a turn
+    brings is written down together: with the release that follows from it, else at the end of the turn. A start that
+    was killed before finds it in the ledger again.
+    """
 
     def __init__(
         self,
@@ -61,15 +77,18 @@ class Service:
         self._runner = runner
         self._ways = {way.run: way for way in ways}
         self._chains = list(chains)
-        self._chain_of = {(chain.kind, run): chain for chain in chains for run in chain.runs}
         self._listen = listen
-        self._canaries = Canaries(world, self._start_job, self._try_release)
         self._standing = world.standing()
-        self._manifests = world.books.manifests()
-        self._elsewhere = world.undecided_beside(self._ways)
+        self._canaries = Canaries(world, self._start, self._mark)
+        beside = world.undecided_beside(self._ways)
+        self._views = Views(chains, world.books.manifests(), beside, self._standing)
         self._caught_up = False
+        self._agenda = Agenda()
+        self._late: set[int] = set()
         self._next: dict[str, Ends] = {}
         self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
+        self._starts: list[Start] = []
+        self._minutes = Minutes(world.books)
 
     def work_off(self, wait: bool = False) -> None:
         """Go on until every run has ended or waits for a time still to come; with `wait`, for that time too.
@@ -78,43 +97,52 @@ class Service:
         """
         for way in self._ways.values():
             way.began_at, way.wake_at = self._world.now(), way.deadline_at
-        self._obey()
+            self._agenda.wait(way.run, way.deadline_at)
+        self._runner.paused = bool(self._standing.stopped)
         for way in self._ways.values():
             self._begin(way)
+            self._go_on()
+            if len(self._starts) >= PAGE:
+                self._write_down()
         self._catch_up()
-        while self._next or (wait and self._wakes()):
+        while self._next or (wait and self._agenda.next_at() is not None):
             if self._next:
                 events = self._runner.step(self._patience())
             else:
                 events = []
                 time.sleep(min(self._patience(), 1.0))
-            for event in events:
-                self._take(event)
-            self._look_again()
+            self._turn(events)
 
     def _catch_up(self) -> None:
         """Take in all that the ledger has already: no deadline counts against what is concluded."""
+        self._write_down()
         while events := self._runner.step(0.0):
-            for event in events:
-                self._take(event)
+            self._turn(events)
         self._caught_up = True
-        self._look_again()
+        self._turn([])
 
     def _now(self) -> float:
         return self._world.now() if self._caught_up else -math.inf
 
-    def _wakes(self) -> list[float]:
-        return [way.wake_at for way in self._ways.values() if way.wake_at is not None and not way.ended]
-
     def _patience(self) -> float:
         """Seconds until a deadline passes, or until it is time to look for orders."""
-        return max(0.0, min([LOOK_S, *(wake - self._world.now() for wake in self._wakes())]))
+        wake_at = self._agenda.next_at()
+        return LOOK_S if wake_at is None else max(0.0, min(LOOK_S, wake_at - self._world.now()))
 
-    def _obey(self) -> bool:
-        """Whether people have ordered anything new, which counts from now on."""
-        new = self._standing.look()
-        self._runner.paused = bool(self._standing.stopped)
-        return new
+    def _obey(self, new: bool) -> None:
+        """Orders of people, where there are new ones, count from now on and for every run."""
+        if new:
+            self._runner.paused = bool(self._standing.stopped)
+            for run in self._ways:
+                self._agenda.mark(run)
+
+    def _turn(self, events: Sequence[JobDone | JobFailed | NodeCommitted]) -> None:
+        for event in events:
+            self._take(event)
+            self._go_on()
+        self._obey(self._standing.look())
+        self._go_on()
+        self._write_down()
 
     def _take(self, event: JobDone | JobFailed | NodeCommitted) -> None:
         if isinstance(event, NodeCommitted):
@@ -133,23 +161,46 @@ class Service:
             if not way.ended:
                 way.reasons = {"site": reason}
                 self._tell(way)
+        self._starts.clear()
+        self._write_down()
         raise SiteStopped(f"{reason}; {REMEDY}")
 
-    def _start(
-        self,
-        job: Job,
-        work: Work,
-        items: Items,
-        then: Callable[[NodeReceipt], None],
-        way: Way,
-        stops: Callable[[Way, str, str], None],
-    ) -> None:
-        self._start_job(way, job, work, items, (then, partial(stops, way, job.group)))
+    def _go_on(self) -> None:
+        """Look at every run that must be looked at, then ask for the finalizations that may follow."""
+        while True:
+            for changed in sorted({run for chain in self._chains for run in chain.changed()}):
+                self._agenda.mark(changed)
+                self._agenda.changed(changed)
+            run = self._agenda.pop(self._now())
+            # Releases first: what they settle, a finalization must see, as it would after a restart.
+            if run is not None:
+                self._look_at(self._ways[run])
+            elif not self._ask():
+                return
 
-    def _start_job(self, way: Way, job: Job, work: Work, items: Items, ends: Ends) -> None:
+    def _write_down(self) -> None:
+        """Enter what this turn has brought, with the jobs that follow from it; then start these."""
+        starts, self._starts = self._starts, []
+        if self._minutes or starts:
+            with self._world.books.begin() as connection:
+                self._minutes.write(connection)
+                for start in starts:
+                    self._runner.add(connection, start.job)
+            self._minutes.done()
+        for start in starts:
+            self._runner.start(start.job, start.work, start.items)
+
+    def _start(self, way: Way, job: Job, work: Work, items: Items, ends: Ends) -> None:
+        """Have a job entered and started at the end of the turn."""
+        self._expect(way, job, ends)
+        self._starts.append(Start(job, work, items))
+
+    def _expect(self, way: Way, job: Job, ends: Ends) -> None:
         self._next[job.name] = ends
         self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
-        self._runner.start(job, work, items)
+
+    def _mark(self, way: Way) -> None:
+        self._agenda.mark(way.run)
 
     def _count(self, event: NodeCommitted) -> None:
         if event.node.level == 1 and event.node.job in self._leaves:
@@ -161,71 +212,67 @@ class Service:
     # express ----------------------------------------------------------------------------------------------------
 
     def _begin(self, way: Way) -> None:
-        wanted = express_products(way.context)
-        made = self._world.products.made(list(wanted.values()))
-        missing = {name: value for name, value in wanted.items() if value not in made}
+        made = self._world.products.made(list(way.products.values()))
+        missing = {name: value for name, value in way.products.items() if value not in made}
         if not missing:
-            self._express_done(way, wanted)
+            self._express_done(way, made)
             return
         job, work = express_job(way.context, missing, self._world.probe)
+        made |= dict.fromkeys(missing.values(), job.name)
         chunks = self._chunks(way.run, way.context.express, express_tiers(way.context))
-        self._start(job, work, chunks, partial(self._express_ran, way, wanted, missing, job), way, self._express_stops)
+        ends = (partial(self._express_ran, way, made, job), partial(self._express_stops, way, job.group))
+        self._start(way, job, work, chunks, ends)
         if way.manifest is None:
             self._enter(way, Stage.EXPRESS)
-            self._try_release(way)
+            self._agenda.mark(way.run)
 
-    def _chunks(self, run: int, cut: Cut, tiers: Mapping[str, str]) -> Callable[[range], Sequence[Chunk]]:
+    def _chunks(self, run: int, cut: Cut, tiers: Mapping[str, str]) -> Items:
         return partial(self._world.chunks, run, cut.layout, earlier=self._world.products.earlier(tiers))
 
-    def _express_ran(
-        self, way: Way, wanted: Mapping[str, str], missing: Mapping[str, str], job: Job, root: NodeReceipt
-    ) -> None:
+    def _express_ran(self, way: Way, made: Mapping[str, str], job: Job, root: NodeReceipt) -> None:
         problem = self._unbalanced(way.run, job, way.context.express)
         if problem:
             self._express_stops(way, job.group, problem)
             return
-        left = express_tiers(way.context).values() if EVENTS in missing else ()
-        self._world.products.add([*missing.values(), *left], job.name)
-        self._world.books.record_for_ever(way.run, INGREDIENTS, express_ingredients(way.context))
-        self._express_done(way, wanted)
+        left = express_tiers(way.context).values() if made[way.products[EVENTS]] == job.name else ()
+        new = [name for name, by in made.items() if by == job.name]
+        self._minutes.add(accounting.add_products, [*new, *left], job.name)
+        self._minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
+        self._express_done(way, made)
 
-    def _express_done(self, way: Way, wanted: Mapping[str, str]) -> None:
+    def _express_done(self, way: Way, made: Mapping[str, str]) -> None:
         if way.manifest is None:
             self._enter(way, Stage.CONDITIONS)
-        made = self._world.products.made(list(wanted.values()))
-        for calibration in way.context.calibrations:
-            product = wanted[state_product(calibration.kind)]
-            root = self._world.products.result(made[product])
-            chain = self._chain_of[calibration.kind, way.run]
-            chain.ready(way.run, StateFile(root.state.files[0].path, product))
+        roots = {job: self._world.products.result(job) for job in set(made.values())}
+        for chain in (chain for chain in self._chains if way.run in chain.links):
+            product = way.products[state_product(chain.kind)]
+            chain.ready(way.run, StateFile(roots[made[product]].state.files[0].path, product))
         # Before anything is decided: a finalization that is at work is waited for, whatever the deadline says.
         self._ask()
-        self._try_release(way)
-        if way.manifest is not None:
-            self._after_verdict()
+        self._agenda.mark(way.run)
 
     def _express_stops(self, way: Way, group: str, reason: str) -> None:
         if way.manifest is None:
             self._stop(way, group, reason)
             return
         # It was released at its deadline, and prompt goes on.
-        self._set_aside(way.run, "step", group, reason)
+        self._minutes.set_aside(way.run, "step", group, reason)
         self._break(way.run, group, reason)
 
     # conditions -------------------------------------------------------------------------------------------------
 
-    def _ask(self) -> None:
-        late = {run for run, way in self._ways.items() if self._now() >= way.deadline_at}
-        for chain in self._chains:
-            for ask in chain.asks(late):
-                self._finalize(chain, ask)
+    def _ask(self) -> bool:
+        asks = [(chain, ask) for chain in self._chains for ask in chain.asks(self._late)]
+        for chain, ask in asks:
+            self._finalize(chain, ask)
+        return bool(asks)
 
     def _finalize(self, chain: Chain, ask: Ask) -> None:
         way = self._ways[ask.run]
         job = finalize_job(ask.run, ask.work, ask.states, way.context.limit_s)
         work = replace(ask.work, probe=self._world.probe)
         ends = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
-        self._start_job(way, job, work, lambda leaves: [ask.states], ends)
+        self._start(way, job, work, lambda leaves: [ask.states], ends)
 
     def _concluded(self, chain: Chain, ask: Ask, root: NodeReceipt) -> None:
         note = root.leaves[0].note
@@ -233,84 +280,43 @@ class Service:
             self._failed(chain, ask.run, str(note["failed"]))
             return
         chain.concluded(ask.run, note["conclusions"], self._world.store)
-        keep_verdicts(self._world.books, chain, ask.run)
-        self._after_verdict()
+        self._minutes.add(keep_verdicts, self._world.books, chain, ask.run)
         made_of = finalize_ingredients(ask.work, ask.states)
-        self._world.books.record_for_ever(ask.run, ingredients_of(chain.kind), made_of)
-        self._world.books.mended(ask.run, "conditions", chain.kind)
+        self._minutes.add(self._world.books.enter_for_ever, ask.run, ingredients_of(chain.kind), made_of)
+        self._minutes.add(self._world.books.mended, ask.run, "conditions", chain.kind)
 
     def _failed(self, chain: Chain, run: int, reason: str) -> None:
         chain.broken(run, f"finalize failed: {reason}")
-        self._set_aside(run, "conditions", chain.kind, reason)
-        self._after_verdict()
+        self._minutes.set_aside(run, "conditions", chain.kind, reason)
 
-    def _after_verdict(self) -> None:
-        # Releases first: a run whose manifest is complete must not wait for the bookkeeping of others.
-        for way in self._ways.values():
-            self._try_release(way)
-        self._ask()
-
-    def _look_again(self) -> None:
-        new, now = self._obey(), self._now()
-        due = [way for way in self._ways.values() if new or (way.wake_at is not None and way.wake_at <= now)]
-        for way in due:
-            self._try_release(way)
-        if due:
-            self._ask()
-
-    def _try_release(self, way: Way) -> None:
+    def _look_at(self, way: Way) -> None:
+        now, settled = self._now(), self._views.manifest(way.run)
+        late = now >= way.deadline_at
+        if late:
+            self._late.add(way.run)
         # The deadline does not wait for express either.
-        ripe = way.run in self._manifests or self._now() >= way.deadline_at
-        if way.stage is not Stage.CONDITIONS and not (way.stage is Stage.EXPRESS and ripe):
+        ripe = way.stage is Stage.EXPRESS and (late or settled is not None)
+        if way.stage is not Stage.CONDITIONS and not ripe:
             return
-        settled = self._manifests.get(way.run)
         if settled is not None:
             self._prompt(way, settled)
             return
-        view = self._view(way)
+        view = self._views.of(way, now)
         way.offered = offered(view)
-        found = decide(view, way.rules, self._now())
+        found = decide(view, way.rules, now)
         if isinstance(found, Release):
             found = self._canaries.after(way, found, self._standing.waivers(way.run).get(CANARY))
         if isinstance(found, Release):
             self._release(way, found)
         else:
-            self._wait(way, found)
+            self._wait(way, found, list(self._views.watched(view, found)))
 
-    def _view(self, way: Way) -> RunView:
-        first, last = int(way.units[0]), int(way.units[-1])
-        kinds = tuple(self._kind_view(kind, way.run) for kind in way.required)
-        return RunView(way.run, (first, last), kinds, way.deadline_at, self._standing.held(way.run))
-
-    def _kind_view(self, kind: str, run: int) -> KindView:
-        chain = self._chain_of.get((kind, run))
-        if chain is None:
-            return KindView(kind, judged=None, calibrated=False)
-        judged = chain.judged(run)
-        undecided = (r for r in chain.runs if r < run and self._is_undecided(chain, r))
-        elsewhere = (r for r, deadline in self._elsewhere.items() if r < run and self._now() < deadline)
-        first = min((*islice(undecided, 1), *elsewhere), default=None)
-        before = carried_in_a_row(self._manifests, kind, run) if judged is not None else 0
-        return KindView(
-            kind,
-            judged,
-            waits_for=chain.waits_for(run),
-            broken=chain.is_broken(run),
-            running=chain.is_running(run),
-            relative=chain.links[run].relative,
-            carried_before=before,
-            earlier_undecided=first,
-            waiver=self._standing.waivers(run).get(kind),
-        )
-
-    def _is_undecided(self, chain: Chain, run: int) -> bool:
-        way = self._ways[run]
-        return way.manifest is None and not way.ended and chain.publishes(run)
-
-    def _wait(self, way: Way, found: Wait | Hold) -> None:
+    def _wait(self, way: Way, found: Wait | Hold, watched: Sequence[int] = ()) -> None:
         way.wake_at = found.wake_at
+        self._agenda.wait(way.run, way.wake_at, watched)
         if dict(found.reasons) != dict(way.reasons):
             way.reasons = found.reasons
+            self._agenda.changed(way.run)
             self._tell(way)
 
     def _release(self, way: Way, found: Release) -> None:
@@ -318,6 +324,7 @@ class Service:
         try:
             with world.books.begin() as connection:
                 self._standing.confirm(connection)
+                self._minutes.write(connection)
                 db = world.conditions(connection)
                 manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
                 job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
@@ -327,35 +334,37 @@ class Service:
             self._wait(way, Hold({"conditions": str(lack)}))
             return
         except NewOrders:
-            self._obey()
-            self._after_verdict()
+            self._obey(new=True)
             return
+        self._minutes.done()
+        self._views.released(manifest)
         self._prompt(way, manifest)
 
     # prompt and certification -----------------------------------------------------------------------------------
 
     def _prompt(self, way: Way, manifest: Manifest) -> None:
         way.manifest, way.reasons, way.wake_at = manifest, {}, None
-        self._manifests[way.run] = manifest
-        otherwise = [chain for chain in self._chains if chain.settle(way.run, manifest.at_end(chain.kind))]
-        if otherwise:
-            self._ask()
+        self._agenda.wait(way.run, None)
+        for chain in self._chains:
+            chain.settle(way.run, manifest.at_end(chain.kind))
         job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
         way.prompt = job.name
         self._world.probe("released")
-        self._enter(way, Stage.PROMPT, write=False)
+        self._enter(way, Stage.PROMPT)
+        self._expect(way, job, (partial(self._prompt_done, way, job, manifest), partial(self._stop, way, job.group)))
         chunks = self._chunks(way.run, way.context.prompt, prompt_tiers(way.context, manifest))
-        self._start(job, work, chunks, partial(self._prompt_done, way, job, manifest), way, self._stop)
-        self._tell(way)
+        self._runner.start(job, work, chunks)
 
     def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:
         problem = self._unbalanced(way.run, job, way.context.prompt)
         if problem:
             self._stop(way, job.group, problem)
             return
-        self._world.products.add(written(prompt_tiers(way.context, manifest), self._world.tiers), job.name)
-        self._world.books.record(way.run, "certification", certification(self._world, way, manifest, job, root))
-        self._world.books.mended(way.run, "step")
+        left = written(prompt_tiers(way.context, manifest), self._world.tiers)
+        self._minutes.add(accounting.add_products, left, job.name)
+        document = certification(self._world, way, manifest, job, root)
+        self._minutes.add(self._world.books.enter, way.run, "certification", document)
+        self._minutes.add(self._world.books.mended, way.run, "step")
         self._enter(way, Stage.CERTIFIED)
 
     def _unbalanced(self, run: int, job: Job, cut: Cut) -> str:
@@ -365,8 +374,9 @@ class Service:
     # where every run stands -------------------------------------------------------------------------------------
 
     def _stop(self, way: Way, group: str, reason: str) -> None:
-        self._set_aside(way.run, "step", group, reason)
+        self._minutes.set_aside(way.run, "step", group, reason)
         way.reasons, way.wake_at = {group: reason}, None
+        self._agenda.wait(way.run, None)
         self._enter(way, Stage.STOPPED)
         self._break(way.run, group, reason)
 
@@ -374,27 +384,13 @@ class Service:
         for chain in self._chains:
             if run in chain.links:
                 chain.broken(run, f"{group} stopped: {reason}")
-        self._after_verdict()
 
-    def _set_aside(self, run: int, kind: str, place: str, reason: str) -> None:
-        self._world.books.set_aside(Setback(kind, place, reason, run))
-
-    def _enter(self, way: Way, stage: Stage, *, write: bool = True) -> None:
+    def _enter(self, way: Way, stage: Stage) -> None:
         now = self._world.now()
         way.seconds[way.stage] = way.seconds.get(way.stage, 0.0) + now - way.began_at
         way.stage, way.began_at = stage, now
-        if write:
-            self._tell(way)
+        self._tell(way)
 
     def _tell(self, way: Way) -> None:
-        status = {
-            "stage": way.stage.value,
-            "reasons": dict(way.reasons),
-            "offered": {kind: list(payloads) for kind, payloads in way.offered.items()},
-            "wake_at": way.wake_at,
-            "seconds": {stage.value: spent for stage, spent in way.seconds.items()},
-            "express": express_products(way.context)[EVENTS],
-            "prompt": way.prompt,
-        }
-        self._world.books.record(way.run, "status", status)
+        self._minutes.tell(way)
         self._listen(News(way.run, way.stage, text="; ".join(way.reasons.values())))

@@ -116,8 +116,8 @@ class _Shadow:
                 if isinstance(event, JobDone | JobFailed):
                     self._take(event)
         for way in ways:
-            failed = self._chain.waits_for(way.run) if self._chain.is_broken(way.run) else ""
-            found = Shadowed(way.run, self._chain.judged(way.run) or (), failed)
+            view = self._chain.view(way.run)
+            found = Shadowed(way.run, view.judged or (), view.waits_for if view.broken else "")
             self._world.books.record(way.run, shadow_record(self._name), found.to_document())
 
     def _ready(self, way: Way) -> None:

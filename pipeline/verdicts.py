@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from calib.gates import Decision, Measure
 from calib.iov import RunLumi
-from pipeline import journal
 from pipeline.books import Books
 from pipeline.chain import Chain
 from pipeline.handshake import Judged
@@ -33,16 +35,16 @@ def key_of(kind: str) -> str:
     return f"verdicts {kind}"
 
 
-def keep_verdicts(books: Books, chain: Chain, run: int) -> None:
+def keep_verdicts(connection: Connection, books: Books, chain: Chain, run: int) -> None:
     """Write down what a chain has concluded up to a run, and what was said of it: before anything is done on it.
 
     An interval that spans runs is in the record of each.
     """
-    covered = {RunLumi.unpack(judged.first).run for judged in chain.found(run)}
-    with books.begin() as connection:
-        for one in (r for r in chain.runs if min(covered, default=run) <= r <= run and chain.found(r)):
+    first = min((RunLumi.unpack(judged.first).run for judged in chain.found(run)), default=run)
+    for one in chain.runs[bisect_left(chain.runs, first) : bisect_right(chain.runs, run)]:
+        if chain.found(one):
             document = {"intervals": [_plain(judged) for judged in chain.found(one)]}
-            journal.set_document(connection, one, books.key(key_of(chain.kind)), document, books.now())
+            books.enter(connection, one, key_of(chain.kind), document)
 
 
 def _plain(judged: Judged) -> dict[str, Any]:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.reduction import NodeReceipt
-from pipeline.express import RunContext
+from pipeline.express import EVENTS, RunContext, express_products
 from pipeline.handshake import Manifest, Rules
 
 
@@ -62,6 +64,23 @@ class Way:
     def run(self) -> int:
         """Its run number."""
         return self.context.run
+
+    @cached_property
+    def products(self) -> dict[str, str]:
+        """Everything express makes of it, by name, and the lineage each has."""
+        return express_products(self.context)
+
+    def status(self) -> dict[str, Any]:
+        """Where it stands, as it is kept in the books."""
+        return {
+            "stage": self.stage.value,
+            "reasons": dict(self.reasons),
+            "offered": {kind: list(payloads) for kind, payloads in self.offered.items()},
+            "wake_at": self.wake_at,
+            "seconds": {stage.value: spent for stage, spent in self.seconds.items()},
+            "express": self.products[EVENTS],
+            "prompt": self.prompt,
+        }
 
     @property
     def ended(self) -> bool:

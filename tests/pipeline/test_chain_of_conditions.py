@@ -1,6 +1,6 @@
 """Which finalization may start, over which units, and what each run gets: the chain of one kind, without a cluster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from calib.payload import Payload, PayloadStore
 from calib.state import State, pack_states, unpack_state
 from pipeline.chain import Chain, Link
 from pipeline.express import StateFile, conclusion_note
-from pipeline.handshake import Condition, KindView, Release, Rules, RunView, Wait, decide
+from pipeline.handshake import Condition, Release, Rules, RunView, Wait, decide
 from tests.pipeline.tiny import Offset
 
 RULES = Rules(max_carried_runs=2, failed="wait")
@@ -105,10 +105,7 @@ def bench(tmp_path):
 
 def verdict(bench, run, *, late=False, failed="wait"):
     """What the handshake makes of a run now."""
-    chain = bench.chain
-    view = KindView(
-        "offset", chain.judged(run), chain.waits_for(run), chain.is_broken(run), running=chain.is_running(run)
-    )
+    view = replace(bench.chain.view(run), earlier_undecided=None)
     units = (RunLumi(run, 1).packed, RunLumi(run, 2).packed)
     return decide(RunView(run, units, (view,), deadline_at=100.0), Rules(2, failed), 100.0 if late else 0.0)
 
@@ -117,7 +114,7 @@ def test_a_span_takes_in_all_its_runs(bench):
     found = bench([1, 2, 3])
     found.work(1, 2)
     assert found.chain.judged(1) is None
-    assert "still open" in found.chain.waits_for(1)
+    assert "still open" in found.chain.view(1).waits_for
     found.work(3)
     assert [found.mean(run) for run in (1, 2, 3)] == pytest.approx([0.002] * 3)
 
@@ -281,9 +278,9 @@ def test_what_people_had_published_is_seen_by_the_runs_after_it_as_after_a_resta
         found.work()
     [one] = found.chain.judged(1)
     assert one.decision is Decision.REJECT
-    assert found.chain.settle(1, one.payload)
+    found.chain.settle(1, one.payload)
     if at_work:
-        assert found.chain.is_running(2) and found.ask() == []
+        assert found.chain.view(2).running and found.ask() == []
         found.conclude(asks)
     found.work()
     again = bench([1, 2, 3], settled={1: one.payload}, means=means, run_1=link, run_2=link, run_3=link)
@@ -300,5 +297,5 @@ def test_a_run_that_leaves_in_force_what_was_expected_changes_nothing_for_the_ot
     found = bench([1, 2], means={1: 0.1, 2: 0.2}, run_1=link, run_2=link)
     found.work(1, 2)
     [one], [two] = found.chain.judged(1), found.chain.judged(2)
-    assert not found.chain.settle(1, one.payload)
+    found.chain.settle(1, one.payload)
     assert found.chain.judged(2) == (two,) and found.ask() == []
