@@ -19,7 +19,8 @@ EXIT_CODES = """
 \b
 Exit codes: 0 all well; 1 cannot be done as asked (a wrong setting, an unknown run);
 2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, differs, or had to fall back;
-4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver).
+4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver), or nothing may be
+submitted (`tier0 hold --all --stop-submitting`).
 """
 
 
@@ -69,7 +70,7 @@ def main() -> None:
 @click.argument("settings", type=click.Path(path_type=Path))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why, and do nothing.")
-@click.option("--wait", is_flag=True, help="Stay until the deadlines of waiting runs have passed.")
+@click.option("--wait", is_flag=True, help="Stay until the deadlines of waiting and held runs have passed.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quiet: bool) -> None:
     """Take the runs in FILES through express, conditions, prompt and certification.

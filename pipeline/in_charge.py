@@ -40,11 +40,11 @@ def rules_in_force(connection: Connection, own: Rules, who: str) -> Rules:
 
 def take_charge(connection: Connection, who: str, own: Rules, now: float) -> None:
     """Put one's own rules in force, as the driver who begins. Raises NotAllowed for who may not run the service."""
-    before = rules_in_force(connection, own, who)
-    demand(who, Act.SERVICE, (), before)
+    demand(who, Act.SERVICE, (), rules_in_force(connection, own, who))
     after = _with_service(own, who)
     demand(who, Act.SERVICE, (), after)
-    if after != before or (after.restrict and journal.get_document(connection, NO_RUN, RULES) is None):
+    kept = journal.get_document(connection, NO_RUN, RULES)
+    if after != (Rules() if kept is None else Rules(**_as_tuples(kept))):
         journal.set_document(connection, NO_RUN, RULES, asdict(after), now)
 
 

@@ -154,6 +154,13 @@ def test_rules_are_those_of_the_last_driver_whatever_the_own_settings_say(either
     assert not in_force(either, strict, "bob").restrict
 
 
+def test_how_many_names_a_waiver_needs_is_what_the_driver_says_though_nothing_is_kept_to_anybody(world):
+    started(world, "ops", Rules(waivers_need=2))
+    assert in_force(world, Rules(), "bob") == Rules(waivers_need=2)
+    started(world, "bob", Rules())
+    assert in_force(world, Rules(waivers_need=3), "bob") == Rules()
+
+
 def test_who_runs_the_service_may_hand_it_on_but_not_lock_himself_out(world):
     with pytest.raises(NotAllowed, match="ops may not run the service; who may: bob"):
         started(world, "ops", Rules(service=("bob",)))
