@@ -24,6 +24,9 @@ from pipeline.settings import Settings, apply_calibration_settings
 from pipeline.way import Stage, Way
 from pipeline.world import World
 
+TOGETHER = 20
+"""runs that are prepared in one transaction; other writers wait so long"""
+
 
 def prepare(
     world: World, runs: Sequence[int], environment: Mapping[str, str] | None = None
@@ -32,8 +35,12 @@ def prepare(
 
     `environment` is what the workers run on, recorded in every output.
     """
-    found = [_way(world, run, environment or {}) for run in sorted(runs)]
-    ways = [way for way in found if way is not None]
+    numbers = sorted(runs)
+    ways: list[Way] = []
+    for at in range(0, len(numbers), TOGETHER):
+        with world.database.begin() as connection:
+            found = [_way(world, connection, run, environment or {}) for run in numbers[at : at + TOGETHER]]
+        ways += [way for way in found if way is not None]
     return ways, _chains(world, ways)
 
 
@@ -59,18 +66,17 @@ def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
     return tuple(sorted({*made, *world.experiment.needs(Step.PROMPT)}))
 
 
-def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
+def _way(world: World, connection: Connection, run: int, environment: Mapping[str, str]) -> Way | None:
     """The way of a run; None where only copies of its events are here, in the express stream."""
     settings = world.settings_of(run)
-    with world.database.begin() as connection:
-        units, _ = catalog.units(connection, run)
-        prompt = cut(world, connection, run, Stream.PHYSICS, settings.splitting)
-        express = cut(world, connection, run, Stream.EXPRESS, settings.splitting)
-        if prompt is None:
-            _no_physics(world, connection, run)
-            return None
-        first_seen = _first_seen(world, connection, run)
-        segments = _express_conditions(world, connection, run, units.tolist())
+    units, _ = catalog.units(connection, run)
+    prompt = cut(world, connection, run, Stream.PHYSICS, settings.splitting)
+    express = cut(world, connection, run, Stream.EXPRESS, settings.splitting)
+    if prompt is None:
+        _no_physics(world, connection, run)
+        return None
+    first_seen = _first_seen(world, connection, run)
+    segments = _express_conditions(world, connection, run, units.tolist())
     context = RunContext(
         run=run,
         express=express or prompt,
@@ -88,7 +94,7 @@ def _way(world: World, run: int, environment: Mapping[str, str]) -> Way | None:
     handshake = settings.handshake
     rules = Rules(handshake.max_carried_runs, handshake.failed)
     required = required_kinds(world, settings)
-    deadline_at, spent = first_seen + handshake.deadline_s, _spent(world, run)
+    deadline_at, spent = first_seen + handshake.deadline_s, _spent(world, connection, run)
     return Way(context, units, rules, required, deadline_at, canary=settings.canary.part, seconds=spent)
 
 
@@ -98,9 +104,9 @@ def _no_physics(world: World, connection: Connection, run: int) -> None:
     journal.set_document(connection, run, world.books.key("status"), status, world.now())
 
 
-def _spent(world: World, run: int) -> dict[Stage, float]:
+def _spent(world: World, connection: Connection, run: int) -> dict[Stage, float]:
     """Wall time that earlier starts have spent on a run."""
-    before = world.books.document(run, "status") or {"seconds": {}}
+    before = journal.get_document(connection, run, world.books.key("status")) or {"seconds": {}}
     return {Stage(stage): float(seconds) for stage, seconds in before["seconds"].items()}
 
 

@@ -1,5 +1,6 @@
 """Which finalization may start, over which units, and what each run gets: the chain of one kind, without a cluster."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from calib.accumulators import UnitSums
 from calib.boundaries import Interval
-from calib.calibration import Granularity, at_finalize, conclude
+from calib.calibration import Granularity, Outcome, at_finalize, conclude
 from calib.gates import Decision, MaxMove
 from calib.iov import RunLumi
 from calib.payload import Payload, PayloadStore
@@ -299,3 +300,22 @@ def test_a_run_that_leaves_in_force_what_was_expected_changes_nothing_for_the_ot
     [one], [two] = found.chain.judged(1), found.chain.judged(2)
     found.chain.settle(1, one.payload)
     assert found.chain.judged(2) == (two,) and found.ask() == []
+
+
+@pytest.mark.parametrize("runs_of_a_span", [5, 200])
+def test_of_a_thousand_runs_each_changes_a_few_times(runs_of_a_span):
+    """When it is ready and asked for, when its finalization has spoken, when its span closes and the next begins."""
+    chain, changes, begin = Chain("offset", {run: Link(Span()) for run in range(1, 1001)}, None, ""), Counter(), 1
+    for run in chain.runs:
+        chain.ready(run, StateFile("", ""))
+        assert [ask.run for ask in chain.asks()] == [run]
+        changes.update(chain.changed())
+        notes = []
+        if run % runs_of_a_span == 0:
+            note = {"outcome": Outcome.NOT_ENOUGH_DATA.value, "payload": None, "message": "", "vetoed": []}
+            notes = [note | {"first": RunLumi(begin, 1).packed, "last": RunLumi(run, 2).packed, "unconfirmed": False}]
+            begin = run + 1
+        chain.concluded(run, notes, None)
+        changes.update(chain.changed())
+    assert all(chain.judged(run) for run in chain.runs)
+    assert max(changes.values()) <= 4

@@ -108,6 +108,15 @@ def test_what_leans_on_an_earlier_run_waits_for_it_but_fresh_does_not():
     assert isinstance(decide(view(kind(too_little(), earlier_undecided=5)), RULES, LATE), Release)
 
 
+def test_an_earlier_run_elsewhere_is_waited_for_until_its_own_deadline():
+    waiting = kind(too_little(), earlier_undecided=5, earlier_until=400.0)
+    assert decide(view(waiting), RULES, EARLY).wake_at == 400.0
+    fresh = replace(kind(made(1, 9), earlier_undecided=5, earlier_until=400.0), kind="pedestal")
+    assert (
+        decide(view(fresh, KindView("beamspot", None, waits_for="finalize is running")), RULES, EARLY).wake_at == LATE
+    )
+
+
 def test_a_kind_not_calibrated_here_is_carried():
     assert states(decide(view(KindView("beamspot", None, calibrated=False)), RULES, EARLY)) == [Condition.CARRIED]
 
