@@ -79,6 +79,6 @@ def waivers_in_force(given: Mapping[str, list[Waiver]], need: int) -> dict[str, 
 def waiver_text(run: int, kind: str, waiver: Waiver, need: int) -> str:
     """A waiver in words, with what it still needs."""
     missing = need - len(waiver.signed)
-    text = f"run {run}: {kind} {'is published' if waiver.payloads else 'goes on'} {waiver}"
+    text = f"run {run}: {kind} {'may be published' if waiver.payloads else 'may go on'} {waiver}"
     more = f"; it needs {missing} more {'name' if missing == 1 else 'names'}, other than these, on the same terms"
     return text + (more if missing > 0 else "")
