@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, MetaData, Table
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from jobs.lease import Holder, lives
 from jobs.tables import leases
@@ -172,7 +172,7 @@ def copy_rows(there: Connection, here: Connection, schemas: tuple[MetaData, ...]
 def _insert(connection: Connection, table: Table, rows: list[dict[str, object]]) -> None:
     try:
         connection.execute(sa.insert(table), rows)
-    except DBAPIError as problem:
+    except (DataError, IntegrityError) as problem:
         raise DatabaseRefused(f"rows of {table.name} do not go into this database: {problem.orig}") from problem
 
 

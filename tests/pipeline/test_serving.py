@@ -430,7 +430,7 @@ def test_who_does_not_take_the_answer_is_given_up(writer: Writer, tmp_path: Path
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as idle:
             idle.sendall(f"GET /payloads/{large.id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            while not opened.busy:
+            while not opened.shelf.packed.kept_bytes:
                 time.sleep(0.01)
             while opened.busy:
                 time.sleep(0.01)
