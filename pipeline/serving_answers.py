@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
 import re
 from collections import OrderedDict
@@ -18,16 +17,16 @@ from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import sqlalchemy as sa
 
 from calib import lookup
 from calib.iov import RunLumi
-from calib.payload import Payload, PayloadStore
+from calib.payload import PayloadStore
 from calib.reading import ConditionsReader
 from calib.schema import last_sequence, settled
 from calib.tags import Moment, Snapshot, Tag
 from pipeline.database import Database
+from pipeline.payload_files import npz_of
 
 PATHS = {
     "/": "this list",
@@ -38,7 +37,7 @@ PATHS = {
     "/snapshots/GLOBAL_TAG?as_of=ENTRY_OR_TIME": "a snapshot of now, or of then",
     "/resolve?snapshot=GLOBAL_TAG@ENTRY&run=N&lumi=N&kinds=A,B&time=NS": "payload ids in force at a unit",
     "/resolve?global_tag=NAME&run=N&lumi=N": "the same at a snapshot taken now",
-    "/payloads/ID": "a payload: npz, its arrays by name, `kind` and `units` (JSON)",
+    "/payloads/ID": "a payload: npz, its arrays by name, and `units` (JSON)",
 }
 """what can be asked for"""
 
@@ -81,7 +80,7 @@ class Packed:
                 self._kept.move_to_end(payload_id)
                 return self._kept[payload_id]
         # A store of its own: one that keeps payloads is not for many threads.
-        packed = npz(PayloadStore(self.store.root, keep_bytes=0).get(payload_id))
+        packed = npz_of(PayloadStore(self.store.root, keep_bytes=0).get(payload_id))
         with self._lock:
             if len(packed) <= self.limit and payload_id not in self._kept:
                 self._kept[payload_id] = packed
@@ -97,16 +96,6 @@ class Shelf:
 
     database: Database
     packed: Packed
-
-
-def npz(payload: Payload) -> bytes:
-    """A payload as an npz file: its arrays, `kind`, and `units` as JSON; the same bytes for the same payload."""
-    words = {"kind": np.array(payload.kind), "units": np.array(json.dumps(dict(payload.units)))}
-    if taken := sorted(words.keys() & payload.arrays.keys()):
-        raise ValueError(f"payload {payload.id} has arrays named {', '.join(taken)}, which an npz keeps for itself")
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **words, **payload.arrays)
-    return buffer.getvalue()
 
 
 def answer(shelf: Shelf, path: str, query: Mapping[str, str]) -> Answer:
@@ -142,16 +131,16 @@ def _index(shelf: Shelf, *, query: Mapping[str, str]) -> Answer:
 
 def _tags(shelf: Shelf, *, query: Mapping[str, str]) -> Answer:
     with shelf.database.read() as connection:
-        found = ConditionsReader(connection, shelf.packed.store).tags()
-    return _json({"tags": [_tag(tag) for tag in found]})
+        found, as_of = ConditionsReader(connection, shelf.packed.store).tags(), _newest(connection)
+    return _json({"as_of": as_of, "tags": [_tag(tag) for tag in found]})
 
 
 def _global_tags(shelf: Shelf, *, query: Mapping[str, str]) -> Answer:
     with shelf.database.read() as connection:
         reader = ConditionsReader(connection, shelf.packed.store)
-        found = {name: reader.global_tag(name) for name in reader.global_tags()}
+        found, as_of = {name: reader.global_tag(name) for name in reader.global_tags()}, _newest(connection)
     kinds = {name: {kind: tag.name for kind, tag in members.items()} for name, members in found.items()}
-    return _json({"global_tags": kinds})
+    return _json({"as_of": as_of, "global_tags": kinds})
 
 
 def _snapshots(shelf: Shelf, *, query: Mapping[str, str]) -> Answer:
@@ -165,7 +154,8 @@ def _snapshots(shelf: Shelf, *, query: Mapping[str, str]) -> Answer:
         order = (settled.c.global_tag, settled.c.sequence, settled.c.run)
         for global_tag, sequence, run in connection.execute(chosen.order_by(*order)):
             runs.setdefault(str(Snapshot(global_tag, sequence)), []).append(run)
-    return _json({"snapshots": [{"snapshot": name, "runs": found} for name, found in runs.items()]})
+        as_of = _newest(connection)
+    return _json({"as_of": as_of, "snapshots": [{"snapshot": name, "runs": found} for name, found in runs.items()]})
 
 
 def _snapshot(shelf: Shelf, global_tag: str, *, query: Mapping[str, str]) -> Answer:
@@ -202,7 +192,7 @@ def _intervals(shelf: Shelf, name: str, *, query: Mapping[str, str]) -> Answer:
     with shelf.database.read() as connection:
         reader = ConditionsReader(connection, shelf.packed.store)
         tag = reader.tag(name)
-        newest = int(connection.scalars(sa.select(last_sequence.c.last)).one())
+        newest = _newest(connection)
         as_of = _number(query, "as_of", newest)
         if as_of > newest:
             raise NotHere(f"there is no entry {as_of} yet; the newest is {newest}")
@@ -248,6 +238,10 @@ _ROUTES: Mapping[str, tuple[tuple[str, ...], Callable[..., Answer]]] = {
     "/payloads/([0-9a-f]{64})": ((), _payload),
 }
 """pattern of the path to the parameters it takes and who answers"""
+
+
+def _newest(connection: sa.Connection) -> int:
+    return int(connection.scalars(sa.select(last_sequence.c.last)).one())
 
 
 def _tag(tag: Tag) -> dict[str, str]:

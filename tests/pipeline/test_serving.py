@@ -33,8 +33,9 @@ from calib.payload import Payload, PayloadStore
 from calib.tags import Stamp, Sync
 from pipeline.database import Database, DatabaseRefused, open_database
 from pipeline.migration import bring_up_to_date, versions
+from pipeline.payload_files import npz_of, read_payload
 from pipeline.serving import MAY_CHANGE, NEVER_CHANGES, Desk, Limits, ServingRefused, desk, in_words, serve
-from pipeline.serving_answers import PATHS, Packed, npz
+from pipeline.serving_answers import PATHS, Packed
 from pipeline.toml_text import toml_text
 from tests.pipeline.tiny import settings
 
@@ -163,9 +164,16 @@ def test_tags_and_global_tags_are_listed(get: Any) -> None:
     assert get("/global-tags").json["global_tags"]["prompt"] == {"pedestal": "ped", "beamspot": "spot"}
 
 
+def test_lists_say_as_of_which_entry_they_are(get: Any) -> None:
+    now = int(get("/snapshots/prompt").json["snapshot"].removeprefix("prompt@"))
+    for path in ("/tags", "/global-tags", "/snapshots", "/tags/ped/intervals"):
+        reply = get(path)
+        assert reply.json["as_of"] == now and reply.headers["Cache-Control"] == MAY_CHANGE
+
+
 def test_snapshots_are_those_that_runs_were_settled_under(get: Any) -> None:
-    assert get("/snapshots").json == {"snapshots": [{"snapshot": "prompt@4", "runs": [7]}]}
-    assert get("/snapshots?global_tag=all").json == {"snapshots": []}
+    assert get("/snapshots").json["snapshots"] == [{"snapshot": "prompt@4", "runs": [7]}]
+    assert get("/snapshots?global_tag=all").json["snapshots"] == []
     assert get("/snapshots?global_tag=promt").status == 404
 
 
@@ -250,16 +258,18 @@ def test_an_unpinned_answer_follows_and_a_pinned_one_stays_while_another_process
     assert get(pinned).body == before.body
 
 
-def test_a_payload_comes_as_npz_with_its_id_as_entity_tag(get: Any) -> None:
+def test_a_payload_comes_as_npz_with_its_id_as_entity_tag(get: Any, tmp_path: Path) -> None:
     wanted = pedestal(2.0)
     reply = get(f"/payloads/{wanted.id}")
     assert reply.headers["ETag"] == f'"{wanted.id}"' and reply.headers["Cache-Control"] == NEVER_CHANGES
     assert reply.headers["Content-Type"] == "application/x-npz"
     with np.load(io.BytesIO(reply.body), allow_pickle=False) as found:
-        assert str(found["kind"]) == "pedestal" and json.loads(str(found["units"])) == {"mean": "ADC"}
-        arrays = {name: found[name] for name in found.files if name not in ("kind", "units")}
+        assert json.loads(str(found["units"])) == {"mean": "ADC"}
+        arrays = {name: found[name] for name in found.files if name != "units"}
     assert Payload("pedestal", arrays, {"mean": "ADC"}).id == wanted.id
     assert get(f"/payloads/{wanted.id}").body == reply.body
+    (tmp_path / "pedestal.npz").write_bytes(reply.body)
+    assert read_payload("pedestal", tmp_path / "pedestal.npz").id == wanted.id
 
 
 @pytest.mark.parametrize("path", [f"/payloads/{pedestal(2.0).id}", "/tags", "/resolve?snapshot=prompt@4&run=7"])
@@ -444,7 +454,7 @@ def test_who_does_not_take_the_answer_is_given_up(writer: Writer, tmp_path: Path
 def test_payloads_are_kept_up_to_a_limit(tmp_path: Path) -> None:
     store = PayloadStore(tmp_path)
     ids = [store.put(Payload("p", {"x": np.full(100, float(number))}, {})) for number in range(4)]
-    size = len(npz(store.get(ids[0])))
+    size = len(npz_of(store.get(ids[0])))
     packed = Packed(store, limit=2 * size)
     for wanted in (0, 1, 0, 2):
         packed.get(ids[wanted])
@@ -453,12 +463,6 @@ def test_payloads_are_kept_up_to_a_limit(tmp_path: Path) -> None:
     small = Packed(store, limit=size - 1)
     small.get(ids[0])
     assert small.kept_bytes == 0
-
-
-def test_an_npz_does_not_change_with_time_and_keeps_its_own_names() -> None:
-    assert npz(pedestal(1.0)) == npz(pedestal(1.0))
-    with pytest.raises(ValueError, match="arrays named units"):
-        npz(Payload("p", {"units": np.array(1)}, {}))
 
 
 def test_nothing_is_served_where_nothing_is(tmp_path: Path) -> None:
