@@ -79,7 +79,7 @@ def test_no_update_is_lost(empty_engine: Engine, writers: int) -> None:
 
 
 @pytest.mark.verify
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("writers", [2, 8])
 def test_no_update_is_lost_in_many_thousands(empty_engine: Engine, writers: int) -> None:
     """13 000 writes and as many questions; four times that with both databases, over 10^5 operations in all."""
