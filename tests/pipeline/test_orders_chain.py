@@ -64,12 +64,12 @@ class Beside(threading.Thread):
         self.join()
 
 
-def stopped(*reasons):
-    """Whether the service has written down that runs are stopped: run and what it is filed under."""
+def stopped(what, words, *runs):
+    """Whether the service has written down that runs are stopped: what it is filed under, and how it begins."""
 
     def look(tier0):
         rows = {row.run: row.reasons for row in tier0.status().rows}
-        return all(what in rows.get(run, {}) for run, what in reasons)
+        return all(rows.get(run, {}).get(what, "").startswith(words) for run in runs)
 
     return look
 
@@ -82,7 +82,7 @@ def test_a_hold_put_while_the_service_works_is_obeyed_and_one_lifted_lets_go(hou
     plain = house(handshake={"deadline": PATIENCE_S})
     # On the worker, as it has the payload: the driver hears of the hold when it is about to release.
     probe = Once(tmp_path / "probe", "payload", partial(hold_seven, plain))
-    lift = Beside(plain, stopped((7, "operator")), lambda operator: operator.lift(7, "it was on"))
+    lift = Beside(plain, stopped("operator", "run 7: held", 7), lambda operator: operator.lift(7, "it was on"))
     with Tier0(plain, probe=probe) as tier0, lift:
         summary = tier0.run(*files_of(tmp_path, 7), wait=True, progress=False)
         why = tier0.why(7)
@@ -160,7 +160,7 @@ def test_a_payload_published_by_two_names_is_marked_and_the_runs_after_it_are_ju
         bob = Operator(replace(operator.world, author="bob"))
         return [one.waive(7, "offset", "survey of May", publish=True) for one in (operator, bob)]
 
-    beside = Beside(plain, stopped((7, "offset"), (8, "offset")), sign)
+    beside = Beside(plain, stopped("offset", "mean moved", 7, 8), sign)
     with Tier0(plain) as tier0, beside:
         summary = tier0.run(*files_of(tmp_path, 7, 8), wait=True, progress=False)
         why, history = tier0.why(7), tier0.conditions.history("offset")
