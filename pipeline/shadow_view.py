@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from calib.differences import distances
 from calib.iov import RunLumi
 from calib.tags import Sync
+from pipeline.in_charge import may_write, rules_in_force
 from pipeline.mistakes import SettingsError, unknown
 from pipeline.promotion import Promotion, add_promotion, begins
 from pipeline.sections import ShadowSection
@@ -85,12 +86,15 @@ class Shadows:
     def promote(self, name: str, reason: str) -> Promotion:
         """Make the shadow's settings those of production, from behind the last released run on; gives what holds.
 
-        Raises SettingsError for a name that is not there, and for a candidate that cannot run.
+        Raises SettingsError for a name that is not there, and for a candidate that cannot run; NotAllowed for who may
+        not write the tag it would go to.
         """
         world = set_up(self.world)
         section = self._section(name)
         candidate(world.experiment.calibrations(), world.settings, name)
         with world.database.begin() as connection:
+            rules = rules_in_force(connection, world.settings.authority, world.author)
+            may_write(world.author, rules, world.tag_of(section.kind, Sync.PROMPT), Sync.PROMPT)
             since = begins(world.books.manifests())
             promotion = Promotion.of(name, section, since, world.author, world.now(), reason)
             add_promotion(connection, promotion, world.now())

@@ -19,7 +19,9 @@ from pipeline.authority import Act, NotAllowed, Rules, demand, may, who_may
 from pipeline.database import open_database
 from pipeline.in_charge import acting, rules_in_force, rules_text, system_user, take_charge
 from pipeline.rehearsal import rehearsal
+from pipeline.sections import ShadowSection
 from pipeline.settings import SettingsError, settings_from
+from pipeline.shadow_view import Shadows
 from pipeline.tier0 import Tier0
 from pipeline.world import World, open_world, set_up
 from tests.pipeline.tiny import settings
@@ -190,6 +192,15 @@ def test_the_conditions_are_guarded_tag_by_tag(either):
     with rehearsal(eve) as copied, copied.database.begin() as connection:
         db = copied.conditions(connection)
         db.append("offset_prompt_v1", db.first_safe("offset_prompt_v1"), payload, eve.stamp())
+
+
+def test_who_may_not_write_a_tag_promotes_nothing_into_it(world):
+    started(world, "ops", Rules(write={"prompt": ("eve",)}))
+    shadow = {"wide": ShadowSection(kind="offset", calibration={"min_hits": 5})}
+    trying = replace(world, settings=world.settings.model_copy(update={"shadow": shadow}))
+    with pytest.raises(NotAllowed, match="bob may not write tag offset_prompt_v1; who may: ops, eve"):
+        Shadows(replace(trying, author="bob")).promote("wide", "looks better")
+    assert Shadows(replace(trying, author="eve")).promote("wide", "looks better").author == "eve"
 
 
 def test_the_driver_that_may_not_is_refused_and_leaves_no_lease(world, tmp_path):

@@ -133,19 +133,19 @@ def test_all_submitting_stops_while_the_service_stays_and_goes_on_when_lifted(ho
         return "nothing is submitted" in tier0.status().text()
 
     def lift(operator):
-        time.sleep(3.0)  # a step of the service is two seconds at most
+        time.sleep(2.2)  # a step of the service is two seconds at most
         begin = time.time()
-        time.sleep(1.0)
+        time.sleep(0.8)
         moments.extend([begin, time.time()])
         return operator.lift(None)
 
-    file = write_file(tmp_path / "7.root", 7, lumis=16, mean=0.5)
+    file = write_file(tmp_path / "7.root", 7, lumis=12, mean=0.5)
     with Tier0(plain, probe=probe) as tier0, Beside(plain, pressed, lift):
         summary = tier0.run(file, progress=False)
     assert summary[7].stage is Stage.CERTIFIED
     stopped, after = probe.between(*moments)
     assert stopped == 0 and after >= 4
-    assert summary[7].express.read == summary[7].prompt.read == 80
+    assert summary[7].express.read == summary[7].prompt.read == 60
 
 
 def manifests(plain, run):
