@@ -205,7 +205,7 @@ def test_reading_settings_needs_neither_numpy_nor_dask() -> None:
         ({"cluster": {"kind": "lsf"}}, "`cluster.kind` is 'lsf': say 'local', 'slurm', 'htcondor' or 'address'"),
         ({"cluster": {"kind": "slurm"}}, "`cluster`: kind is slurm: say workers too"),
         ({"express": {"fraction": 0}}, "`express.fraction`: 0 is no share above 0 and up to 1; write 0.1 or '1/3'"),
-        ({"for": [{"runs": "1-5", "cluster": {}}]}, "unknown setting `for[0].cluster`: there are calibration, canary, era"),
+        ({"for": [{"runs": "1-5", "cluster": {}}]}, "unknown setting `for[0].cluster`: there are calibration, canary"),
         ({"for": [{"runs": "1-5", "express": {"fracton": 1}}]}, "unknown setting `for[0].express.fracton`: did you"),
         ({"for": [{"runs": "1-5", "splitting": {"events": 0}}]}, "`for[0].splitting.events` is 0"),
         ({"for": [{"express": {}}]}, "`for[0]`: say for which `runs`, or for which `era`"),
