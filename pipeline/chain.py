@@ -14,7 +14,7 @@ from calib.gates import Decision, Gate, judge
 from calib.iov import RunLumi
 from calib.payload import PayloadStore
 from pipeline.express import FinalizeWork, StateFile
-from pipeline.handshake import Judged, KindView
+from pipeline.handshake import Judged, KindView, OpenSpan
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,13 @@ class Link:
 
     calibration: Calibration
     gates: tuple[Gate, ...] = ()
+    span: OpenSpan = OpenSpan.WAIT
+    """what a run does whose interval may go on into the next"""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run need not wait until its span is closed."""
+        return self.spans and self.span is not OpenSpan.WAIT
 
     @property
     def spans(self) -> bool:
@@ -55,7 +62,8 @@ class Chain:
 
     A run whose calibration looks neither back nor across runs is finalized at once. Otherwise it waits until the runs
     before it are decided: it sees the payload they leave in force, and for a span the units that are still open. A span
-    ends where the settings change. Settled runs take no part: what they left in force is all that is known of them.
+    ends where the settings change. Settled runs take no part: what they left in force is all that is known of them. But
+    one that was released while its span was open stays in it, where the settings let runs go on so.
 
     What a call costs does not grow with the number of runs: whoever asks is told by `changed` what to ask about.
     """
@@ -68,6 +76,10 @@ class Chain:
     conditions_root: str
     settled: dict[int, str | None] = field(default_factory=dict)
     """runs released already, and the payload id in force at the end of each"""
+    left_open: frozenset[int] = frozenset()
+    """of these, those whose span was open"""
+    intervals: tuple[tuple[int, int], ...] = ()
+    """first and last unit of what was concluded of these, packed"""
     runs: tuple[int, ...] = field(init=False)
     """its runs, in order"""
     _states: dict[int, StateFile] = field(default_factory=dict)
@@ -99,6 +111,7 @@ class Chain:
         differs = [place for place, (one, other) in enumerate(pairwise(self.links.values()), 1) if one != other]
         self._walls = [0, *differs, len(self.runs)]
         self._undecided = [run for run in self.runs if run not in self.settled]
+        self._closed = sorted(self.intervals)
         for run, in_force in self.settled.items():
             self._wall_in(run, in_force)
 
@@ -111,6 +124,8 @@ class Chain:
         if run not in self.links or run in self.settled:
             return
         expected = self._in_force_before(RunLumi(run + 1).packed)
+        if self.links[run].goes_on and self._open(run):
+            self.left_open |= {run}
         self.settled[run] = in_force
         self._wall_in(run, in_force)
         self._look_back_from(run)
@@ -122,8 +137,9 @@ class Chain:
             self._forget([r for r in leaning if not self._is_running(r)])
 
     def _wall_in(self, run: int, in_force: str | None) -> None:
-        insort(self._walls, self._place[run])
-        insort(self._walls, self._place[run] + 1)
+        if run not in self.left_open:
+            insort(self._walls, self._place[run])
+            insort(self._walls, self._place[run] + 1)
         self._leaves(RunLumi(run + 1).packed - 1, in_force)
 
     def _leaves(self, unit: int, payload: str | None) -> None:
@@ -184,7 +200,7 @@ class Chain:
         if run not in self._states or run in self._broken or run in self.settled:
             return False
         # A second time, where what should have followed and closed what it left open will not come.
-        again = run in self._concluded and not self._asked[run] and self._is_last(run) and self._open(run)
+        again = run in self._concluded and not self._asked[run] and self._closes(run) and self._open(run)
         return run not in self._asked or again
 
     def _segment(self, run: int) -> Sequence[int]:
@@ -192,8 +208,11 @@ class Chain:
         at = bisect_right(self._walls, self._place[run])
         return self.runs[self._walls[at - 1] : self._walls[at]]
 
-    def _is_last(self, run: int) -> bool:
-        """Whether no later run can add to its span."""
+    def _closes(self, run: int) -> bool:
+        """Whether what is open is closed with a run: no later one can add to its span. Where runs go on one always may:
+        it may come with the next files."""
+        if self.links[run].goes_on:
+            return False
         segment = self._segment(run)
         return all(after in self._broken for after in segment[bisect_right(segment, run) :])
 
@@ -209,7 +228,7 @@ class Chain:
             link.calibration,
             self.conditions_root,
             previous=self._in_force_before(since or RunLumi(run).packed) if looks_back else None,
-            flush=not link.spans or self._is_last(run),
+            flush=not link.spans or self._closes(run),
             gates=link.gates if looks_back else (),
         )
         self._asked[run] = work.flush
@@ -242,7 +261,9 @@ class Chain:
             judged = self._judge(self.links[run], note, store)
             insort(self._closed, (judged.first, judged.last))
             if judged.decision is Decision.PUBLISH:
-                self._leaves(judged.first, judged.payload)
+                # In runs that are settled nothing of it holds.
+                late = RunLumi.unpack(judged.first).run in self.settled
+                self._leaves(RunLumi(run).packed if late else judged.first, judged.payload)
             first, last = RunLumi.unpack(judged.first).run, RunLumi.unpack(judged.last).run
             for covered in (r for r in self._between(self.runs, first, last) if r in self._states):
                 self._judged.setdefault(covered, []).append(judged)
@@ -294,6 +315,7 @@ class Chain:
     def view(self, run: int) -> KindView:
         """What is known of a run here; what was carried before it is for others to say."""
         judged = self.judged(run)
+        goes_on = judged is None and self.links[run].goes_on and self._has_spoken(run)
         return KindView(
             self.kind,
             judged,
@@ -301,8 +323,21 @@ class Chain:
             broken=run in self._broken,
             running=self._is_running(run),
             relative=self.links[run].relative,
-            earlier_undecided=None if judged is None else self._undecided_before(run),
+            earlier_undecided=None if judged is None and not goes_on else self._undecided_before(run),
+            span=self.links[run].span,
+            goes_on=goes_on,
+            found=self.found(run) if goes_on else (),
+            closed=self._closed_before(run) if goes_on else None,
         )
+
+    def _closed_before(self, run: int) -> Judged | None:
+        """What was made of settled runs alone, and is to be in force from this run on."""
+        holds = self._in_force_before(RunLumi(run).packed + 1)
+        last = next((r for r in reversed(self.runs[: self._place[run]]) if r in self.settled), None)
+        if last is None or self.settled[last] == holds:
+            return None
+        earlier = (j for j in self._judged.get(last, ()) if RunLumi.unpack(j.last).run < run)
+        return next((judged for judged in earlier if judged.payload == holds), None)
 
     def _waits_for(self, run: int) -> str:
         if run in self._broken:
@@ -314,6 +349,9 @@ class Chain:
         if run not in self._concluded:
             return f"{self.kind}: finalize waits for the runs before it"
         return f"{self.kind}: its span is still open for more data"
+
+    def _has_spoken(self, run: int) -> bool:
+        return run in self._concluded and run not in self._broken
 
     def _is_running(self, run: int) -> bool:
         return run in self._asked and run not in self._concluded

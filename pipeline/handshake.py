@@ -25,6 +25,21 @@ OPERATOR = "operator"
 """what the reason of a hold is filed under, beside the kinds"""
 
 
+OPEN_SPAN = "its span is open"
+"""how the reason begins of what is carried while data for its span are still to come"""
+
+
+class OpenSpan(StrEnum):
+    """What a run does while an interval that spans runs is open."""
+
+    WAIT = "wait"
+    """to the deadline"""
+    CARRY = "carry"
+    """it goes on with the payload in force; what is made of its data later comes too late for it, and it is told so"""
+    LATER = "later"
+    """the same, but what is made is for the runs to come only: nobody misses it"""
+
+
 class Condition(StrEnum):
     """In what state a kind of conditions is for some units of a run."""
 
@@ -81,6 +96,13 @@ class KindView:
     """from when on that run need not be waited for"""
     waiver: Waiver | None = None
     """named people's consent that the run goes on where a rule stops this kind"""
+    span: OpenSpan = OpenSpan.WAIT
+    goes_on: bool = False
+    """whether its finalization has spoken, its span is open, and the run need not wait for it"""
+    found: tuple[Judged, ...] = ()
+    """of a run that goes on so, what is concluded of its first units"""
+    closed: Judged | None = None
+    """what earlier runs that went on so have given: it is in force from this run on"""
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,8 @@ class Release:
     """kind to units of the run that were off and left out"""
     waivers: Mapping[str, Waiver] = field(default_factory=dict)
     """kind to the waiver it could not have gone without"""
+    late: frozenset[str] = frozenset()
+    """ids of payloads that earlier runs have gone on without, and that come too late for them"""
 
 
 @dataclass(frozen=True)
@@ -167,15 +191,21 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
         return Hold({OPERATOR: view.held} | waiting, wake_at)
     if waiting:
         return Wait(waiting, wake_at)
-    judged = {kind.kind: kind.judged or () for kind in view.kinds}
+    judged = {kind.kind: kind.judged or _so_far(kind) for kind in view.kinds}
     intervals = {j.payload: (j.first, j.last) for found in judged.values() for j in found if j.payload}
     vetoed = {kind: units for kind, found in judged.items() if (units := _vetoed(found, view))}
-    return Release(stretches, intervals, vetoed, waivers)
+    carrying = (judged[kind.kind] for kind in view.kinds if kind.span is OpenSpan.CARRY)
+    late_for = (j.payload for found in carrying for j in found if RunLumi.unpack(j.first).run < view.run)
+    return Release(stretches, intervals, vetoed, waivers, frozenset(payload for payload in late_for if payload))
 
 
 def offered(view: RunView) -> dict[str, tuple[str, ...]]:
     """By kind, the payloads that a rule is against, and that people may have published all the same."""
     return {kind.kind: payloads for kind in view.kinds if (payloads := _refused(kind))}
+
+
+def _so_far(kind: KindView) -> tuple[Judged, ...]:
+    return kind.found if kind.closed is None else (*kind.found, kind.closed)
 
 
 def _refused(kind: KindView) -> tuple[str, ...]:
@@ -198,6 +228,8 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
     first, last = view.units
     if not kind.calibrated:
         return (Stretch(first, last, Condition.CARRIED, None, "not calibrated in this loop"),)
+    if kind.goes_on:
+        return _going_on(kind, view, rules, late)
     if kind.judged is None:
         if kind.broken and (rules.failed == "fallback" or kind.waiver):
             return (Stretch(first, last, Condition.FALLBACK, None, _excused(kind.waits_for, kind)),)
@@ -214,6 +246,27 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
         return waiting[0]
     stretches = [state for state in found if isinstance(state, Stretch)]
     return _cover(stretches, first, last)
+
+
+def _going_on(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stretch, ...] | str:
+    """The stretches of a run whose span is open at its end: what is made, then the payload in force."""
+    if not late and kind.earlier_undecided is not None:
+        return f"run {kind.earlier_undecided} is not decided yet, and what holds for it could hold here"
+    first, last = view.units
+    if kind.closed is not None:
+        why = f"{OPEN_SPAN}; what runs before it have given is in force from here on"
+        return (Stretch(first, last, Condition.FRESH, kind.closed.payload, why),)
+    found = [_interval(judged, kind, rules, late) for judged in kind.found]
+    waiting = [state for state in found if isinstance(state, str)]
+    if waiting:
+        return waiting[0]
+    stretches = [state for state in found if isinstance(state, Stretch)]
+    made = _cover(stretches, first, max(stretch.last for stretch in stretches)) if stretches else ()
+    rest = made[-1].last + 1 if made else first
+    if rest > last:
+        return made
+    why = f"{OPEN_SPAN}, more data may come; the payload in force goes on"
+    return (*made, Stretch(rest, last, Condition.CARRIED, None, why))
 
 
 def _needs_order(kind: KindView) -> bool:

@@ -16,11 +16,12 @@ from pipeline.chain import Chain, Link
 from pipeline.cutting import cut
 from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
-from pipeline.handshake import Rules
+from pipeline.handshake import OPEN_SPAN, Manifest, OpenSpan, Rules
 from pipeline.model import Step, Stream
 from pipeline.processing import Segment
 from pipeline.promotion import algorithm_of
 from pipeline.settings import Settings, apply_calibration_settings
+from pipeline.verdicts import key_of
 from pipeline.way import Stage, Way
 from pipeline.world import World
 
@@ -148,7 +149,8 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
     for way in ways:
         settings = world.settings_of(way.run)
         for calibration in way.context.calibrations:
-            link = Link(calibration, tuple(gates_of(settings, calibration.kind)))
+            gates, span = tuple(gates_of(settings, calibration.kind)), OpenSpan(settings.handshake.span)
+            link = Link(calibration, gates, span)
             links.setdefault(calibration.kind, {})[way.run] = link
     here = {way.run for way in ways}
     manifests = {run: manifest for run, manifest in world.books.manifests().items() if run in here}
@@ -160,9 +162,40 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
                 in_force=_in_force_before(world, connection, kind, ways[0].run),
                 conditions_root=str(world.store.root),
                 settled={run: manifest.at_end(kind) for run, manifest in manifests.items()},
+                left_open=frozenset(run for run, manifest in manifests.items() if is_open(manifest, kind)),
+                intervals=_intervals(world, connection, kind, manifests),
             )
             for kind, of_runs in links.items()
         ]
+
+
+def is_open(manifest: Manifest, kind: str) -> bool:
+    """Whether a run was released while its span of this kind was open."""
+    return any(stretch.why.startswith(OPEN_SPAN) for stretch in manifest.kinds.get(kind, ()))
+
+
+def open_spans(world: World) -> set[int]:
+    """Released runs whose data may still become part of a span: later runs need them beside theirs."""
+    found: set[int] = set()
+    manifests = world.books.manifests()
+    for kind in {kind for manifest in manifests.values() for kind in manifest.kinds}:
+        went_on = {run for run, manifest in manifests.items() if is_open(manifest, kind)}
+        if went_on:
+            documents = world.books.documents(key_of(kind)).values()
+            closed = max((int(row["last"]) for kept in documents for row in kept["intervals"]), default=0)
+            found |= {run for run in went_on if run >= RunLumi.unpack(closed).run}
+    return found
+
+
+def _intervals(
+    world: World, connection: Connection, kind: str, manifests: Mapping[int, Manifest]
+) -> tuple[tuple[int, int], ...]:
+    """What was concluded of runs that were released with their span open."""
+    found = set()
+    for run in (run for run, manifest in manifests.items() if is_open(manifest, kind)):
+        kept = journal.get_document(connection, run, world.books.key(key_of(kind))) or {"intervals": ()}
+        found |= {(row["first"], row["last"]) for row in kept["intervals"]}
+    return tuple(sorted(found))
 
 
 def _in_force_before(world: World, connection: Connection, kind: str, run: int) -> str | None:

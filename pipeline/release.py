@@ -48,7 +48,11 @@ def release(
             if stretch.condition is Condition.FRESH and stretch.payload is not None:
                 since = RunLumi(run) if place == 0 else RunLumi.unpack(stretch.first)
                 signed = _signed(publication, found.waivers.get(kind), stretch.payload)
-                _append(db, signed, since, stretch, found.intervals[stretch.payload], kind)
+                made = found.intervals[stretch.payload]
+                if stretch.payload in found.late:
+                    # Its fate says which runs have gone on without it.
+                    _append(db, signed, RunLumi.unpack(made[0]), stretch, made, kind)
+                _append(db, signed, since, stretch, made, kind)
     snapshot = db.snapshot(publication.global_tag)
     manifest = complete(db, snapshot, run, units, found, publication.version)
     if manifest.missing:

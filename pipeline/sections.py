@@ -62,8 +62,10 @@ class HandshakeSection(Section):
     """kinds the manifest must have; if not set, all that the experiment calibrates or prompt needs"""
     deadline: Seconds = 172800.0
     """after first sight of the run"""
-    span: Literal["wait"] = "wait"
-    """what a run does while an interval that spans runs is open"""
+    span: Literal["wait", "carry", "later"] = "wait"
+    """what a run does while an interval that spans runs is open: `wait`, to the deadline; `carry`, go on with the
+    payload in force, and what is made later comes too late for it; `later`, the same, and what is made is for runs to
+    come only"""
     max_carried_runs: Annotated[int, Field(ge=0)] = 10
     failed: Literal["wait", "fallback"] = "wait"
     """whether a kind whose fit failed or was rejected waits for the deadline"""

@@ -30,7 +30,7 @@ from pipeline.leftovers import clear_leftovers
 from pipeline.operations import Operator
 from pipeline.orders import list_orders
 from pipeline.plan import Plan, plan
-from pipeline.preparation import prepare
+from pipeline.preparation import open_spans, prepare
 from pipeline.processing import nothing
 from pipeline.progress import show
 from pipeline.service import Service
@@ -182,7 +182,8 @@ class Tier0:
         world, paths = self._world, _found(files)
         ingest(world.database.begin, world.experiment, paths, world.now(), OnWorkers(self.client))
         with world.database.read() as connection:
-            return catalog.runs_in(connection, [str(path) for path in paths])
+            given = catalog.runs_in(connection, [str(path) for path in paths])
+        return sorted({*given, *open_spans(world)}) if given else given
 
     def _work_off(self, runs: Sequence[int], epoch: int, listen: Callable[[News], None], wait: bool) -> None:
         world = self._world

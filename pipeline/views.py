@@ -53,7 +53,7 @@ class Views:
         if chain is None:
             return KindView(kind, judged=None, calibrated=False)
         view = replace(chain.view(way.run), waiver=self._standing.waivers(way.run).get(kind))
-        if view.judged is None:
+        if view.judged is None and not view.goes_on:
             return view
         carried = carried_in_a_row(self._before(way.run), kind, way.rules.max_carried_runs)
         view = replace(view, carried_before=carried)
@@ -75,7 +75,7 @@ class Views:
     def watched(self, view: RunView, found: Wait | Hold) -> Iterator[int]:
         """The runs of which one must change before a kind that is judged, and waits all the same, waits no more."""
         for kind in view.kinds:
-            if kind.judged is not None and kind.kind in found.reasons:
+            if (kind.judged is not None or kind.goes_on) and kind.kind in found.reasons:
                 before = kind.earlier_undecided
                 if before is None:
                     before = self._chain_of[kind.kind, view.run].unsettled_before(view.run)

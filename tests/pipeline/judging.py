@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calib.calibration import at_finalize
+from calib.boundaries import Interval
+from calib.calibration import Granularity, at_finalize
 from calib.payload import Payload
 from pipeline.experiments.interface import Measure, Merit
 from tests.pipeline.tiny import Offset, Tiny
@@ -22,6 +23,28 @@ class Skewed(Offset):
         run = int(state.units()[0] >> 32)
         shift = self.wrong_by if run == self.in_run else 0.0
         return Payload("offset", {**made.arrays, "mean": np.float64(float(made["mean"]) + shift)}, made.units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered(Offset):
+    """An offset over so many lumisections, whatever runs they are of."""
+
+    enough: int = at_finalize(6)
+    granularity: Granularity = at_finalize(Granularity.SPAN)
+
+    def cut(self, state, flush):
+        units = state.units().tolist()
+        parts = [tuple(units[i : i + self.enough]) for i in range(0, len(units), self.enough)]
+        return [Interval(part, closed=flush or len(part) == self.enough) for part in parts]
+
+
+class Gathering(Tiny):
+    """Tiny, whose intervals close when they hold enough."""
+
+    name = "gathering"
+
+    def calibrations(self):
+        return (Gathered(),)
 
 
 class Judged(Tiny):

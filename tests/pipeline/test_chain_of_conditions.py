@@ -15,7 +15,7 @@ from calib.payload import Payload, PayloadStore
 from calib.state import State, pack_states, unpack_state
 from pipeline.chain import Chain, Link
 from pipeline.express import StateFile, conclusion_note
-from pipeline.handshake import Condition, Release, Rules, RunView, Wait, decide
+from pipeline.handshake import Condition, OpenSpan, Release, Rules, RunView, Wait, decide
 from tests.pipeline.tiny import Offset
 
 RULES = Rules(max_carried_runs=2, failed="wait")
@@ -48,12 +48,12 @@ class BackLooking(Span):
 class Bench:
     """Does at once what a chain asks for, from states kept in files."""
 
-    def __init__(self, folder, links, settled=None, means=None):
+    def __init__(self, folder, links, settled=None, means=None, **more):
         self.store = PayloadStore(folder / "conditions")
         self.folder = folder
         self.means = means or {}
         self.start = self.store.put(Payload("offset", {"mean": np.float64(0.0), "hits": np.int64(0)}, {"mean": "cm"}))
-        self.chain = Chain("offset", links, self.start, str(self.store.root), settled or {})
+        self.chain = Chain("offset", links, self.start, str(self.store.root), settled or {}, **more)
         self.done = []
 
     def ready(self, *runs):
@@ -319,3 +319,90 @@ def test_of_a_thousand_runs_each_changes_a_few_times(runs_of_a_span):
         changes.update(chain.changed())
     assert all(chain.judged(run) for run in chain.runs)
     assert max(changes.values()) <= 4
+
+
+def going_on(bench, runs, span, enough=3, **more):
+    """Runs that need not wait: two units each, an interval closes with so many."""
+    links = {f"run_{run}": Link(Span(enough=enough), span=span) for run in runs}
+    return bench(list(runs), **links, **more)
+
+
+def release(found, run):
+    """What the handshake makes of a run, which is then released under it."""
+    decided = decide(
+        RunView(run, (RunLumi(run, 1).packed, RunLumi(run, 2).packed), (found.chain.view(run),), deadline_at=100.0),
+        RULES,
+        0.0,
+    )
+    assert isinstance(decided, Release), decided
+    stretches = decided.stretches["offset"]
+    fresh = [stretch.payload for stretch in stretches if stretch.condition is Condition.FRESH]
+    before = max((r for r in found.chain.settled if r < run), default=None)
+    in_force = found.chain.in_force if before is None else found.chain.settled[before]
+    found.chain.settle(run, fresh[-1] if fresh else in_force)
+    return decided
+
+
+def states(decided):
+    return [
+        (RunLumi.unpack(s.first).lumi, RunLumi.unpack(s.last).lumi, s.condition.value)
+        for s in decided.stretches["offset"]
+    ]
+
+
+@pytest.mark.parametrize("span", [OpenSpan.CARRY, OpenSpan.LATER])
+def test_runs_whose_span_is_open_go_on_and_stay_in_it(bench, span):
+    found, decided = going_on(bench, range(1, 5), span), {}
+    for run in range(1, 5):
+        found.work(run)
+        decided[run] = release(found, run)
+    # 1:1-2:1 close the first interval, 2:2-3:2 the second.
+    assert {run: states(one) for run, one in decided.items()} == {
+        1: [(1, 2, "carried")],
+        2: [(1, 1, "fresh"), (2, 2, "carried")],
+        3: [(1, 2, "fresh")],
+        4: [(1, 2, "carried")],
+    }
+    late = [bool(decided[run].late) for run in (1, 2, 3, 4)]
+    assert late == ([False, True, True, False] if span is OpenSpan.CARRY else [False] * 4)
+
+
+def test_the_next_run_takes_what_closed_before_it(bench):
+    found = going_on(bench, (1, 2, 3), OpenSpan.LATER, enough=4)
+    found = Bench(found.folder, found.chain.links, {1: found.start, 2: found.start}, left_open=frozenset({1, 2}))
+    found.work(1, 2, 3)
+    decided = release(found, 3)
+    assert states(decided) == [(1, 2, "fresh")]
+    [stretch] = decided.stretches["offset"]
+    assert "in force from here on" in stretch.why and stretch.payload in decided.intervals
+    assert found.chain.left_open == {1, 2, 3}
+
+
+def test_after_a_restart_what_was_concluded_is_not_concluded_again(bench):
+    units = (RunLumi(1, 1).packed, RunLumi(2, 1).packed)
+    link = Link(Span(enough=3), span=OpenSpan.LATER)
+    found = bench([1], run_1=link)
+    found = Bench(
+        found.folder,
+        dict.fromkeys((1, 2, 3), link),
+        {1: found.start, 2: found.start},
+        left_open=frozenset({1, 2}),
+        intervals=(units,),
+    )
+    found.work(1, 2, 3)
+    [judged] = found.chain.found(3)
+    assert (judged.first, judged.last) == (RunLumi(2, 2).packed, RunLumi(3, 2).packed)
+
+
+def test_a_later_run_waits_until_the_one_before_is_decided(bench):
+    found = going_on(bench, (1, 2), OpenSpan.LATER, enough=9)
+    found.work(1, 2)
+    assert "run 1 is not decided yet" in str(
+        decide(
+            RunView(2, (RunLumi(2, 1).packed, RunLumi(2, 2).packed), (found.chain.view(2),), deadline_at=100.0),
+            RULES,
+            0.0,
+        ).reasons
+    )
+    release(found, 1)
+    assert states(release(found, 2)) == [(1, 2, "carried")]
