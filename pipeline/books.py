@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from jobs.lease import check_epoch
 from pipeline import catalog, journal
 from pipeline.database import Database
-from pipeline.handshake import Manifest
+from pipeline.manifest import Manifest
 
 NO_RUN = 0
 VERSIONS = "processing versions"

@@ -23,7 +23,8 @@ from pipeline.canary import (
     verdict,
 )
 from pipeline.canary_plot import draw
-from pipeline.handshake import Hold, Manifest, Release, Wait
+from pipeline.handshake import Hold, Release, Wait
+from pipeline.manifest import Manifest
 from pipeline.model import Chunk, Step
 from pipeline.release import NoConditions, complete, release
 from pipeline.two_ways import TwoWays

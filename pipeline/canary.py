@@ -10,8 +10,9 @@ from typing import Any
 
 from jobs.job import Job, Lane
 from pipeline.experiments.interface import Experiment
-from pipeline.handshake import Condition, Hold, Manifest, Release, Wait
+from pipeline.handshake import Hold, Release, Wait
 from pipeline.lineage import lineage
+from pipeline.manifest import Condition, Manifest
 from pipeline.merits import Compared, compare
 from pipeline.model import Chunk, Piece, Step
 from pipeline.sampling import first_part

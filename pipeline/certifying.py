@@ -9,7 +9,7 @@ from jobs.job import Job
 from jobs.reduction import NodeReceipt
 from pipeline import accounting
 from pipeline.certify import certify, spoken_against
-from pipeline.handshake import Manifest
+from pipeline.manifest import Manifest
 from pipeline.processing import QUALITY
 from pipeline.way import Way
 from pipeline.world import World

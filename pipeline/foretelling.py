@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from pipeline.canary import fresh_payloads
 from pipeline.chain import Chain
-from pipeline.handshake import Manifest, Release, decide
+from pipeline.handshake import Release, decide
+from pipeline.manifest import Manifest
 from pipeline.release import NoConditions, release
 from pipeline.views import Views
 from pipeline.way import Way

@@ -16,7 +16,8 @@ from pipeline.chain import Chain, Link
 from pipeline.cutting import cut
 from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
-from pipeline.handshake import OPEN_SPAN, Manifest, OpenSpan, Rules
+from pipeline.handshake import OPEN_SPAN, OpenSpan, Rules
+from pipeline.manifest import Manifest
 from pipeline.model import Step, Stream
 from pipeline.processing import Segment
 from pipeline.promotion import algorithm_of

@@ -8,8 +8,8 @@ from typing import Any
 from jobs.job import Job, Lane
 from pipeline.booking import task_spec
 from pipeline.express import RunContext, folder_of_run
-from pipeline.handshake import Manifest
 from pipeline.lineage import lineage
+from pipeline.manifest import Manifest
 from pipeline.model import Step
 from pipeline.processing import ChunkWork, nothing
 from pipeline.restarts import tier_names

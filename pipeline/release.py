@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from calib.conditions import ConditionsDB
 from calib.iov import RunLumi
 from calib.tags import Snapshot, Stamp
-from pipeline.handshake import Condition, Manifest, Release, Stretch
+from pipeline.handshake import Release
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.waivers import Waiver
 
 

@@ -32,7 +32,8 @@ from pipeline.express import (
     ingredients_of,
     state_product,
 )
-from pipeline.handshake import Hold, Manifest, Release, Wait, decide, offered
+from pipeline.handshake import Hold, Release, Wait, decide, offered
+from pipeline.manifest import Manifest
 from pipeline.minutes import Minutes
 from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release

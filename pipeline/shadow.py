@@ -17,7 +17,8 @@ from calib.iov import RunLumi
 from jobs.runner import JobDone, JobFailed, Runner
 from pipeline.chain import Ask, Chain, Link
 from pipeline.express import StateFile, express_products, finalize_job, state_product
-from pipeline.handshake import Judged, Stretch
+from pipeline.handshake import Judged
+from pipeline.manifest import Stretch
 from pipeline.mistakes import SettingsError, unknown
 from pipeline.sections import ShadowSection
 from pipeline.settings import Settings, apply_calibration_settings

@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline import accounting, catalog
-from pipeline.handshake import OPERATOR, Condition, Manifest
+from pipeline.handshake import OPERATOR
 from pipeline.holds import hold_text, holds_in_force, holds_of
 from pipeline.in_charge import rules_in_force
 from pipeline.ingest import holes
 from pipeline.journal import Setback, get_document, list_documents, list_setbacks
+from pipeline.manifest import Condition, Manifest
 from pipeline.model import Counts
 from pipeline.orders import list_orders, moment
 from pipeline.restarts import Start, start_of

@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import islice
 
 from pipeline.chain import Chain
-from pipeline.handshake import TOO_LITTLE, Condition, Hold, KindView, Manifest, RunView, Wait
+from pipeline.handshake import TOO_LITTLE, Hold, KindView, RunView, Wait
+from pipeline.manifest import Condition, Manifest
 from pipeline.standing import Standing
 from pipeline.way import Way
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from jobs.reduction import NodeReceipt
 from pipeline.express import EVENTS, RunContext, express_products
-from pipeline.handshake import Manifest, Rules
+from pipeline.handshake import Rules
+from pipeline.manifest import Manifest
 
 
 class Stage(StrEnum):

@@ -17,7 +17,7 @@ from calib.payload import Payload
 from jobs.ledger import Ledger
 from pipeline import accounting, catalog
 from pipeline.express import folder_of_run
-from pipeline.handshake import Manifest, Stretch
+from pipeline.manifest import Manifest, Stretch
 from pipeline.merits import Compared, compare
 from pipeline.model import Chunk, Step
 from pipeline.processing import ChunkWork

@@ -20,7 +20,8 @@ from pipeline.canary import (
 )
 from pipeline.canary_plot import draw
 from pipeline.experiments.interface import Measure, Merit
-from pipeline.handshake import Condition, Hold, Manifest, Release, Stretch, Wait
+from pipeline.handshake import Hold, Release, Wait
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.model import Piece, Step
 from pipeline.two_ways import BothWays, Differences
 from tests.pipeline.tiny import Tiny

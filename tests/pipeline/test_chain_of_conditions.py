@@ -15,7 +15,8 @@ from calib.payload import Payload, PayloadStore
 from calib.state import State, pack_states, unpack_state
 from pipeline.chain import Chain, Link
 from pipeline.express import StateFile, conclusion_note
-from pipeline.handshake import Condition, OpenSpan, Release, Rules, RunView, Wait, decide
+from pipeline.handshake import OpenSpan, Release, Rules, RunView, Wait, decide
+from pipeline.manifest import Condition
 from tests.pipeline.tiny import Offset
 
 RULES = Rules(max_carried_runs=2, failed="wait")

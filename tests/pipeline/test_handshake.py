@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 from calib.calibration import Outcome
 from calib.gates import Decision
 from calib.iov import RunLumi
-from pipeline.handshake import (
-    Condition,
-    Hold,
-    Judged,
-    KindView,
-    Manifest,
-    Release,
-    Rules,
-    RunView,
-    Stretch,
-    Wait,
-    decide,
-)
+from pipeline.handshake import Hold, Judged, KindView, Release, Rules, RunView, Wait, decide
+from pipeline.manifest import Condition, Manifest, Stretch
 
 RULES = Rules(max_carried_runs=2, failed="wait")
 EARLY, LATE = 0.0, 1000.0

@@ -11,10 +11,10 @@ import pytest
 
 from jobs.lease import check_epoch, drop_lease, take_lease
 from pipeline.authority import NotAllowed, Rules
-from pipeline.handshake import Condition, Manifest, Stretch
 from pipeline.holds import Stopped
 from pipeline.in_charge import take_charge
 from pipeline.ingest import ingest
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.operations import NoEffect, Operator
 from pipeline.orders import NoReason
 from pipeline.settings import settings_from

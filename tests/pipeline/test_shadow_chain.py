@@ -74,7 +74,7 @@ def test_a_promoted_shadow_holds_from_the_next_run_on(house, tmp_path, files):
 
 
 def test_a_run_without_states_says_so():
-    from pipeline.handshake import Condition, Stretch
+    from pipeline.manifest import Condition, Stretch
 
     stretches = [Stretch(1, 9, Condition.FRESH, "a", "")]
     [found] = beside(1, stretches, Shadowed(1, (), "its state is not made yet"), "start")

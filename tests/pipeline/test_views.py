@@ -7,7 +7,8 @@ from calib.calibration import Outcome
 from calib.iov import RunLumi
 from pipeline.chain import Chain, Link
 from pipeline.express import Cut, RunContext, StateFile
-from pipeline.handshake import TOO_LITTLE, Condition, Manifest, Rules, Stretch, decide
+from pipeline.handshake import TOO_LITTLE, Rules, decide
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.model import Stream
 from pipeline.standing import Standing
 from pipeline.views import Views, carried_in_a_row

@@ -6,7 +6,8 @@ import pytest
 
 from calib.calibration import Outcome
 from calib.gates import Decision
-from pipeline.handshake import Condition, Hold, Judged, KindView, Manifest, Release, Stretch, Wait, decide, offered
+from pipeline.handshake import Hold, Judged, KindView, Release, Wait, decide, offered
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.waivers import Signature, Waiver
 from tests.pipeline.test_handshake import EARLY, LATE, RULES, at, kind, made, states, too_little, view
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from calib.iov import RunLumi
 from calib.late import FateKind
 from pipeline.cli import main
-from pipeline.handshake import Condition, Manifest, Stretch
+from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.what_if import changed_ranges, under
