@@ -85,6 +85,12 @@ def get_document(connection: Connection, run: int, key: str) -> Any:
     return None if text is None else json.loads(text)
 
 
+def last_run(connection: Connection, key: str) -> int:
+    """The last run that has a document under a key; -1 where none has."""
+    found = connection.execute(sa.select(sa.func.max(documents.c.run)).where(documents.c.key == key)).scalar_one()
+    return -1 if found is None else int(found)
+
+
 def list_documents(connection: Connection, key: str) -> dict[int, Any]:
     """What is kept under a key, by run in order."""
     query = sa.select(documents.c.run, documents.c.content).where(documents.c.key == key)

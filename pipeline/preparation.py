@@ -16,6 +16,7 @@ from pipeline.chain import Chain, Link
 from pipeline.cutting import cut
 from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
+from pipeline.feeding import EXPRESS_CONDITIONS
 from pipeline.handshake import OPEN_SPAN, OpenSpan, Rules
 from pipeline.manifest import Manifest
 from pipeline.model import Step, Stream
@@ -124,7 +125,7 @@ def _first_seen(world: World, connection: Connection, run: int) -> float:
 
 def _express_conditions(world: World, connection: Connection, run: int, units: Sequence[int]) -> tuple[Segment, ...]:
     """What express of a run uses: taken once, on first sight, and the same ever after."""
-    key = world.books.key("express conditions")
+    key = world.books.key(EXPRESS_CONDITIONS)
     found = journal.get_document(connection, run, key)
     if found is None:
         db = world.conditions(connection)

@@ -66,6 +66,8 @@ class HandshakeSection(Section):
     """what a run does while an interval that spans runs is open: `wait`, to the deadline; `carry`, go on with the
     payload in force, and what is made later comes too late for it; `later`, the same, and what is made is for runs to
     come only"""
+    feeds_express: tuple[str, ...] = ()
+    """kinds whose payloads go on to express, from the next run that has not started"""
     max_carried_runs: Annotated[int, Field(ge=0)] = 10
     failed: Literal["wait", "fallback"] = "wait"
     """whether a kind whose fit failed or was rejected waits for the deadline"""

@@ -32,6 +32,7 @@ from pipeline.express import (
     ingredients_of,
     state_product,
 )
+from pipeline.feeding import feed_express
 from pipeline.handshake import Hold, Release, Wait, decide, offered
 from pipeline.manifest import Manifest
 from pipeline.minutes import Minutes
@@ -330,6 +331,7 @@ class Service:
                 manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
                 job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
                 world.books.add_manifest(connection, manifest)
+                feed_express(world, connection, manifest)
                 self._runner.add(connection, job)
         except NoConditions as lack:
             self._wait(way, Hold({"conditions": str(lack)}))

@@ -170,11 +170,12 @@ def check_settings(
             mistakes.extend(mistake.replace("`calibration", f"`{prefix}calibration", 1) for mistake in problem.mistakes)
         mistakes.extend(_wrong_gates(part.gates, known, gate, f"{prefix}gates"))
         handshake = part.handshake if isinstance(part.handshake, Mapping) else part.handshake.model_dump()
-        for kind in handshake.get("required") or ():
-            if kind not in known:
-                mistakes.append(
-                    f"`{prefix}handshake.required`: there is no kind {kind!r}; there are {', '.join(known)}"
-                )
+        for name in ("required", "feeds_express"):
+            mistakes += [
+                f"`{prefix}handshake.{name}`: there is no kind {kind!r}; there are {', '.join(known)}"
+                for kind in handshake.get(name) or ()
+                if kind not in known
+            ]
     if mistakes:
         raise SettingsError(mistakes)
 

@@ -199,6 +199,9 @@ def settings_lineage(settings: Settings, experiment: Experiment) -> str:
         section["express"].pop("largest_state", None)
     # A table `[[for]]` that sets nothing else is none.
     selects = {"runs", "era"}
+    # Not there where it is not set, so that databases from before it keep their version.
+    if not relevant["handshake"]["feeds_express"]:
+        del relevant["handshake"]["feeds_express"]
     for one in relevant["overrides"]:
         one.pop("canary")
     relevant["overrides"] = [one for one in relevant["overrides"] if any(one[name] for name in one.keys() - selects)]
