@@ -194,7 +194,8 @@ def test_at_the_deadline_a_run_whose_express_is_not_complete_is_released(house, 
 
 
 def test_a_finalization_that_hangs_is_ended_by_its_time_limit(house, tmp_path):
-    plain = house(cluster={"longest_task": "1 second"}, calibration={"offset": {"hangs_s": 60.0}})
+    # Longer than a worker takes to start where others work, too.
+    plain = house(cluster={"longest_task": "2 seconds"}, calibration={"offset": {"hangs_s": 60.0}})
     with Tier0(plain) as tier0:
         summary = tier0.run(write_file(tmp_path / "7.root", 7, lumis=1), progress=False)
         assert summary[7].stage is Stage.CONDITIONS
