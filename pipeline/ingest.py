@@ -62,7 +62,7 @@ def ingest(
     no other writer waits while one is read.
     """
     intake = _Intake(begin, experiment, now, spread)
-    leaning = intake.take_in(list(dict.fromkeys(map(os.path.abspath, paths))))
+    leaning = intake.take_in(list(dict.fromkeys(map(path_name, paths))))
     looked_again: set[str] = set()
     # Second copies of these lean on a first one that is not there any more. Once is enough: they lean on nothing that
     # is still to change.
@@ -70,6 +70,15 @@ def ingest(
         looked_again.update(again)
         leaning = intake.take_in(again, again=True)
     return intake.done
+
+
+def path_name(path: str | Path) -> str:
+    """The one name a path has in the catalogue: from the root on, without `.` and `..`; links stay as they are.
+
+    >>> path_name("/data/new/../7.root")
+    '/data/7.root'
+    """
+    return os.path.abspath(path)
 
 
 def is_sound_again(connection: Connection, path: str, after: float | None = None) -> bool:

@@ -25,7 +25,7 @@ from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order, simulation_of
 from pipeline.holds import refuse_while_stopped
 from pipeline.in_charge import rules_text, take_charge
-from pipeline.ingest import ingest
+from pipeline.ingest import ingest, path_name
 from pipeline.leftovers import clear_leftovers
 from pipeline.operations import Operator
 from pipeline.orders import list_orders
@@ -120,14 +120,14 @@ class Tier0:
         on the same database, SiteStopped when nothing can run (a full disk); nothing is lost then. NotAllowed for who
         may not run the service, and Stopped while a person has stopped all submitting.
         """
-        began = time.monotonic()
+        began, paths = time.monotonic(), _found(files)
         with stopped_by_site(), _lease(self._world) as epoch:
             world = self._world = set_up(self._world).under(epoch)
-            runs = self._take_in(files)
+            runs = self._take_in(paths)
             with show(progress, world.experiment.unit_name) as listen:
                 self._work_off(runs, epoch, listen, wait)
             clear_leftovers(world, runs)
-            return summarize(world, runs, time.monotonic() - began, _found(files))
+            return summarize(world, runs, time.monotonic() - began, paths)
 
     def simulate(
         self, folder: Path | str, runs: Sequence[int], order: Order | None = None, *, progress: bool = True
@@ -178,8 +178,8 @@ class Tier0:
         folder = cluster.shared_directory or str(self._world.area / "cluster")
         return replace(cluster, shared_directory=folder) if cluster.batch else cluster
 
-    def _take_in(self, files: Sequence[Path | str]) -> list[int]:
-        world, paths = self._world, _found(files)
+    def _take_in(self, paths: Sequence[Path]) -> list[int]:
+        world = self._world
         ingest(world.database.begin, world.experiment, paths, world.now(), OnWorkers(self.client))
         with world.database.read() as connection:
             given = catalog.runs_in(connection, [str(path) for path in paths])
@@ -238,5 +238,5 @@ def _found(files: Sequence[Path | str]) -> list[Path]:
         matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
         if not matches:
             raise NoFiles(f"no file matches {name!r}")
-        paths.update((Path(match).absolute(), None) for match in matches)
+        paths.update((Path(path_name(match)), None) for match in matches)
     return list(paths)

@@ -78,6 +78,19 @@ def test_file_damaged_where_only_the_events_lie(house, tmp_path):
     assert "damaged" not in said[7]
 
 
+def test_a_path_that_goes_up_is_the_same_file(house, tmp_path):
+    """However a path is written, run, plan and summary mean the one file; what is wrong with it is told too."""
+    plain, good, bad = house(), write_file(tmp_path / "a.root", 7), write_file(tmp_path / "b.root", 8)
+    cut_short(bad)
+    (tmp_path / "in").mkdir()
+    up = [tmp_path / "in" / ".." / path.name for path in (good, bad)]
+    assert "run 7: express" in str(Tier0(plain).plan(*up))
+    summary, _ = run(plain, *up)
+    assert ([row.run for row in summary.rows], summary[7].stage, summary.exit_code) == ([7], Stage.CERTIFIED, 3)
+    assert f"set aside: {bad}: " in summary.text()
+    assert str(Tier0(plain).plan(good)).startswith("nothing to do: all 1 runs")
+
+
 def test_missing_branch(house, tmp_path):
     """Of a run in two files, one lacks a column: just its lumisections are bad."""
     good = write_units(tmp_path / "a.root", 7, [1, 2, 3])
