@@ -65,7 +65,7 @@ class Canaries:
             known = self._known(way.run, job.name)
         if known is not None and known.worse:
             way.offered = {**way.offered, CANARY: fresh}
-        return after_canary(found, known, None if waiver is None else set(fresh) <= set(waiver.payloads))
+        return after_canary(way.run, found, known, None if waiver is None else set(fresh) <= set(waiver.payloads))
 
     def _prospects(self, way: Way, found: Release) -> tuple[Manifest, Manifest]:
         """What the run would get with nothing published, and with all of it. Raises NoConditions."""

@@ -104,8 +104,8 @@ def verdict(name: str, experiment: Experiment, both: BothWays, plot: str = "") -
     return Verdict(name, worse, figures, seen.events, seen.changed, plot if compared else ""), compared
 
 
-def after_canary(release: Release, found: Verdict | None, accepted: bool | None) -> Release | Wait | Hold:
-    """What becomes of a release that needs a canary. Pure.
+def after_canary(run: int, release: Release, found: Verdict | None, accepted: bool | None) -> Release | Wait | Hold:
+    """What becomes of a run's release that needs a canary. Pure.
 
     `found` is None while it runs. `accepted` is what a person has said to a bad one: True to publish all the same,
     False to go on with the payloads in force, None where nobody has.
@@ -115,8 +115,15 @@ def after_canary(release: Release, found: Verdict | None, accepted: bool | None)
     if not found.worse or accepted:
         return release
     if accepted is None:
-        return Hold({CANARY: f"the new conditions are worse on its first events: {found.why}"})
+        return Hold({CANARY: f"the new conditions are worse on its first events: {found.why}; {ways_on(run)}"})
     return in_force(release, f"the canary was against the new payload: {found.figures[0]}")
+
+
+def ways_on(run: int) -> str:
+    """What a person can order for a run that its canary holds, in words."""
+    order = f"tier0 waive {run} {CANARY}"
+    publish, go_on = f"`{order} --publish --reason ...`", f"`{order} --reason ...`"
+    return f"{publish} publishes them all the same, {go_on} goes on with the payload in force"
 
 
 def in_force(release: Release, why: str) -> Release:

@@ -83,9 +83,13 @@ def waive(run: int, kind: str, reason: str, publish: bool, withdraw: bool, setti
     being made is waited for. The manifest says who accepted it and why. It may need several names (`[authority]
     waivers_need`): each of them gives the same command.
 
+    Where the canary holds a run, KIND is `canary`: with --publish the new payloads go out all the same, without it
+    the run goes on with those in force.
+
     \b
     tier0 waive 190456 beamspot --reason "no beam, the old one will do"
     tier0 waive 190456 beamspot --publish --reason "the move is real, see the survey"
+    tier0 waive 190456 canary --publish --reason "the old one was wrong, see the plot"
     tier0 waive 190456 beamspot --withdraw --reason "the survey was of last year"
     """
     if publish and withdraw:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from jobs.lease import driver, fence
 from pipeline import catalog, journal
 from pipeline.authority import Act, Rules, demand
+from pipeline.canary import CANARY, ways_on
 from pipeline.holds import STOPS, hold_text, holds_in_force, holds_of, lift_command, place_text
 from pipeline.in_charge import rules_in_force
 from pipeline.orders import Order, What, add_order, list_orders, moment
@@ -89,8 +90,9 @@ class Operator:
         with self._ordering(Act.WAIVE) as (connection, rules):
             stopped = self._stopped(connection, run, kind)
             payloads = stopped["offered"].get(kind, []) if publish else []
+            canary = _canary_holds(run, kind, stopped)
             if publish and not payloads:
-                said = stopped["reasons"].get(kind, "no rule stops it now")
+                said = "; ".join([stopped["reasons"].get(kind, "no rule stops it now"), *canary])
                 raise NoEffect(f"run {run} has no payload of kind {kind} that waits to be accepted: {said}")
             terms = {VERSION: self.world.books.version, PAYLOADS: payloads}
             add_order(connection, self._order(What.WAIVE, run, reason, kind=kind, terms=terms))
@@ -99,7 +101,7 @@ class Operator:
             words = [waiver_text(run, kind, given, rules.waivers_need)]
             if kind not in stopped["reasons"]:
                 words.append(f"no rule stops {kind} of run {run} now: the waiver counts if one does")
-            return "\n".join([*words, *([_obeyed(connection)] if missing <= 0 else [])])
+            return "\n".join([*words, *canary, *([_obeyed(connection)] if missing <= 0 else [])])
 
     def withdraw(self, run: int, kind: str, reason: str) -> str:
         """Take back all waivers of a run's kind, before they were used. Raises NoEffect where there is none."""
@@ -151,12 +153,20 @@ class Operator:
         stopped = {"reasons": status.get("reasons", {}), "offered": status.get("offered", {})}
         if kind in stopped["offered"]:  # its canary too, which is no kind
             return stopped
+        if kind == CANARY:
+            raise NoEffect(f"no canary holds run {run} now: there is nothing of it to waive")
         required = required_kinds(world, world.settings_of(run))
         if kind not in required:
             raise LookupError(f"run {run} needs no kind {kind!r}; it needs {', '.join(required)}")
         if kind not in {calibration.kind for calibration in world.experiment.calibrations()}:
             raise NoEffect(f"{kind} is not calibrated here: no rule stops it")
         return stopped
+
+
+def _canary_holds(run: int, kind: str, stopped: Mapping[str, Any]) -> list[str]:
+    """What to say where the canary holds the run, which no waiver of another kind moves."""
+    elsewhere = kind != CANARY and CANARY in stopped["offered"]
+    return [f"it is the canary that holds run {run}: {ways_on(run)}"] if elsewhere else []
 
 
 def _same(hold: Order, order: Order) -> bool:

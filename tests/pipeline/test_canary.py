@@ -110,21 +110,23 @@ GOOD, BAD = Verdict("n", False, ("fine",)), Verdict("n", True, ("worse by far",)
 
 
 def test_it_is_waited_for():
-    assert isinstance(after_canary(RELEASE, None, None), Wait)
+    assert isinstance(after_canary(5, RELEASE, None, None), Wait)
 
 
 @pytest.mark.parametrize(("found", "accepted"), [(GOOD, None), (GOOD, False), (BAD, True)])
 def test_a_good_one_or_an_accepted_one_releases(found, accepted):
-    assert after_canary(RELEASE, found, accepted) == RELEASE
+    assert after_canary(5, RELEASE, found, accepted) == RELEASE
 
 
 def test_a_bad_one_holds_and_says_why():
-    held = after_canary(RELEASE, BAD, None)
+    held = after_canary(5, RELEASE, BAD, None)
     assert isinstance(held, Hold) and "worse by far" in held.reasons["canary"]
+    assert "`tier0 waive 5 canary --publish --reason ...` publishes them all the same" in held.reasons["canary"]
+    assert "`tier0 waive 5 canary --reason ...` goes on with the payload in force" in held.reasons["canary"]
 
 
 def test_a_refused_one_goes_on_with_what_is_in_force():
-    found = after_canary(RELEASE, BAD, False)
+    found = after_canary(5, RELEASE, BAD, False)
     carried, fallen = found.stretches["offset"]
     assert carried == RELEASE.stretches["offset"][0]
     assert (fallen.condition, fallen.payload) == (Condition.FALLBACK, None) and "canary" in fallen.why

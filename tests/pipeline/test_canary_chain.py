@@ -39,7 +39,8 @@ def test_a_wrong_payload_is_held_and_the_others_go_on(plain, tmp_path):
         assert summary.exit_code == 4 and published(tier0) == [0, 1, 3]
         why = tier0.why(2)
         assert "the new conditions are worse on its first events: hits about nought is worse" in why
-        picture = Path(why.split("see ")[1].split("\n")[0].strip())
+        assert "`tier0 waive 2 canary --publish --reason ...`" in why
+        picture = Path(why.split("see ")[1].split(";")[0])
         assert picture.read_bytes().startswith(b"\x89PNG")
         # A restart asks nobody again, and holds it still.
         assert tier0.run(*files(tmp_path), progress=False)[2].stage is Stage.CONDITIONS

@@ -86,6 +86,10 @@ def test_who_may_not_is_refused_and_the_check_says_who_may(tier0):
     assert "everybody who can open the database may do everything" in tier0("settings", "check", tier0.file)[1]
 
 
+def test_the_help_of_waive_names_the_canary():
+    assert "tier0 waive 190456 canary --publish" in CliRunner().invoke(main, ["waive", "--help"]).output
+
+
 @pytest.mark.parametrize("words", [["hold"], ["lift"], ["holds"], ["waive"]])
 def test_help_has_an_example(words):
     done = CliRunner().invoke(main, [*words, "--help"])

@@ -157,6 +157,17 @@ def test_whatever_a_rule_stops_with_a_payload_at_hand_can_be_waived(world):
     assert world.standing().waivers(8)["canary"].payloads == ("p",)
 
 
+def test_a_waiver_of_a_kind_says_that_it_is_the_canary_that_holds(world):
+    world.books.record(8, "status", STANDS | {"reasons": {"canary": "worse"}, "offered": {"canary": ["p"]}})
+    ways_on = "it is the canary that holds run 8: `tier0 waive 8 canary --publish --reason ...`"
+    assert ways_on in operator(world).waive(8, "offset", "no beam")
+    with pytest.raises(NoEffect, match=f"no rule stops it now; {ways_on}"):
+        operator(world).waive(8, "offset", "the move is real", publish=True)
+    with pytest.raises(NoEffect, match="no canary holds run 7 now"):
+        operator(world).waive(7, "canary", "any")
+    assert "the canary that holds" not in operator(world).waive(8, "canary", "any")
+
+
 def test_a_decision_is_confirmed_in_the_transaction_that_settles_unless_something_was_ordered_since(world):
     standing = world.standing()
     with world.database.begin() as connection:
