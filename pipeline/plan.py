@@ -28,6 +28,7 @@ from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal
 from pipeline.restarts import Earlier
+from pipeline.summary import beside
 from pipeline.way import Way
 from pipeline.world import World
 
@@ -56,7 +57,9 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"run {todo.run}: {todo.what}: {todo.why}{_events(todo)}" for todo in self.todos]
-        if not lines:
+        if not self.runs:
+            lines = ["nothing to do: no run has events in these files"]
+        elif not lines:
             lines = [f"nothing to do: all {self.runs} runs are done under these settings"]
         return "\n".join([*lines, *self.remarks, "", "on this cluster:", self.cluster])
 
@@ -72,7 +75,8 @@ def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
         ingest(copied.database.begin, copied.experiment, files, copied.now())
         with copied.database.read() as connection:
             runs = catalog.runs_in(connection, [str(path) for path in files])
-            setbacks = [f"{found.place}: {found.reason}" for found in list_setbacks(connection) if found.run is None]
+            aside = beside(list_setbacks(connection), runs, files)
+            setbacks = [f"{setback.place}: {setback.reason}" for setback in aside]
         ways, chains = prepare(copied, runs)
         todos = [todo for way in ways for todo in _express(copied, way)]
         todos += [todo for way in ways for todo in _rest(copied, way, chains)]

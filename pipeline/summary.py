@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,9 @@ class Summary:
         return 3 if self.setbacks or any(not row.in_order for row in self.rows) else 0
 
     def text(self, width: int = 160) -> str:
-        """The table, for a terminal."""
-        rows = [_cells(row) for row in self.rows]
-        table = as_text(_heads(self.unit_name), rows, f"processing version {self.version}", width)
+        """The table, for a terminal; where there is no run, only the words."""
+        rows, title = [_cells(row) for row in self.rows], f"processing version {self.version}"
+        table = as_text(_heads(self.unit_name), rows, title, width) if rows else f"{title}: no run to show"
         return "\n".join([table, *_afterwords(self)])
 
     def __str__(self) -> str:
@@ -115,16 +115,26 @@ def summarize(
 ) -> Summary:
     """Read where runs stand from the database; all runs of the processing version by default.
 
-    With `files`, what was set aside beside the runs is told of these alone.
+    With `files`, what was set aside beside the runs is told of these alone, also what was left out of them because a
+    run that is not among `runs` has it already.
     """
     with world.database.read() as connection:
         known = list_documents(connection, world.books.key("status"))
         wanted = sorted(known if runs is None else runs)
         rows = tuple(_row(world, connection, run, known.get(run)) for run in wanted)
-        among = None if files is None else set(map(str, files))
-        loose = tuple(s for s in list_setbacks(connection) if s.run is None and (among is None or s.place in among))
+        loose = beside(list_setbacks(connection), wanted, files)
         orders = _orders(world, connection, rows)
     return Summary(rows, world.experiment.unit_name, world.books.version, loose, orders, wall_s)
+
+
+def beside(
+    setbacks: Iterable[Setback], runs: Collection[int], files: Sequence[Path] | None = None
+) -> tuple[Setback, ...]:
+    """Setbacks of no run in particular; of some files, all that none of these runs tells of."""
+    if files is None:
+        return tuple(setback for setback in setbacks if setback.run is None)
+    places = set(map(str, files))
+    return tuple(setback for setback in setbacks if setback.place in places and setback.run not in runs)
 
 
 def _orders(world: World, connection: Connection, rows: Sequence[RunRow]) -> tuple[str, ...]:
@@ -232,7 +242,9 @@ def _afterwords(summary: Summary) -> list[str]:
             lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")
         if row.holes:
             lines.append(f"run {row.run}: no data for {summary.unit_name}s {', '.join(row.holes)}")
-    lines += [f"set aside: {setback.place}: {setback.reason}" for setback in summary.setbacks]
+    for setback in summary.setbacks:
+        whose = "set aside" if setback.run is None else f"run {setback.run}"
+        lines.append(f"{whose}: {setback.place}: {setback.reason}")
     if summary.wall_s:
         lines.append(f"{summary.wall_s:.1f} s in all")
     return lines

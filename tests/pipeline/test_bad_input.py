@@ -187,6 +187,28 @@ def test_duplicated_events_across_files(house, tmp_path):
     assert (summary[7].prompt.read, summary[7].duplicates) == (10, 0)
 
 
+def test_files_of_which_nothing_takes_part(house, tmp_path):
+    """All their events are in other files, or they cannot be read: the words alone, as `why` has them."""
+    plain, good, bad = house(), write_file(tmp_path / "a.root", 7), write_file(tmp_path / "b.root", 8)
+    run(plain, good)
+    again, copy = write_file(tmp_path / "again.root", 7, extra=np.arange(20.0)), shutil.copy(good, tmp_path / "c.root")
+    cut_short(bad)
+    planned = str(Tier0(plain).plan(again, copy, bad))
+    summary, _ = run(plain, again, copy, bad)
+    assert (summary.rows, summary.exit_code) == ((), 3)
+    left_out = f"{again}: left out 20 x second copy of the event, first spill 1, event 1, also in {good}"
+    assert f"run 7: {left_out}" in summary.text()
+    assert f"run 7: {left_out}" in Tier0(plain).why(7)
+    assert planned.startswith("nothing to do: no run has events in these files")
+    for word in (left_out, f"{copy} has the same content as {good}", f"{bad}: it is damaged"):
+        assert word in planned
+        assert word in summary.text()
+    assert "conditions, prompt [s]" not in summary.text()
+    # Of other files, nothing is said: all is well with them.
+    summary, _ = run(plain, write_file(tmp_path / "d.root", 9))
+    assert (summary.exit_code, "left out" in summary.text()) == (0, False)
+
+
 def test_run_without_events(house, tmp_path):
     plain = house()
     empty = write_file(tmp_path / "empty.root", 9, lumis=0)
