@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from calib.iov import LUMI_BITS
 from jobs.retry import BadData
 from pipeline.events import BadFile, SourceFile, stamp_of
-from pipeline.experiments.interface import Experiment
-from pipeline.model import BadEvent, FileIndex, Piece
+from pipeline.experiments.interface import Experiment, MissingBranch
+from pipeline.model import BadEvent, FileIndex, Piece, Step, Stream
 from pipeline.whole import checksum_of
 
 STEP = 100_000
@@ -78,7 +78,10 @@ def _looked(experiment: Experiment, path: str) -> Looked:
     before = stamp_of(path)
     source = SourceFile.open(path)
     entries = source.entries(experiment.tree)
+    stream = experiment.stream(Path(path))
     units, events = identify(experiment, source, [(0, entries)])
+    if entries:
+        _be_of_use(experiment, source, stream)
     first = _first_copies(units, events)
     checksum = checksum_of(Path(path))
     if stamp_of(path) != before:
@@ -88,9 +91,21 @@ def _looked(experiment: Experiment, path: str) -> Looked:
         for entry in np.flatnonzero(~first).tolist()
     ]
     held = tuple(_pieces(path, units, first))
-    stream = experiment.stream(Path(path))
     index = FileIndex(path, before.size, checksum, held, tuple(left_out), entries, before.modified_ns, stream)
     return Looked(index, _spans(units, events))
+
+
+def _be_of_use(experiment: Experiment, source: SourceFile, stream: Stream) -> None:
+    """Raises MissingBranch for a file that no step can use: registered, it would stand in the way of a good copy."""
+    lacking: dict[str, None] = {}
+    for step in (Step.EXPRESS,) if stream is Stream.EXPRESS else Step:
+        try:
+            experiment.wanted(step, source.branches(experiment.tree))
+        except MissingBranch as problem:
+            lacking[str(problem)] = None
+        else:
+            return
+    raise MissingBranch(f"{source.path}: {'; '.join(lacking)}; give a copy that has it, or leave the file out")
 
 
 def identify(experiment: Experiment, source: SourceFile, ranges: Iterable[tuple[int, int]]) -> tuple[Int, Int]:

@@ -12,6 +12,7 @@ import pytest
 import uproot
 
 from jobs.runner import SchedulerLost
+from pipeline.experiments.interface import MissingBranch
 from pipeline.model import Step
 from pipeline.settings import SettingsError
 from pipeline.site import SiteStopped
@@ -92,13 +93,36 @@ def test_a_path_that_goes_up_is_the_same_file(house, tmp_path):
 
 
 def test_missing_branch(house, tmp_path):
-    """Of a run in two files, one lacks a column: just its lumisections are bad."""
-    good = write_units(tmp_path / "a.root", 7, [1, 2, 3])
-    bad = write_file(tmp_path / "b.root", 7, 1, lumi=np.full(5, 4, np.uint32), hits=False)
-    summary, said = run(house(), good, bad)
-    assert summary[7].express.bad == summary[7].prompt.bad == 5
+    """Of a run in two files, one lacks a column: it is set aside, and a copy that has it counts at once."""
+    plain, good = house(), write_units(tmp_path / "a.root", 7, [1, 2, 3])
+    bad = write_file(tmp_path / "b.root", 7, 1, lumi=np.full(5, 4, np.uint32), event=np.arange(90, 95), hits=False)
+    summary, said = run(plain, bad, good)
+    assert (summary[7].prompt.read, summary[7].prompt.bad, summary[7].good, summary.exit_code) == (15, 0, 3, 3)
+    for text in (summary.text(), said[7]):
+        assert f"{bad}: no column hit; give a copy that has it, or leave the file out" in text
+    whole = write_units(tmp_path / "whole.root", 7, [4], first_event=90)
+    summary, _ = run(plain, good, whole)
+    assert (summary[7].prompt.read, summary[7].prompt.bad, summary[7].duplicates) == (20, 0, 0)
+    assert (summary[7].good, summary.exit_code) == (4, 0)
+
+
+class Prompt(Tiny):
+    """Cannot do prompt without a column that express does not need. Its settings are those of Tiny."""
+
+    def wanted(self, step, branches):
+        if step is Step.PROMPT and "extra" not in branches:
+            raise MissingBranch("no column extra")
+        return super().wanted(step, branches)
+
+
+def test_missing_branch_of_one_step(house, tmp_path):
+    """Of a run in two files, one lacks a column for prompt: just its lumisections are bad, and just there."""
+    good = write_file(tmp_path / "a.root", 7, 3, extra=np.arange(15.0))
+    bad = write_units(tmp_path / "b.root", 7, [4], first_event=90)
+    summary, said = run(house(), good, bad, experiment=Prompt())
+    assert (summary[7].express.bad, summary[7].prompt.bad) == (0, 5)
     assert (summary[7].prompt.read, summary[7].good, summary.exit_code) == (20, 3, 3)
-    assert "no column hit" in said[7]
+    assert "no column extra" in said[7]
     assert "7:4 is not good: 5 events could not be read" in said[7]
 
 

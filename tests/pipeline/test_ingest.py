@@ -25,7 +25,7 @@ from pipeline.events import BadFile, VanishedFile
 from pipeline.experiments.interface import Experiment, MissingBranch, Processed, Wanted
 from pipeline.indexing import index_file
 from pipeline.ingest import REGISTERED, Ingested, batches_of, holes
-from pipeline.model import Columns, EventSource, Keys, Piece, Step
+from pipeline.model import Columns, EventSource, Keys, Piece, Step, Stream
 from pipeline.schema import catalog_metadata
 
 RUN = 190456
@@ -84,8 +84,8 @@ def database(tmp_path: Path) -> Database:
     return found
 
 
-def take_in(database: Database, *paths: str | Path, now: float = 1.0) -> Ingested:
-    return ingest.ingest(database.begin, PLAIN, paths, now)
+def take_in(database: Database, *paths: str | Path, now: float = 1.0, experiment: Experiment = PLAIN) -> Ingested:
+    return ingest.ingest(database.begin, experiment, paths, now)
 
 
 def registered(database: Database, run: int = RUN) -> dict[int, int]:
@@ -370,6 +370,47 @@ def test_bad_files_are_set_aside_with_their_reason_and_the_rest_goes_on(database
         assert word in found["file", path.name, None]
     with database.read() as connection:
         assert {file.path for file in catalog.list_files(connection, FileState.INVALID)} == set(map(str, bad))
+
+
+class Demanding(Plain):
+    """Wants a column of its own for each step; files named so are of the express stream."""
+
+    def __init__(self, express: str, prompt: str) -> None:
+        super().__init__()
+        self.columns = {Step.EXPRESS: express, Step.PROMPT: prompt}
+
+    def stream(self, path: Path) -> Stream:
+        return Stream.EXPRESS if path.stem == "express" else Stream.PHYSICS
+
+    def wanted(self, step: Step, branches: frozenset[str]) -> Wanted:
+        if self.columns[step] not in branches:
+            raise MissingBranch(f"no {self.columns[step]} for {step.value}")
+        return Wanted((self.columns[step],))
+
+
+def test_what_no_step_can_use_does_not_stand_in_the_way_of_a_copy_that_can_be_used(
+    database: Database, tmp_path: Path
+) -> None:
+    bad = write(tmp_path / "bad.root", events(1, range(5)))
+    good = write(tmp_path / "good.root", events(1, range(5)), extra=1)
+    experiment = Demanding("extra", "extra")
+    word = f"{bad}: no extra for express; no extra for prompt; give a copy that has it, or leave the file out"
+    assert take_in(database, bad, experiment=experiment).invalid == {bad: word}
+    assert setbacks(database) == {("file", "bad.root", None): word}
+    done = take_in(database, good, experiment=experiment)
+    assert (done.became, done.duplicates) == ({good: Registered.NEW}, {})
+    assert registered(database) == {1: 5}
+    # An experiment that can do without takes the same file in.
+    assert take_in(database, bad).duplicates == {bad: 5}
+
+
+def test_what_one_step_of_its_stream_can_use_is_taken_in(database: Database, tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{name}.root", events(at, range(5))) for at, name in enumerate(("express", "physics"))]
+    for experiment in (Demanding("run", "extra"), Demanding("extra", "run")):
+        assert take_in(database, paths[1], experiment=experiment).invalid == {}
+    assert "no extra for express; give" in take_in(database, paths[0], experiment=experiment).invalid[paths[0]]
+    empty = write(tmp_path / "empty.root", [])
+    assert take_in(database, empty, experiment=Demanding("extra", "extra")).empty == {empty}
 
 
 def test_doing_it_again_repeats_no_setback(database: Database, tmp_path: Path) -> None:
