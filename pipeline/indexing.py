@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +77,8 @@ def index_file(experiment: Experiment, path: str | Path) -> FileIndex:
 
 def _looked(experiment: Experiment, path: str) -> Looked:
     before = stamp_of(path)
+    if os.path.isdir(path):
+        raise BadFile(f"{path} is a folder; give the files in it: {path}/*.root")
     source = SourceFile.open(path)
     entries = source.entries(experiment.tree)
     stream = experiment.stream(Path(path))

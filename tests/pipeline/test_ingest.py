@@ -354,7 +354,7 @@ def spoiled(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "branch.root", "no column 'lumi'"
     yield folder / "gone.root", "is not there"
     (folder / "folder.root").mkdir()
-    yield folder / "folder.root", "directory"
+    yield folder / "folder.root", f"is a folder; give the files in it: {folder / 'folder.root'}/*.root"
 
 
 def test_bad_files_are_set_aside_with_their_reason_and_the_rest_goes_on(database: Database, tmp_path: Path) -> None:
