@@ -97,13 +97,17 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
 
 @main.command()
 @click.argument("settings", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--runs", required=True, help="Run numbers, such as 101-103 or 101,105.")
-@click.option("--lumis", default=12, show_default=True, help="Lumisections of a run.")
-@click.option("--events", default=500, show_default=True, help="Events of a lumisection.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same events.")
+@click.option("--lumis", type=click.IntRange(1), default=12, show_default=True, help="Lumisections of a run.")
+@click.option("--events", type=click.IntRange(0), default=500, show_default=True, help="Events of a lumisection.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="The same gives the same events.")
 @click.option("--format", "form", default="", help="How files are written; for ref10 ttree or rntuple.")
-@click.option("--scenario", type=click.Path(path_type=Path), help="JSON: beam, physics, detector of the experiment.")
+@click.option(
+    "--scenario",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON: beam, physics, detector of the experiment.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, quiet: bool, **numbers: Any) -> None:
     """Have the experiment play its detector, and write its data to FOLDER as its data acquisition would.
@@ -114,13 +118,17 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
     tier0 simulate ref10.toml data --runs 101-103 --lumis 20 --events 1000
     tier0 run ref10.toml "data/run*/*/*.root"
     """
-    from pipeline.experiments.simulated import Order
+    from pipeline.experiments.simulated import Order, simulation_of
+    from pipeline.settings import load_settings, make_experiment
 
+    numbered = _runs(runs)
     try:
-        order = Order(scenario=scenario.read_text() if scenario else "", **numbers)
-        numbered = _runs(runs)
-    except (OSError, ValueError) as problem:
-        raise click.UsageError(str(problem)) from None
+        given = scenario.read_text(encoding="utf-8") if scenario else ""
+    except (OSError, UnicodeDecodeError) as problem:
+        raise click.UsageError(f"the scenario {scenario} cannot be read: {problem}") from None
+    order = Order(scenario=given, **numbers)
+    # Before a cluster is started for an order that cannot be.
+    simulation_of(make_experiment(load_settings(settings)), order)
     with opened(settings) as tier0:
         click.echo(f"Dask dashboard: {tier0.dashboard}")
         files = tier0.simulate(folder, numbered, order, progress=not quiet)
@@ -128,14 +136,20 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
 
 
 def _runs(text: str) -> list[int]:
-    """The runs that a text such as `101-103,107` names. Raises ValueError."""
-    found: list[int] = []
+    """The runs that a text such as `101-103,107` names, each once. Raises click.UsageError."""
+    from calib.iov import LUMI_LIMIT
+
+    found: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ValueError(f"--runs {text!r}: write run numbers such as 101-103 or 101,105")
-        found += range(int(first), int(last or first) + 1)
-    return found
+            raise click.UsageError(f"--runs {text}: write run numbers such as 101-103 or 101,105")
+        begin, end = int(first), int(last or first)
+        if not 1 <= begin <= end < LUMI_LIMIT:
+            why = f"{part.strip()} ends before it begins" if begin > end else f"a run is one of 1 to {LUMI_LIMIT - 1}"
+            raise click.UsageError(f"--runs {text}: {why}")
+        found |= dict.fromkeys(range(begin, end + 1))
+    return list(found)
 
 
 @main.command()

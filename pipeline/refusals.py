@@ -13,7 +13,7 @@ from pipeline.certify import BadMask
 from pipeline.conditions_words import Refused
 from pipeline.database import DatabaseRefused
 from pipeline.experiments.registry import UnknownExperiment
-from pipeline.experiments.simulated import OtherData
+from pipeline.experiments.simulated import BadOrder, OtherData
 from pipeline.holds import Stopped
 from pipeline.operations import NoEffect
 from pipeline.orders import NoReason
@@ -27,6 +27,7 @@ SITE = (SiteStopped, SecondDriver, StaleEpoch, SchedulerLost, Stopped)
 
 _ASKED_WRONGLY = (
     BadMask,
+    BadOrder,
     ClusterRefused,
     ConditionsError,
     DatabaseRefused,

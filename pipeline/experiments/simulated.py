@@ -20,13 +20,20 @@ class NotSimulated(LookupError):
     """The experiment has no simulation."""
 
 
+class BadOrder(ValueError):
+    """An order that cannot be carried out; the message says what is wrong with it."""
+
+
 class OtherData(ValueError):
     """A folder holds data of another order."""
 
 
+SEEDS = 2**64
+
+
 @dataclass(frozen=True)
 class Order:
-    """What is to be simulated."""
+    """What is to be simulated. Raises BadOrder for numbers that cannot be."""
 
     seed: int = 1
     lumis: int = 12
@@ -39,8 +46,12 @@ class Order:
     """JSON of the experiment's own: beam, physics, detector; its own standard unless said"""
 
     def __post_init__(self) -> None:
-        if self.lumis < 1 or self.events < 0:
-            raise ValueError(f"a run has at least one lumisection and no negative number of events: {self}")
+        if self.lumis < 1:
+            raise BadOrder(f"a run has at least one lumisection, not {self.lumis}")
+        if self.events < 0:
+            raise BadOrder(f"a lumisection has no negative number of events, as {self.events} is")
+        if not 0 <= self.seed < SEEDS:
+            raise BadOrder(f"a seed is a whole number from 0 to {SEEDS - 1}, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -120,10 +131,13 @@ class Simulated(Experiment):
 
 
 def simulation_of(experiment: Experiment, order: Order) -> Simulation:
-    """The detector of an experiment, played. Raises NotSimulated, and ValueError for an order that cannot be."""
+    """The detector of an experiment, played. Raises NotSimulated, and BadOrder for an order that cannot be."""
     if not isinstance(experiment, Simulated):
         raise NotSimulated(f"{experiment.name} has no simulation: its data come from its own detector")
-    return experiment.simulation(order)
+    try:
+        return experiment.simulation(order)
+    except ValueError as problem:
+        raise BadOrder(str(problem)) from problem
 
 
 def demonstration_of(experiment: type[Experiment]) -> Demonstration:

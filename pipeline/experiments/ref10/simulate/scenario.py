@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from pipeline.experiments.ref10.running import Running
 from pipeline.experiments.ref10.simulate.faults import Faults, Misalignment, When
 from pipeline.experiments.ref10.simulate.spells import Spell, running
 from pipeline.experiments.ref10.simulate.tables import Electronics, Tables, detector
+from pipeline.mistakes import in_words
 
 FIELD = "field"
 
@@ -129,8 +130,24 @@ class Scenario:
         try:
             return _READER.validate_json(text)
         except ValidationError as fault:
-            told = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'text'}: {one['msg']}" for one in fault.errors())
+            told = _not_json(fault) or "; ".join(in_words(fault, _names_in(cls) or {}))
             raise ValueError(f"this is no scenario of REF10: {told}") from fault
+
+
+def _not_json(fault: ValidationError) -> str:
+    """What is said of a text that is no JSON, or no table; empty for another fault."""
+    first = fault.errors()[0]
+    if first["type"] == "json_invalid":
+        where = first["msg"].removeprefix("Invalid JSON: ")
+        return f'it is not written in JSON, such as {{"physics": {{"pile_up": 2}}}}: {where}'
+    return "" if first["loc"] else 'it is a table of tables, such as {"physics": {"pile_up": 2}}'
+
+
+def _names_in(kind: Any) -> dict[str, Any] | None:
+    """The settings that a dataclass, or what holds such ones, has below it; None for a plain value."""
+    if is_dataclass(kind):
+        return {name: _names_in(below) for name, below in get_type_hints(kind).items()}
+    return next((found for one in get_args(kind) if (found := _names_in(one))), None)
 
 
 def _strict(*kinds: type) -> None:

@@ -39,8 +39,8 @@ def test_a_scenario_goes_to_text_and_back():
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"physics": {"pileup": 2}}', r"physics\.pileup"),
-        ('{"field": 3.8}', "field: Unexpected"),
+        ('{"physics": {"pileup": 2}}', "unknown setting `physics.pileup`: did you mean `pile_up`?"),
+        ('{"field": 3.8}', "unknown setting `field`: did you mean `field_tesla`?"),
         ('{"faults": {"dead_strips": 3}}', "dead_strips is a share"),
         ('{"faults": {"dead_chips": -1}}', "dead_chips cannot be negative"),
         ('{"faults": {"hot": {"since": "later"}}}', "is not a run or run:lumi"),
@@ -49,15 +49,22 @@ def test_a_scenario_goes_to_text_and_back():
         ('{"electronics": {"noise": 0}}', "must have some noise"),
         ('{"misalignment": {"ladder_um": [20, 300]}}', "ladder_um must lie between 0 and 200"),
         ('{"misalignment": {"module_urad": [-1, 0]}}', "module_urad must lie between 0 and 1000"),
-        ('{"beam": {"start": {"x": 3}}}', "Field required"),
+        ('{"beam": {"start": {"x": 3}}}', r"missing setting `beam\.start\.y`"),
         ('{"beam": {"drift_um": NaN}}', "finite number"),
-        ('{"spells": [{"off": ["pixels_on"]}]}', r"spells\.0\.when: Field required"),
-        ('{"spells": [{"when": {}, "off": ["voltage"]}]}', "should be 'stable_beams', 'magnet_on'"),
-        ('{"spells": [{"when": {}, "run_class": "holidays"}]}', "should be 'collisions', 'cosmics'"),
+        ('{"spells": [{"off": ["pixels_on"]}]}', r"missing setting `spells\[0\]\.when`"),
+        (
+            '{"spells": [{"when": {}, "off": ["voltage"]}]}',
+            r"`spells\[0\]\.off\[0\]` is 'voltage': say 'stable_beams', 'magnet_on'",
+        ),
+        ('{"spells": [{"when": {}, "run_class": "holidays"}]}', "say 'collisions', 'cosmics'"),
         ('{"spells": [{"when": {"since": "3:2"}, "run_class": "cosmics"}]}', "a run has one class"),
         ('{"spells": [{"when": {"until": "3:2"}, "run_class": "cosmics"}]}', "a run has one class"),
         ('{"spells": [{"when": {"from_lumi": 2}, "run_class": "cosmics"}]}', "a run has one class"),
-        ("{", "text: Invalid JSON"),
+        ("{", "not written in JSON, such as .*: EOF"),
+        ("[physics]\npile_up = 2", "not written in JSON"),
+        ('["physics"]', "a table of tables"),
+        ('{"physics": {"tracks": "many"}}', r"`physics\.tracks` is 'many'"),
+        ('{"spells": [{"when": {"form_lumi": 2}}]}', r"did you mean `from_lumi`"),
     ],
 )
 def test_what_is_no_scenario_is_refused_by_name(text, told):
