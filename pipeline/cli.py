@@ -193,10 +193,11 @@ def certify(mask: Path | None, output: Path | None, settings: Path | None) -> No
     tier0 certify -o golden.json
     tier0 certify --mask Cert_2012.json
     """
-
-    text = json.dumps(opened(settings).good_runs(mask)) + "\n"
+    found = opened(settings).good_runs(mask)
+    text = json.dumps(found) + "\n"
     if output:
         output.write_text(text)
+        click.echo(f"written to {output}: {len(found)} runs in the good-run list")
     else:
         click.echo(text, nl=False)
 

@@ -84,7 +84,8 @@ def test_a_wrong_upload_is_refused(place: Path, tmp_path: Path) -> None:
 def test_the_good_run_list_and_a_mask(look: Any, place: Path) -> None:
     assert json.loads(look("certify")) == {"7": [[1, 4]], "8": [[1, 4]]}
     (place / "mask.json").write_text('{"8": [[2, 3]]}')
-    look("certify", "--mask", place / "mask.json", "-o", place / "good.json")
+    said = look("certify", "--mask", place / "mask.json", "-o", place / "good.json")
+    assert said == f"written to {place / 'good.json'}: 1 runs in the good-run list\n"
     assert json.loads((place / "good.json").read_text()) == {"8": [[2, 3]]}
 
 
