@@ -91,9 +91,11 @@ def imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             modules.add(str(node.module))
     foreign = {name.split(".")[0] for name in modules} - sys.stdlib_module_names - set(PACKAGES)
-    found = importlib.metadata.packages_distributions()
-    return {canonicalize_name(owner) for name in foreign for owner in found.get(name, [name])}
+    return {canonicalize_name(owner) for name in foreign for owner in OWNERS.get(name, [name])}
 
+
+OWNERS = importlib.metadata.packages_distributions()
+"""top-level module to the distributions that have it"""
 
 LOCK = pins((ROOT / "requirements.txt").read_text(encoding="utf-8"))
 

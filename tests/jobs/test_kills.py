@@ -19,11 +19,14 @@ def test_every_kill_point_of_the_driver(tmp_path: Path) -> None:
     harness.check(tmp_path, 120)
 
 
+# In the gate drivers and workers are killed at random over the whole chain: tests/pipeline/test_kills.py.
+@pytest.mark.verify
 def test_drivers_killed_at_random(tmp_path: Path) -> None:
     assert harness.kill_drivers(tmp_path, 500, kills=5, seed=1) == 5
     harness.check(tmp_path, 500)
 
 
+@pytest.mark.verify
 def test_workers_killed_at_random(tmp_path: Path) -> None:
     assert harness.kill_workers(tmp_path, 500, kills=5, seed=2) == 5
     harness.check(tmp_path, 500)
