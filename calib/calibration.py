@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.boundaries import Interval
+from calib.form import Leeway
 from calib.gates import Decision, Gate, judge
 from calib.iov import LUMI_BITS
 from calib.payload import Payload
@@ -98,6 +99,8 @@ class Calibration(ABC):
     """calibrations of the same run whose fresh result it wants first"""
     looks_at_previous: ClassVar[bool] = False
     """whether finalize looks at the payload of the preceding interval; then runs are finalized in order"""
+    leeway: ClassVar[Leeway] = Leeway()
+    """what its payloads may have that the one an experiment starts from does not show; uploads are held to it"""
 
     granularity: Granularity = at_finalize(Granularity.RUN)
 

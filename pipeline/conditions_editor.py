@@ -10,10 +10,11 @@ from calib.iov import Clock, RunLumi
 from calib.tags import Sync, TagExists
 from pipeline.archive import TagContent
 from pipeline.conditions_view import ConditionsView
-from pipeline.conditions_words import known_kind, moment_from
+from pipeline.conditions_words import known_kind, moment_from, source_of
 from pipeline.exporting import Format, contents, export_file, export_folder
 from pipeline.fates import Fates
-from pipeline.importing import Intake, import_tags
+from pipeline.forms import Forms
+from pipeline.importing import Intake, held_in, import_tags
 from pipeline.payload_files import read_payload
 from pipeline.retagging import copy_tag, told_of, withdraw
 from pipeline.shadow_view import Shadows
@@ -47,15 +48,21 @@ class ConditionsEditor(ConditionsView):
     def what_if(self, kind: str, file: Path, since: str, tag: str | None = None, sample: int = 0) -> WhatIf:
         """What would change if this payload went in, by default where prompt looks; nothing is entered.
 
-        With `sample`, about so many events of the runs it touches are done both ways here and now.
+        With `sample`, about so many events of the runs it touches are done both ways here and now. Raises Refused when
+        it has not the form of its kind.
         """
         world = set_up(self.world)
         payload = read_payload(known_kind(world, kind), file)
-        name = tag or world.tag_of(kind, Sync.PROMPT)
-        found = consequences(world, name, payload, _unit(since))
+        name, moment = tag or world.tag_of(kind, Sync.PROMPT), _unit(since)
+        with world.database.read() as connection:
+            source = source_of(world, connection, kind, name)
+            held = held_in(connection, source.tag, moment)
+        forms = Forms.of(world)
+        forms.hold(payload, held, file)
+        found = consequences(world, name, payload, moment)
         if sample and found.touched:
             found = try_out(world, found, sample)
-        return WhatIf(found, world.experiment.unit_name)
+        return WhatIf(found, world.experiment.unit_name, forms.unknown(kind, held))
 
     @property
     def shadows(self) -> Shadows:

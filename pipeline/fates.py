@@ -14,11 +14,13 @@ SEVERAL = 2
 
 @dataclass(frozen=True)
 class Fates:
-    """Fates in order; and in words the payloads that were there already, or that gates are against."""
+    """Fates in order; in words the payloads that were there already, or that their form or gates speak against, and
+    what else there is to say."""
 
     fates: tuple[Fate, ...] = ()
     there: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -28,9 +30,10 @@ class Fates:
     def __str__(self) -> str:
         lines = [*map(fate_text, self.fates), *self.there, *self.rejected]
         counts = Counter(fate.kind.value for fate in self.fates)
-        counts.update({"there already": len(self.there), "rejected by gates": len(self.rejected)})
+        counts.update({"there already": len(self.there), "rejected": len(self.rejected)})
         in_all = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        return "\n".join([*lines, in_all] if len(lines) > SEVERAL else lines) or "there was no payload"
+        lines += [in_all] if len(lines) > SEVERAL else []
+        return "\n".join([*lines, *self.notes]) or "there was no payload"
 
     __repr__ = __str__
 

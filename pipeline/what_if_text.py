@@ -17,9 +17,10 @@ class WhatIf:
 
     found: Consequences
     unit_name: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return words(self.found, self.unit_name)
+        return "\n".join([words(self.found, self.unit_name), *self.notes])
 
     __repr__ = __str__
 

@@ -25,6 +25,7 @@ from calib.calibration import (
     packed_units,
     row_keys,
 )
+from calib.form import Leeway
 from calib.payload import Payload
 from calib.state import State
 
@@ -67,6 +68,7 @@ class BeamSpot(Calibration):
         "vertex_xy_covariance",
     )
     looks_at_previous: ClassVar[bool] = True
+    leeway: ClassVar[Leeway] = beamspot_payload.LEEWAY
 
     max_d0: float = 1.0
     """cm; a track further off is not looked at"""

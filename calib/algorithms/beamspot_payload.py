@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from calib.algorithms.beamspot_tracks import Lines
 from calib.algorithms.beamspot_vertices import DX, DY, VX, VY, VZ, Region, X, Y, Z
+from calib.form import Leeway
 from calib.payload import Payload
 
 Floats = NDArray[np.float64]
@@ -155,3 +156,9 @@ EXTRA_UNITS = {
     "resolution_constant": "cm",
     "resolution_over_pt": "cm GeV",
 }
+
+# What is counted has no unit. Without vertices and a payload before, widths are not known.
+LEEWAY = Leeway(
+    more=dict.fromkeys(("events", "tracks", "tracks_used", "vertices", "vertices_used"), "") | EXTRA_UNITS,
+    not_finite=("sigma_z", "width_x", "width_y"),
+)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from calib.accumulators import UnitSums
 from calib.boundaries import Block, Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, at_finalize, packed_units
+from calib.form import Leeway
 from calib.payload import Payload
 from calib.state import State
 
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 Statuses = NDArray[np.int8]
 
 KIND = "channel_status"
+RATES = dict.fromkeys(("rate", "expected", "group_rate"), "1/event")
 
 SLAB = 2_000_000
 """counts judged at a time"""
@@ -54,6 +56,9 @@ class ChannelStatus(Calibration):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("counts",)
     reads_if_there: ClassVar[tuple[str, ...]] = ("channel",)
+    leeway: ClassVar[Leeway] = Leeway(
+        more=dict.fromkeys(("counts", "events", "group", "group_spread", "group_fano"), "") | RATES
+    )
 
     channels: int
     granularity: Granularity = at_finalize(Granularity.LUMI)
@@ -104,7 +109,7 @@ class ChannelStatus(Calibration):
         }
         for kind, rate in zip(groups, typical / events, strict=True):
             arrays["expected"][kind.members] = rate
-        return Payload(KIND, arrays, dict.fromkeys(("rate", "expected", "group_rate"), "1/event"))
+        return Payload(KIND, arrays, RATES)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Blocks with enough counts, cut where the status of a channel changes."""

@@ -15,6 +15,7 @@ from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, me
 from calib.algorithms.pedestal_samples import LARGEST_WINDOW, TOP, Reference, sum_samples
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.channel_sums import ChannelSums
+from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.payload import Payload
 from calib.state import State
@@ -76,6 +77,7 @@ class Pedestal(Calibration):
     reads: ClassVar[tuple[str, ...]] = ("pedestal_block", "pedestal_adc")
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     looks_at_previous: ClassVar[bool] = True
+    leeway: ClassVar[Leeway] = Leeway(more={"common_mode": "ADC", "left_out": ""})
 
     channels: int
     block: int = 1

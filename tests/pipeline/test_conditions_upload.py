@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from calib.iov import RunLumi
+from calib.payload import Payload
 from pipeline.conditions_editor import ConditionsEditor
 from pipeline.conditions_words import Refused
 from tests.pipeline.conditions_shelf import editor, enter, offset, settle, written
@@ -56,7 +58,7 @@ def test_many_go_in_and_what_the_gates_are_against_stays_out(
     # Held to what went in before it, not to what was there at first.
     assert "7:0, payload" in against and "mean moved from 0.5 to 3 cm, at most 1 cm are allowed" in against
     assert found.exit_code == 3 and against in str(found)
-    assert str(found).splitlines()[-1] == "4 accepted, 2 there already, 1 rejected by gates"
+    assert str(found).splitlines()[-1] == "4 accepted, 2 there already, 1 rejected"
     assert means(shelf) == means(shelf, "express") == {"0:0": 0.0, "5:0": 0.5, "9:0": 1.0}
     assert "from elsewhere" in shelf.history("offset")
 
@@ -148,3 +150,61 @@ def test_of_several_tags_one_must_be_named(shelf: ConditionsEditor, folder: Path
     with pytest.raises(Refused, match=r"has not one tag of kind offset: .*; say which with --only"):
         shelf.upload("offset", tmp_path / "two.zip", None, "x")
     assert shelf.upload("offset", tmp_path / "two.zip", None, "x", None, ["offset_express_v1"]).there
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (offset(np.nan), "`mean`: 1 of 1 values are no finite numbers"),
+        (offset([1.0, 2.0]), r"`mean` has shape \(2,\), expected is \(\)"),  # type: ignore[arg-type]
+        (offset(0.5, width=1.0), "`width` is no array of kind offset; there are hits, mean"),
+        (Payload("offset", offset(0.5).arrays, {"mean": "mm"}), "`mean` is in mm, expected is cm"),
+        (Payload("offset", {"noise": np.zeros(3)}), "it has no `mean`: floats of shape .* in cm; `noise` is no array"),
+    ],
+    ids=["nan", "shape", "foreign", "unit", "of another kind"],
+)
+def test_what_has_not_the_form_of_its_kind_stays_out(
+    shelf: ConditionsEditor, tmp_path: Path, wrong: Any, said: str
+) -> None:
+    file = written(tmp_path / "wrong.npz", wrong)
+    for ask in (lambda: shelf.upload("offset", file, "7", "x"), lambda: shelf.what_if("offset", file, "7")):
+        with pytest.raises(Refused, match=rf"wrong.npz: this is no payload of kind offset: .*{said}"):
+            ask()
+    assert means(shelf) == {"0:0": 0.0} and not shelf.world.store.has(wrong.id)
+
+
+def test_of_many_only_those_of_the_right_form_go_in(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    other = editor(tmp_path / "other")
+    enter(other, RunLumi(5), offset(np.nan))
+    enter(other, RunLumi(7), offset(0.5))
+    other.export_file("offset", tmp_path / "a.zip")
+    other.world.database.close()
+    found = shelf.upload("offset", tmp_path / "a.zip", None, "x")
+    assert found.exit_code == 3 and "5:0, payload" in found.rejected[0] and "no finite numbers" in found.rejected[0]
+    assert means(shelf) == {"0:0": 0.0, "7:0": 0.5}
+
+
+def test_a_tag_in_use_takes_no_import_of_another_form(tmp_path: Path) -> None:
+    other = editor(tmp_path / "other")
+    enter(other, RunLumi(5), offset(np.nan))
+    other.export_file("offset", tmp_path / "a.zip")
+    other.world.database.close()
+    empty = editor(tmp_path / "empty", conditions={"initial": False})
+    with pytest.raises(Refused, match=r"a.zip, payload .*: this is no payload of kind offset: `mean`: 1 of 1"):
+        empty.import_tags(tmp_path / "a.zip")
+    assert not empty.intervals("offset")
+    assert "imported from" in empty.import_tags(tmp_path / "a.zip", new="aside")[0]
+    empty.world.database.close()
+
+
+def test_without_a_design_the_payload_in_force_gives_the_form(tmp_path: Path) -> None:
+    bare = editor(tmp_path / "bare", experiment={"name": "tests.pipeline.tiny:Tiny", "settings": {"initial": False}})
+    first, other = written(tmp_path / "a.npz", offset(0.5)), written(tmp_path / "b.npz", offset(np.nan))
+    said = "nothing is known yet of the form of offset: names, shapes and units are not checked"
+    assert said in str(bare.what_if("offset", first, "3"))
+    assert str(bare.upload("offset", first, "3", "the first")).splitlines()[-1] == said
+    again = bare.upload("offset", written(tmp_path / "c.npz", offset(0.6)), "4", "the next")
+    assert not again.notes and said not in str(bare.what_if("offset", first, "3"))
+    with pytest.raises(Refused, match="no finite numbers"):
+        bare.upload("offset", other, "4", "x")
+    bare.world.database.close()

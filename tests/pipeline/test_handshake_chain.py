@@ -211,7 +211,7 @@ def test_no_payload_at_all_holds_the_run_until_there_is_one(run, tmp_path, watch
     watch.now += DEADLINE
     assert run(7, **nothing)[7].stage is Stage.CONDITIONS
     assert not headers(run.plain, "prompt")
-    np.savez(tmp_path / "survey.npz", mean=np.float64(1.25), hits=np.int64(1))
+    np.savez(tmp_path / "survey.npz", mean=np.float64(1.25), hits=np.int64(1), units='{"mean": "cm"}')
     with Tier0(run.plain) as tier0:
         tier0.conditions.upload("offset", tmp_path / "survey.npz", "0", "a survey")
     summary = run(7, **nothing)

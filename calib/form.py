@@ -1,0 +1,81 @@
+"""Whether a payload made elsewhere has the form of its kind: names, shapes, types, units, numbers where they must be.
+
+Pure. The form is that of a reference payload, which everything that reads the kind is known to take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from calib.payload import Array, Payload
+from calib.verdict import element, meant
+
+_TYPES = {"b": "booleans", "i": "integers", "u": "integers", "f": "floats"}
+
+
+@dataclass(frozen=True)
+class Leeway:
+    """What a payload of a kind may have that its reference does not show."""
+
+    more: Mapping[str, str] = field(default_factory=dict)
+    """arrays beyond those of the reference, with their units; of these only the units are looked at"""
+    not_finite: tuple[str, ...] = ()
+    """arrays that may have NaN or infinity where the reference has numbers"""
+    any_length: tuple[str, ...] = ()
+    """arrays whose axes may have other lengths, not another number"""
+
+    def knowing(self, payload: Payload) -> Leeway:
+        """This, and whatever arrays a payload has that is in use."""
+        return replace(self, more={name: payload.units.get(name, "") for name in payload.arrays} | dict(self.more))
+
+
+def misfits(payload: Payload, reference: Payload, leeway: Leeway | None = None) -> tuple[str, ...]:
+    """Every way in which a payload has not the form of the reference, each with what was expected; empty: it fits.
+
+    Bits of a type may differ, its sort (booleans, integers, floats) may not. A value must be finite where that of the
+    reference is; where the lengths differ, if all of its array are.
+    """
+    return tuple(_misfits(payload, reference, leeway or Leeway()))
+
+
+def _misfits(payload: Payload, reference: Payload, leeway: Leeway) -> Iterator[str]:
+    for name, wanted in reference.arrays.items():
+        unit = reference.units.get(name, "")
+        if name in payload.arrays:
+            yield from _of_array(name, payload, reference, leeway)
+        else:
+            yield f"it has no `{name}`: {_TYPES[wanted.dtype.kind]} of shape {wanted.shape} in {unit or 'no unit'}"
+    for name in sorted(payload.arrays.keys() - reference.arrays.keys()):
+        if name in leeway.more:
+            yield from _of_unit(name, payload.units.get(name, ""), leeway.more[name])
+        else:
+            yield f"`{name}` is no array of kind {payload.kind}{meant(name, sorted({*reference.arrays, *leeway.more}))}"
+
+
+def _of_array(name: str, payload: Payload, reference: Payload, leeway: Leeway) -> Iterator[str]:
+    found, wanted = payload[name], reference[name]
+    yield from _of_unit(name, payload.units.get(name, ""), reference.units.get(name, ""))
+    has, needs = _TYPES[found.dtype.kind], _TYPES[wanted.dtype.kind]
+    if has != needs:
+        yield f"`{name}` is of {has}, expected are {needs} such as {wanted.dtype}"
+    if found.ndim != wanted.ndim or (found.shape != wanted.shape and name not in leeway.any_length):
+        yield f"`{name}` has shape {found.shape}, expected is {wanted.shape}"
+    elif name not in leeway.not_finite:
+        yield from _of_numbers(name, found, wanted)
+
+
+def _of_unit(name: str, has: str, needs: str) -> Iterator[str]:
+    if has != needs:
+        yield f"`{name}` is in {has or 'no unit'}, expected is {needs or 'no unit'}"
+
+
+def _of_numbers(name: str, found: Array, wanted: Array) -> Iterator[str]:
+    finite = np.isfinite(wanted)
+    must = finite if found.shape == wanted.shape else finite.all()
+    wrong = np.asarray(~np.isfinite(found) & must)
+    if count := int(np.count_nonzero(wrong)):
+        first = element(name, wrong.astype(np.float64), int(np.argmax(wrong)))
+        yield f"`{name}`: {count} of {found.size} values are no finite numbers, the first {first}; they must be"
