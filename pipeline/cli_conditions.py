@@ -250,7 +250,8 @@ def upload(kind: str, file: Path, since: str | None, reason: str, settings: Path
 
     One payload: an npz file with its arrays, or an exported zarr folder, and --since. Many: a folder or zip file as
     `export` writes it; each holds from where it did. You are told what became of every payload, and which settled runs
-    it touches; those keep what they have. Exit code 3: gates are against some, which stay out.
+    it touches; those keep what they have. A payload must have the arrays, shapes, types and units of its kind, and
+    numbers where they must be. Exit code 1: nothing went in; 3: some stay out, or a tag refused some.
 
     \b
     tier0 conditions upload beamspot survey.npz --since 190000 --reason "survey of May"

@@ -208,3 +208,15 @@ def test_without_a_design_the_payload_in_force_gives_the_form(tmp_path: Path) ->
     with pytest.raises(Refused, match="no finite numbers"):
         bare.upload("offset", other, "4", "x")
     bare.world.database.close()
+
+
+def test_tags_of_which_one_refused_are_said_to_differ(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    enter(shelf, RunLumi(8), offset(0.2))
+    settle(shelf, 5, 8, 9)
+    found = shelf.upload("offset", written(tmp_path / "a.npz", offset(0.5)), "5:3", "late")
+    assert [fate.kind.value for fate in found.fates] == ["refused", "accepted"] and found.exit_code == 3
+    assert "offset_prompt_v1 and offset_express_v1 now differ from 5:3 on: see `tier0 conditions diff" in str(found)
+    # Those that both take it, later or not, do what they always do.
+    both = shelf.upload("offset", written(tmp_path / "b.npz", offset(0.6)), "9", "late")
+    assert [fate.kind.value for fate in both.fates] == ["shifted", "accepted"] and both.exit_code == 0
+    assert "now differ" not in str(both)
