@@ -46,7 +46,8 @@ class Intake:
         """The payload of a file. Raises Refused when a gate is against it."""
         known_kind(self.world, self.kind)
         if path.suffix == ".zip" or (path.is_dir() and path.suffix != ".zarr"):
-            raise Refused(f"{path} says itself from where on its payloads hold: leave --since out")
+            with open_archive(path):  # or it is said that it is no export
+                raise Refused(f"{path} says itself from where on its payloads hold: leave --since out")
         payload = read_payload(self.kind, path)
         world, forms = set_up(self.world), Forms.of(self.world)
         with world.database.begin() as connection:

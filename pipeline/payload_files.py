@@ -26,13 +26,27 @@ def read_payload(kind: str, file: Path) -> Payload:
             if found.kind != kind:
                 raise Refused(f"{file} holds a payload of kind {found.kind!r}, not {kind!r}")
             return found
-        with np.load(file, allow_pickle=False) as stored:
-            arrays: dict[str, Any] = {name: stored[name] for name in stored.files}
+        arrays = _arrays(file)
         return Payload(kind, arrays, _units(arrays))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
         if isinstance(problem, Refused):
             raise
         raise Refused(f"{file} cannot be read as a payload ({problem}): give an npz file or a zarr folder") from None
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        # Asked first: what is no zip NumPy would take for a pickle.
+        if not zipfile.is_zipfile(opened):
+            raise ValueError("it is no npz file")
+    found = {}
+    with np.load(file, allow_pickle=False) as stored:
+        for name in stored.files:
+            try:
+                found[name] = stored[name]
+            except ValueError:
+                raise ValueError(f"array {name!r} is damaged, or of Python objects instead of numbers") from None
+    return found
 
 
 def _units(arrays: dict[str, Any]) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,40 @@ def test_tags_of_which_one_refused_are_said_to_differ(shelf: ConditionsEditor, t
     both = shelf.upload("offset", written(tmp_path / "b.npz", offset(0.6)), "9", "late")
     assert [fate.kind.value for fate in both.fates] == ["shifted", "accepted"] and both.exit_code == 0
     assert "now differ" not in str(both)
+
+
+def test_a_folder_or_zip_that_is_no_export_is_said_to_be_none(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "7.root").write_bytes(b"root")
+    for since in ("7", None):
+        with pytest.raises(Refused, match=r"data has no TAG.json: it is no folder of `tier0 conditions export`"):
+            shelf.upload("offset", data, since, "x")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("a.txt", "a")
+    with pytest.raises(Refused, match=r"a.zip has no index.json: it is no file of `tier0 conditions export`"):
+        shelf.upload("offset", tmp_path / "a.zip", "7", "x")
+    with pytest.raises(Refused, match=r"no.zip cannot be read as exported conditions"):
+        shelf.upload("offset", tmp_path / "no.zip", "7", "x")
+
+
+def test_files_of_another_kind_are_refused_in_words(shelf: ConditionsEditor, tmp_path: Path) -> None:
+    (tmp_path / "7.root").write_bytes(b"root" + bytes(100))
+    (tmp_path / "notes.txt").write_text("x = 0.1 cm\n")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "objects.npz", mean=np.array([{}], dtype=object))
+    np.savez(tmp_path / "units.npz", mean=0.1, units='{"x": "cm"}')
+    said = {
+        "7.root": "it is no npz file",
+        "notes.txt": "it is no npz file",
+        "array.npy": "it is no npz file",
+        "objects.npz": "array 'mean' is damaged, or of Python objects instead of numbers",
+        "units.npz": "units given for arrays it has not: ['x']",
+        "missing.npz": "No such file",
+    }
+    for name, word in said.items():
+        with pytest.raises(Refused) as problem:
+            shelf.upload("offset", tmp_path / name, "7", "x")
+        told = str(problem.value)
+        assert told.startswith(f"{tmp_path / name} cannot be read as a payload (") and word in told
+        assert "give an npz file or a zarr folder" in told and "pickle" not in told
