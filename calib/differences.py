@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from calib.payload import Array, Payload
 from calib.tags import Moment, Validity
-from calib.verdict import element
+from calib.verdict import element, quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ class Distance:
     """How far one array of a payload is from the same of another.
 
     `largest` is the largest distance, at the element `where`, in `unit`; `sigma` the largest in errors of both in
-    quadrature, None where neither has an error; `changed` of `size` elements differ. Where the arrays cannot be
-    compared `why` says so, and there are no numbers.
+    quadrature, None where neither has an error; `changed` of `size` elements differ, `numberless` of them because only
+    one of the two is a number: these have no distance. Of `truth` values there is none that means anything. Where the
+    arrays cannot be compared `why` says so, and there are no numbers.
     """
 
     array: str
@@ -78,14 +79,30 @@ class Distance:
     sigma: float | None = None
     changed: int = 0
     size: int = 0
+    numberless: int = 0
+    truth: bool = False
     why: str = ""
     lacking: Lacking | None = None
+
+    @property
+    def far(self) -> str:
+        """How far, as people read it.
+
+        >>> Distance("x", "cm", 0.5, "x[1]", changed=3, size=8, numberless=1).far
+        '0.5 cm at x[1]; no number in one of the two: 1'
+        """
+        if self.truth:
+            return "changed"
+        at = "" if self.where == self.array else f" at {self.where}"
+        measured = [f"{quantity(self.largest, self.unit)}{at}"] if self.changed > self.numberless else []
+        numberless = [f"no number in one of the two: {self.numberless}"] if self.numberless else []
+        return "; ".join([*measured, *numberless])
 
 
 def distances(one: Payload, other: Payload) -> list[Distance]:
     """How far two payloads of a kind are apart, by array; what is equal is left out.
 
-    Two values that are both no number are equal; one that is a number and one that is not are infinitely far apart.
+    Two values that are both no number are equal; one that is a number and one that is not differ by no distance.
     The errors are those of arrays `NAME_error`; one that is no number counts as none.
     """
     names = sorted({*one.arrays, *other.arrays})
@@ -104,16 +121,21 @@ def _distance(name: str, one: Payload, other: Payload) -> Distance | None:
     if left.shape != right.shape:
         return Distance(name, units[0], why=f"of shape {left.shape} and of shape {right.shape}")
     apart = _apart(left, right)
-    changed = int(np.count_nonzero(apart))
+    numberless = np.isnan(apart)
+    changed, missing = int(np.count_nonzero(apart)), int(np.count_nonzero(numberless))
     if not changed:
         return None if left.dtype == right.dtype else Distance(name, units[0], why=f"{left.dtype} and {right.dtype}")
-    most = int(np.argmax(apart))
-    sigma = _most_sigma(apart, _errors(one, name), _errors(other, name))
-    return Distance(name, units[0], float(apart.flat[most]), element(name, apart, most), sigma, changed, apart.size)
+    truth = left.dtype.kind == right.dtype.kind == "b"
+    apart = np.where(numberless, 0.0, apart)
+    most = int(np.argmax(apart if missing < changed else numberless))
+    where, largest = element(name, apart, most), float(apart.flat[most])
+    known = apart[~numberless], *(errors[~numberless] for errors in (_errors(one, name), _errors(other, name)))
+    sigma = None if truth else _most_sigma(*known)
+    return Distance(name, units[0], largest, where, sigma, changed, apart.size, missing, truth)
 
 
 def _apart(left: Array, right: Array) -> NDArray[np.float64]:
-    """The distance of each two values, as a double; 0 only where they are equal."""
+    """The distance of each two values, as a double; 0 only where they are equal, NaN where one is no number."""
     if left.dtype.kind in "iu" and left.dtype == right.dtype:
         # Of integers so large that a double would round the difference away.
         low, high = np.minimum(left, right).astype(np.uint64), np.maximum(left, right).astype(np.uint64)
@@ -123,7 +145,7 @@ def _apart(left: Array, right: Array) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.where(old == new, 0.0, np.abs(new - old))
     both = np.isnan(old) & np.isnan(new)
-    return np.where(both, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    return np.where(both, 0.0, apart)
 
 
 def _errors(payload: Payload, name: str) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ from sqlalchemy import Connection
 
 from calib.differences import Difference, Distance, Lacking, differences, distances
 from calib.iov import Clock
-from calib.verdict import quantity
 from pipeline.conditions_words import Refused, Source, sources_of, spoken
 from pipeline.tables import as_text
 from pipeline.world import World
@@ -110,6 +109,5 @@ def _with_values(row: Row, names: Mapping[Lacking, str]) -> Iterator[list[str]]:
 
 
 def _values(distance: Distance) -> Sequence[str]:
-    at = "" if distance.where == distance.array else f" at {distance.where}"
     sigma = "" if distance.sigma is None else f"{distance.sigma:.3g}"
-    return f"{quantity(distance.largest, distance.unit)}{at}", sigma, f"{distance.changed} of {distance.size}"
+    return distance.far, sigma, f"{distance.changed} of {distance.size}"

@@ -120,7 +120,7 @@ class Shadows:
         found.sort(key=lambda distance: -(distance.sigma or 0.0))
         words = [
             distance.why
-            or f"{distance.array} {distance.largest:.4g} {distance.unit}".strip()
+            or f"{distance.array} {distance.far}"
             + (f" ({distance.sigma:.1f} sigma)" if distance.sigma is not None else "")
             for distance in found
         ]

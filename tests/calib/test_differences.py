@@ -69,23 +69,28 @@ columns = st.integers(0, 6).flatmap(lambda n: st.tuples(*[arrays(np.float64, n, 
 @given(columns)
 def test_distances_are_those_of_a_loop(found: tuple[Any, Any, Any, Any]) -> None:
     left, right, left_error, right_error = found
-    apart, pulls = [], []
-    for a, b, ea, eb in zip(*(column.tolist() for column in found), strict=True):
+    apart, pulls, numberless = [], [], []
+    for place, (a, b, ea, eb) in enumerate(zip(*(column.tolist() for column in found), strict=True)):
         if a == b or (math.isnan(a) and math.isnan(b)):
             apart.append(0.0)
+        elif math.isnan(a) or math.isnan(b):
+            apart.append(0.0)
+            numberless.append(place)
+            continue
         else:
-            apart.append(math.inf if math.isnan(a) or math.isnan(b) else abs(b - a))
+            apart.append(abs(b - a))
         errors = [e if math.isfinite(e) and e > 0 else 0.0 for e in (ea, eb)]
         if any(errors):
             pulls.append(apart[-1] / math.hypot(*errors))
     told = distances(payload(x=left, x_error=left_error), payload(x=right, x_error=right_error))
     of_x = [distance for distance in told if distance.array == "x"]
-    if not any(apart):
+    if not any(apart) and not numberless:
         assert not of_x
         return
     [x] = of_x
-    assert (x.largest, x.where) == (max(apart), f"x[{apart.index(max(apart))}]")
-    assert (x.changed, x.size, x.unit) == (sum(map(bool, apart)), len(apart), "cm")
+    first = apart.index(max(apart)) if any(apart) else numberless[0]
+    assert (x.largest, x.where, x.numberless) == (max(apart), f"x[{first}]", len(numberless))
+    assert (x.changed, x.size, x.unit) == (sum(map(bool, apart)) + len(numberless), len(apart), "cm")
     assert x.sigma == (pytest.approx(max(pulls), rel=1e-12) if pulls else None)
 
 
@@ -108,6 +113,16 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 def test_truth_values_and_one_error_for_all_are_compared() -> None:
     [status] = distances(payload(x=np.array([True, False])), payload(x=np.array([True, True])))
-    assert (status.largest, status.where, status.changed) == (1.0, "x[1]", 1)
+    assert (status.where, status.changed, status.far) == ("x[1]", 1, "changed")
     [x] = distances(payload(x=np.array([0.0, 1.0]), x_error=0.5), payload(x=np.array([0.0, 2.0]), x_error=0.5))
     assert x.sigma == pytest.approx(1 / math.hypot(0.5, 0.5))
+
+
+def test_what_is_no_number_does_not_hide_how_far_the_numbers_are() -> None:
+    one = payload(x=np.array([0.0, math.nan, 1.0, math.nan]), x_error=0.5)
+    other = payload(x=np.array([0.25, 3.0, 1.0, math.nan]), x_error=0.5)
+    [x] = distances(one, other)
+    assert (x.changed, x.numberless, x.far) == (2, 1, "0.25 cm at x[0]; no number in one of the two: 1")
+    assert x.sigma == pytest.approx(0.25 / math.hypot(0.5, 0.5))
+    [x] = distances(payload(x=math.nan, x_error=0.5), payload(x=1.0, x_error=0.5))
+    assert (x.changed, x.sigma, x.far) == (1, None, "no number in one of the two: 1")

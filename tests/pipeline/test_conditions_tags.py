@@ -224,6 +224,9 @@ def test_sigma_is_told_where_there_are_errors(shelf: ConditionsEditor) -> None:
     enter(shelf, RunLumi(1), offset(2.0, mean_error=np.float64(0.4)), "other")
     [row] = shelf.diff("one", "other", values=True).rows
     assert {d.array: d.sigma for d in row.distances} == {"mean": pytest.approx(2.0), "mean_error": None}
+    enter(shelf, RunLumi(5), offset(2.0, mean_error=np.float64(np.nan)), "other")
+    said = str(shelf.diff("one", "other", values=True))
+    assert "no number in one of the two: 1" in said and "inf" not in said
 
 
 def test_the_same_is_the_same(shelf: ConditionsEditor) -> None:
