@@ -122,6 +122,15 @@ def test_readme_is_true(folder: Path) -> None:
     run(README, folder)
 
 
+def test_a_worker_that_imports_a_python_block_from_a_file_runs_nothing_of_it(folder: Path) -> None:
+    scripts = [block for block in blocks(README) if block.fate == "python"]
+    assert scripts
+    for block in scripts:
+        # The name under which a spawned process imports the file it was started from.
+        exec(compile(block.text, "README.md", "exec"), {"__name__": "__mp_main__"})
+    assert not list(folder.iterdir())
+
+
 def test_blocks_run_in_order_and_share_names(folder: Path) -> None:
     run(
         "<!-- save: a.toml -->\n```toml\nx = 1\n```\n\n"
