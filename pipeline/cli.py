@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ EXIT_CODES = """
 Exit codes: 0 all well; 1 cannot be done as asked (a wrong setting, an unknown run);
 2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, differs, or had to fall back;
 4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver), or nothing may be
-submitted (`tier0 hold --all --stop-submitting`).
+submitted (`tier0 hold --all --stop-submitting`); 130 stopped by Ctrl-C.
 """
+INTERRUPTED = 130
+"""as shells say it: 128 and the number of the signal"""
 
 
 class _Refusals(click.Group):
@@ -36,6 +41,17 @@ class _Refusals(click.Group):
                 raise
             click.echo(f"tier0: {problem}", err=True)
             sys.exit(code)
+
+
+@contextmanager
+def _stopped_by_hand() -> Iterator[None]:
+    """Ctrl-C within the block is told in a line and ends the command; the cluster that is closed behind it is quiet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        click.echo("stopped; the same command goes on from here", err=True)
+        sys.exit(INTERRUPTED)
 
 
 def _code_of(problem: Exception) -> int | None:
@@ -86,7 +102,7 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
     if dry_run:
         click.echo(tier0.plan(*files))
         return
-    with tier0:
+    with tier0, _stopped_by_hand():
         click.echo(f"Dask dashboard: {tier0.dashboard}")
         for mismatch in tier0.mismatches:
             click.echo(f"not as it should be: {mismatch}", err=True)
@@ -129,7 +145,7 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
     order = Order(scenario=given, **numbers)
     # Before a cluster is started for an order that cannot be.
     simulation_of(make_experiment(load_settings(settings)), order)
-    with opened(settings) as tier0:
+    with opened(settings) as tier0, _stopped_by_hand():
         click.echo(f"Dask dashboard: {tier0.dashboard}")
         files = tier0.simulate(folder, numbered, order, progress=not quiet)
     click.echo(f"{len(files)} event files of {len(numbered)} runs in {folder}")

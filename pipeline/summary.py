@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from jobs.lease import driver
 from pipeline import accounting, catalog
 from pipeline.handshake import OPERATOR
 from pipeline.holds import hold_text, holds_in_force, holds_of
@@ -75,6 +77,8 @@ class Summary:
     orders: tuple[str, ...] = ()
     """holds and waivers that count now"""
     wall_s: float = 0.0
+    at_work: bool = True
+    """whether a driver lives"""
 
     def __getitem__(self, run: int) -> RunRow:
         """The row of a run. Raises KeyError."""
@@ -92,9 +96,14 @@ class Summary:
         return total
 
     @property
+    def unfinished(self) -> bool:
+        """Whether some run has not come to its end."""
+        return any(row.stage in (Stage.EXPRESS, Stage.CONDITIONS, Stage.PROMPT) for row in self.rows)
+
+    @property
     def exit_code(self) -> int:
         """0 all well, 3 something was set aside, is missing or not good, 4 a run waits or is held."""
-        if any(row.stage in (Stage.EXPRESS, Stage.CONDITIONS, Stage.PROMPT) for row in self.rows):
+        if self.unfinished:
             return 4
         return 3 if self.setbacks or any(not row.in_order for row in self.rows) else 0
 
@@ -124,7 +133,9 @@ def summarize(
         rows = tuple(_row(world, connection, run, known.get(run)) for run in wanted)
         loose = beside(list_setbacks(connection), wanted, files)
         orders = _orders(world, connection, rows)
-    return Summary(rows, world.experiment.unit_name, world.books.version, loose, orders, wall_s)
+        # By the clock of the wall, as the lease is renewed.
+        at_work = bool(driver(connection, time.time()))
+    return Summary(rows, world.experiment.unit_name, world.books.version, loose, orders, wall_s, at_work)
 
 
 def beside(
@@ -135,6 +146,15 @@ def beside(
         return tuple(setback for setback in setbacks if setback.run is None)
     places = set(map(str, files))
     return tuple(setback for setback in setbacks if setback.place in places and setback.run not in runs)
+
+
+def placed(setback: Setback) -> str:
+    """What was set aside and why, the place named once.
+
+    >>> placed(Setback("file", "a.root", "a.root is not there")), placed(Setback("file", "a.root", "holds no event"))
+    ('a.root is not there', 'a.root: holds no event')
+    """
+    return setback.reason if setback.reason.startswith(setback.place) else f"{setback.place}: {setback.reason}"
 
 
 def _orders(world: World, connection: Connection, rows: Sequence[RunRow]) -> tuple[str, ...]:
@@ -237,14 +257,16 @@ def _afterwords(summary: Summary) -> list[str]:
         lines += [f"run {row.run}: {reason}" for reason in _reasons(row, summary.orders)]
         lines += [f"run {row.run}: {kind} was released {waiver}" for kind, waiver in row.waivers.items()]
         lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
-        lines += [f"run {row.run}: {setback.place}: {setback.reason}" for setback in row.setbacks]
+        lines += [f"run {row.run}: {placed(setback)}" for setback in row.setbacks]
         if row.duplicates:
             lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")
         if row.holes:
             lines.append(f"run {row.run}: no data for {summary.unit_name}s {', '.join(row.holes)}")
     for setback in summary.setbacks:
         whose = "set aside" if setback.run is None else f"run {setback.run}"
-        lines.append(f"{whose}: {setback.place}: {setback.reason}")
+        lines.append(f"{whose}: {placed(setback)}")
+    if summary.unfinished and not summary.at_work:
+        lines.append("nothing is at work now, whatever is said to run: the next `tier0 run` goes on from here")
     if summary.wall_s:
         lines.append(f"{summary.wall_s:.1f} s in all")
     return lines
@@ -278,7 +300,7 @@ def explain(world: World, run: int) -> str:
     ordered, held = orders_about(orders, run), holds_of(holds_in_force(orders), run)
     found = summarize(world, [run])
     if status is None and run not in known:
-        aside = [f"; set aside: {setback.place}: {setback.reason}" for setback in found.setbacks]
+        aside = [f"; set aside: {placed(setback)}" for setback in found.setbacks]
         there = ", ".join(map(str, known[:20])) or "none yet"
         aside += [f"; {hold_text(hold)}" for hold in held]
         raise LookupError(f"run {run} was never seen; the runs are {there}{''.join(aside)}")

@@ -225,6 +225,16 @@ def test_while_all_is_stopped_no_driver_starts(world, tmp_path):
         assert take_lease(connection) == 1, "and it left no lease"
 
 
+def test_where_no_driver_lives_a_run_that_is_not_done_says_so(either):
+    tier0 = Tier0(either.settings.model_dump(mode="json", exclude={"overrides"}))
+    idle = "nothing is at work now, whatever is said to run: the next `tier0 run` goes on"
+    assert idle in tier0.status().text() and idle in tier0.why(7)
+    with either.database.begin() as connection:
+        take_lease(connection)
+    assert idle not in tier0.status().text() and idle not in tier0.why(7)
+    tier0._world.database.close()
+
+
 def test_a_hold_waits_for_a_release_that_is_being_committed_and_then_knows_of_it(either):
     """Or it would say that it holds what has just gone."""
     with either.database.begin() as connection:
