@@ -5,13 +5,14 @@ Pure. The form is that of a reference payload, which everything that reads the k
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from calib.payload import Array, Payload
-from calib.verdict import element, meant
+from calib.verdict import element
 
 _TYPES = {"b": "booleans", "i": "integers", "u": "integers", "f": "floats"}
 
@@ -52,7 +53,9 @@ def _misfits(payload: Payload, reference: Payload, leeway: Leeway) -> Iterator[s
         if name in leeway.more:
             yield from _of_unit(name, payload.units.get(name, ""), leeway.more[name])
         else:
-            yield f"`{name}` is no array of kind {payload.kind}{meant(name, sorted({*reference.arrays, *leeway.more}))}"
+            # Which there are is said only where it helps: those that are missing are named anyway.
+            near = difflib.get_close_matches(name, sorted({*reference.arrays, *leeway.more}), n=1)
+            yield f"`{name}` is foreign to kind {payload.kind}" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
 def _of_array(name: str, payload: Payload, reference: Payload, leeway: Leeway) -> Iterator[str]:
@@ -77,5 +80,8 @@ def _of_numbers(name: str, found: Array, wanted: Array) -> Iterator[str]:
     must = finite if found.shape == wanted.shape else finite.all()
     wrong = np.asarray(~np.isfinite(found) & must)
     if count := int(np.count_nonzero(wrong)):
+        if found.ndim == 0:
+            yield f"`{name}` is {found}, expected is a finite number"
+            return
         first = element(name, wrong.astype(np.float64), int(np.argmax(wrong)))
-        yield f"`{name}`: {count} of {found.size} values are no finite numbers, the first {first}; they must be"
+        yield f"`{name}`: {count} of {found.size} values are no finite numbers, expected are such; the first is {first}"

@@ -49,4 +49,6 @@ class Forms:
 
 def misfit_words(kind: str, wrong: tuple[str, ...]) -> str:
     """The mistakes of a payload in one sentence."""
-    return f"this is no payload of kind {kind}: {'; '.join(wrong)}"
+    return (
+        f"this is no payload of kind {kind}: {'; '.join(wrong)} (`tier0 conditions export {kind}` writes one to go by)"
+    )

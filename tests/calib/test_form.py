@@ -44,18 +44,18 @@ def test_what_fits(found: Payload) -> None:
     ("found", "said"),
     [
         (payload("x"), "it has no `x`: floats of shape () in cm"),
-        (payload(width=1.0), "`width` is no array of kind spot; there are error, sound, status, x"),
-        (payload(erorr=1.0), "`erorr` is no array of kind spot; did you mean `error`?"),
+        (payload(width=1.0), "`width` is foreign to kind spot"),
+        (payload(erorr=1.0), "`erorr` is foreign to kind spot; did you mean `error`?"),
         (payload(unit="mm"), "`x` is in mm, expected is cm"),
         (payload(unit=""), "`x` is in no unit, expected is cm"),
         (payload(x=[1.0, 2.0, 3.0]), "`x` has shape (3,), expected is ()"),
         (payload(status=np.zeros(4, np.int8)), "`status` has shape (4,), expected is (3,)"),
         (payload(x=1), "`x` is of integers, expected are floats such as float64"),
         (payload(sound=1), "`sound` is of integers, expected are booleans such as bool"),
-        (payload(x=np.nan), "`x`: 1 of 1 values are no finite numbers, the first x; they must be"),
+        (payload(x=np.nan), "`x` is nan, expected is a finite number"),
         (
             payload(error=[0.0, np.inf]),
-            "`error`: 1 of 2 values are no finite numbers, the first error[1]; they must be",
+            "`error`: 1 of 2 values are no finite numbers, expected are such; the first is error[1]",
         ),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_a_kind_may_have_beside_is_said() -> None:
     # Where lengths differ no value stands for another: all must be numbers once those of the reference are.
     long = Leeway(any_length=("status", "y"))
     assert misfits(payload(y=[1.0, np.nan]), payload(y=[1.0]), long) == (
-        "`y`: 1 of 2 values are no finite numbers, the first y[1]; they must be",
+        "`y`: 1 of 2 values are no finite numbers, expected are such; the first is y[1]",
     )
 
 

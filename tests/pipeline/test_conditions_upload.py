@@ -156,11 +156,11 @@ def test_of_several_tags_one_must_be_named(shelf: ConditionsEditor, folder: Path
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (offset(np.nan), "`mean`: 1 of 1 values are no finite numbers"),
+        (offset(np.nan), "`mean` is nan, expected is a finite number"),
         (offset([1.0, 2.0]), r"`mean` has shape \(2,\), expected is \(\)"),  # type: ignore[arg-type]
-        (offset(0.5, width=1.0), "`width` is no array of kind offset; there are hits, mean"),
+        (offset(0.5, width=1.0), "`width` is foreign to kind offset"),
         (Payload("offset", offset(0.5).arrays, {"mean": "mm"}), "`mean` is in mm, expected is cm"),
-        (Payload("offset", {"noise": np.zeros(3)}), "it has no `mean`: floats of shape .* in cm; `noise` is no array"),
+        (Payload("offset", {"noise": np.zeros(3)}), "it has no `mean`: floats of shape .* in cm; `noise` is foreign"),
     ],
     ids=["nan", "shape", "foreign", "unit", "of another kind"],
 )
@@ -181,7 +181,7 @@ def test_of_many_only_those_of_the_right_form_go_in(shelf: ConditionsEditor, tmp
     other.export_file("offset", tmp_path / "a.zip")
     other.world.database.close()
     found = shelf.upload("offset", tmp_path / "a.zip", None, "x")
-    assert found.exit_code == 3 and "5:0, payload" in found.rejected[0] and "no finite numbers" in found.rejected[0]
+    assert found.exit_code == 3 and "5:0, payload" in found.rejected[0] and "`mean` is nan" in found.rejected[0]
     assert means(shelf) == {"0:0": 0.0, "7:0": 0.5}
 
 
@@ -191,7 +191,7 @@ def test_a_tag_in_use_takes_no_import_of_another_form(tmp_path: Path) -> None:
     other.export_file("offset", tmp_path / "a.zip")
     other.world.database.close()
     empty = editor(tmp_path / "empty", conditions={"initial": False})
-    with pytest.raises(Refused, match=r"a.zip, payload .*: this is no payload of kind offset: `mean`: 1 of 1"):
+    with pytest.raises(Refused, match=r"a.zip, payload .*: this is no payload of kind offset: `mean` is nan"):
         empty.import_tags(tmp_path / "a.zip")
     assert not empty.intervals("offset")
     assert "imported from" in empty.import_tags(tmp_path / "a.zip", new="aside")[0]
@@ -206,7 +206,7 @@ def test_without_a_design_the_payload_in_force_gives_the_form(tmp_path: Path) ->
     assert str(bare.upload("offset", first, "3", "the first")).splitlines()[-1] == said
     again = bare.upload("offset", written(tmp_path / "c.npz", offset(0.6)), "4", "the next")
     assert not again.notes and said not in str(bare.what_if("offset", first, "3"))
-    with pytest.raises(Refused, match="no finite numbers"):
+    with pytest.raises(Refused, match="`mean` is nan"):
         bare.upload("offset", other, "4", "x")
     bare.world.database.close()
 
