@@ -141,7 +141,9 @@ def database_restore(file: Path, into: str) -> None:
 
 @click.command("serve-conditions")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", default=8780, show_default=True, help="0 takes one that is free.")
+@click.option(
+    "--port", default=8780, show_default=True, type=click.IntRange(0, 65535), help="0 takes one that is free."
+)
 @click.option("--threads", default=8, show_default=True, type=click.IntRange(1, 15), help="Readers of the database.")
 @click.option("--keep", default=256, show_default=True, type=click.IntRange(0), help="MiB of payloads kept in memory.")
 @settings_option

@@ -102,8 +102,10 @@ def waive(run: int, kind: str, reason: str, publish: bool, withdraw: bool, setti
 
 
 def _where(run: int | None, every: bool) -> int | None:
-    if (run is None) != every:
-        raise click.UsageError("say which RUN, or --all for all of them; not both")
+    if run is None and not every:
+        raise click.UsageError("say which RUN, or --all for all of them")
+    if run is not None and every:
+        raise click.UsageError("a RUN and --all exclude each other: say one of them")
     return run
 
 

@@ -39,6 +39,11 @@ class Promotion:
             raise ValueError("a promotion needs a reason")
         return cls(name, section.kind, since, section.calibration, section.gates, section.algorithm, author, at, reason)
 
+    def sets_the_same(self, other: Promotion) -> bool:
+        """Whether both make and judge a kind alike, whoever promoted it, when, and why."""
+        mine, its = ((p.kind, p.calibration, p.gates, p.algorithm) for p in (self, other))
+        return mine == its
+
     def __str__(self) -> str:
         when = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return f"{self.kind} as in shadow {self.shadow} from run {self.since} on ({self.author}, {when}: {self.reason})"

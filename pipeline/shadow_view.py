@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,19 @@ from calib.differences import distances
 from calib.iov import RunLumi
 from calib.tags import Sync
 from pipeline.in_charge import may_write, rules_in_force
-from pipeline.mistakes import SettingsError, unknown
-from pipeline.promotion import Promotion, add_promotion, begins
+from pipeline.promotion import Promotion, add_promotion, begins, promotions
 from pipeline.sections import ShadowSection
 from pipeline.shadow import Beside, Shadowed, beside, candidate, end_of, shadow_record
 from pipeline.tables import as_text
 from pipeline.world import World, set_up
+
+
+class NoShadow(LookupError):
+    """No candidate of this name is in the settings."""
+
+
+class PromotedAlready(LookupError):
+    """What a shadow sets is what production has by a promotion, from the next run on at the latest."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Shadows:
         """Unit by unit, what production settled and what the shadow would have: of released runs, all by default.
 
         The shadow starts from what production started from, and goes on from what itself left in force. Raises
-        SettingsError for a name that is not there.
+        NoShadow for a name that is not there.
         """
         kind = self._section(name).kind
         world = self.world
@@ -64,6 +72,8 @@ class Shadows:
         """The comparison as a table, and how often both agree."""
         compared = self.compare(name, runs)
         section = self._section(name)
+        if not compared and runs:
+            return self._not_shadowed(name, runs)
         if not compared:
             return f"{name}: no released run has been shadowed yet; it is with the next `tier0 run` over them"
         rows = [
@@ -86,8 +96,8 @@ class Shadows:
     def promote(self, name: str, reason: str) -> Promotion:
         """Make the shadow's settings those of production, from behind the last released run on; gives what holds.
 
-        Raises SettingsError for a name that is not there, and for a candidate that cannot run; NotAllowed for who may
-        not write the tag it would go to.
+        Raises NoShadow for a name that is not there, SettingsError for a candidate that cannot run, NotAllowed for who
+        may not write the tag it would go to, and PromotedAlready where it would change nothing.
         """
         world = set_up(self.world)
         section = self._section(name)
@@ -97,14 +107,25 @@ class Shadows:
             may_write(world.author, rules, world.tag_of(section.kind, Sync.PROMPT), Sync.PROMPT)
             since = begins(world.books.manifests())
             promotion = Promotion.of(name, section, since, world.author, world.now(), reason)
+            last = [one for one in promotions(connection) if one.kind == section.kind][-1:]
+            if last and last[0].sets_the_same(promotion):
+                raise PromotedAlready(f"{name} is promoted already, with these settings: {last[0]}")
             add_promotion(connection, promotion, world.now())
         return promotion
 
     def _section(self, name: str) -> ShadowSection:
         sections = self.world.settings.shadow
-        if name not in sections:
-            raise SettingsError([unknown(name, sections, "shadow.")])
-        return sections[name]
+        if name in sections:
+            return sections[name]
+        near = difflib.get_close_matches(name, sections, n=1)
+        there = f"there are {', '.join(sections)}" if sections else "the settings have none"
+        raise NoShadow(f"no shadow `{name}`: {f'did you mean `{near[0]}`?' if near else there}")
+
+    def _not_shadowed(self, name: str, runs: Sequence[int]) -> str:
+        known = sorted(self.world.books.documents(shadow_record(name)))
+        there = f"it has runs {', '.join(map(str, known))}" if known else "it has no run yet"
+        some = ", ".join(map(str, runs))
+        return f"{name}: of {some} there is nothing released that was shadowed; {there}"
 
     def _start(self, kind: str, run: int) -> str | None:
         with self.world.database.read() as connection:

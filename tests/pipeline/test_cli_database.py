@@ -114,6 +114,11 @@ def test_a_port_that_is_taken_is_said(used: Path) -> None:
     assert done.exit_code == 1 and "give another --host or --port" in done.output
 
 
+def test_a_port_that_cannot_be_is_wrong_use(used: Path) -> None:
+    done = tier0("serve-conditions", "-s", used, "--port", 80000)
+    assert done.exit_code == 2 and "'--port': 80000 is not in the range 0<=x<=65535" in done.output
+
+
 @pytest.mark.parametrize("words", [[], ["check"], ["migrate"], ["backup"], ["restore"]])
 def test_help_is_there(words: list[str]) -> None:
     done = tier0("database", *words, "--help")

@@ -55,8 +55,8 @@ def test_a_waiver_is_given_shown_and_taken_back(tier0):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("hold", "--reason", "x"), 2, "say which RUN, or --all"),
-        (("hold", 7, "--all", "--reason", "x"), 2, "not both"),
+        (("hold", "--reason", "x"), 2, "say which RUN, or --all for all of them\n"),
+        (("hold", 7, "--all", "--reason", "x"), 2, "a RUN and --all exclude each other"),
         (("hold", 7, "--stop-submitting", "--reason", "x"), 2, "is for all runs"),
         (("hold", 7), 2, "--reason"),
         (("hold", 7, "--reason", " "), 1, "needs a reason"),

@@ -5,6 +5,7 @@ import pytest
 from pipeline.mistakes import SettingsError
 from pipeline.settings import settings_from
 from pipeline.shadow import Shadowed, beside, candidate
+from pipeline.shadow_view import NoShadow, PromotedAlready
 from pipeline.tier0 import Tier0
 from tests.pipeline.judging import Skewed
 from tests.pipeline.tiny import settings as plain_settings
@@ -56,6 +57,11 @@ def test_production_is_not_touched_and_both_are_compared(house, tmp_path, files)
         assert all(one.same for one in shadows.compare("same")) and len(shadows.compare("same")) == 2
         strict = shadows.compare("strict")
         assert [one.same for one in strict] == [False, False] and "hits of 1000000" in strict[0].shadow_says
+        assert "strict: of 999 there is nothing released that was shadowed; it has runs 1, 2" in shadows.show(
+            "strict", [999]
+        )
+        with pytest.raises(NoShadow, match="no shadow `stirct`: did you mean `strict`"):
+            shadows.show("stirct")
         text = shadows.show("strict")
         assert "2 runs, 2 intervals, the same payload in 0" in text and "mean" in text
 
@@ -65,6 +71,8 @@ def test_a_promoted_shadow_holds_from_the_next_run_on(house, tmp_path, files):
         tier0.run(*files[:2], progress=False)
         promotion = tier0.conditions.shadows.promote("strict", "too few hits made it jump")
         assert promotion.since == 3
+        with pytest.raises(PromotedAlready, match="strict is promoted already, with these settings: offset as in"):
+            tier0.conditions.shadows.promote("strict", "again")
     with Tier0(house(**JUDGED, shadow=SHADOW)) as tier0:
         summary = tier0.run(*files, progress=False)
         states = [row.conditions["offset"] for row in summary.rows]
