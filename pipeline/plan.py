@@ -28,7 +28,7 @@ from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal
 from pipeline.restarts import Earlier
-from pipeline.summary import beside
+from pipeline.summary import beside, placed
 from pipeline.way import Way
 from pipeline.world import World
 
@@ -76,7 +76,7 @@ def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
         with copied.database.read() as connection:
             runs = catalog.runs_in(connection, [str(path) for path in files])
             aside = beside(list_setbacks(connection), runs, files)
-            setbacks = [f"{setback.place}: {setback.reason}" for setback in aside]
+            setbacks = [placed(setback) for setback in aside]
         ways, chains = prepare(copied, runs)
         todos = [todo for way in ways for todo in _express(copied, way)]
         todos += [todo for way in ways for todo in _rest(copied, way, chains)]

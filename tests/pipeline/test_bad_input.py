@@ -88,7 +88,7 @@ def test_a_path_that_goes_up_is_the_same_file(house, tmp_path):
     assert "run 7: express" in str(Tier0(plain).plan(*up))
     summary, _ = run(plain, *up)
     assert ([row.run for row in summary.rows], summary[7].stage, summary.exit_code) == ([7], Stage.CERTIFIED, 3)
-    assert f"set aside: {bad}: " in summary.text()
+    assert f"set aside: {bad}: it is damaged" in summary.text()
     assert str(Tier0(plain).plan(good)).startswith("nothing to do: all 1 runs")
 
 
