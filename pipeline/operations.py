@@ -98,7 +98,7 @@ class Operator:
             add_order(connection, self._order(What.WAIVE, run, reason, kind=kind, terms=terms))
             given = waivers_given(list_orders(connection), run, self.world.books.version)[kind][-1]
             missing = rules.waivers_need - len(given.signed)
-            words = [waiver_text(run, kind, given, rules.waivers_need)]
+            words = [waiver_text(run, kind, given, rules.waivers_need), *self._other_rules(rules)]
             if kind not in stopped["reasons"]:
                 words.append(f"no rule stops {kind} of run {run} now: the waiver counts if one does")
             return "\n".join([*words, *canary, *([_obeyed(connection)] if missing <= 0 else [])])
@@ -138,6 +138,14 @@ class Operator:
         known = catalog.runs(connection)
         unseen = f"run {run} was never seen: the hold waits for it; the runs are {_listed(known)}"
         return [] if run in known else [unseen]
+
+    def _other_rules(self, rules: Rules) -> list[str]:
+        """Whose rule it is how many names a waiver needs, where a run under these settings would go by another."""
+        own = self.world.settings.authority.waivers_need
+        if own == rules.waivers_need:
+            return []
+        last = f"that is by the rules of the service as it was last started (`waivers_need` = {rules.waivers_need})"
+        return [f"{last}; a `tier0 run` under these settings goes by theirs ({own})"]
 
     def _stopped(self, connection: Connection, run: int, kind: str) -> Mapping[str, Any]:
         """Where a run stands that may be waited for; raises where nothing can be waived."""

@@ -137,7 +137,12 @@ def test_a_waiver_counts_at_once_or_when_two_have_signed(either):
     two = replace(either, settings=either.settings.model_copy(update={"authority": Rules(waivers_need=2)}))
     assert two.standing().waivers(7) == {}
     put_in_charge(two, Rules(waivers_need=2, waive=("alice", "bob")))
-    assert "needs 1 more name" in operator(two).waive(7, "offset", "no beam, still")
+    said = operator(two).waive(7, "offset", "no beam, still")
+    assert "needs 1 more name" in said and "rules of the service" not in said
+    # `either` has settings by which one name is enough.
+    said = operator(either).waive(7, "offset", "no beam, still")
+    assert "needs 1 more name" in said and "as it was last started (`waivers_need` = 2)" in said
+    assert "a `tier0 run` under these settings goes by theirs (1)" in said
     assert "more name" not in operator(two, "bob").waive(7, "offset", "agreed")
     assert [one.who for one in two.standing().waivers(7)["offset"].signed] == ["alice", "bob"]
 
