@@ -369,6 +369,7 @@ def test_full_disk_under_the_database(house, small_disk, tmp_path, leave):
     assert (summary.exit_code, done_again(plain)) == (0, 0)
 
 
+@pytest.mark.verify  # Dask waits 30 s before it gives up the workers of a scheduler that is gone
 def test_scheduler_lost_in_mid_chain_is_said_and_the_next_start_goes_on(tmp_path):
     file = write_file(tmp_path / "a.root", 7, lumis=6)
     plain = settings(tmp_path / "area", cluster={"workers": 1})
