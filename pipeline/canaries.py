@@ -26,6 +26,7 @@ from pipeline.canary_plot import draw
 from pipeline.handshake import Hold, Release, Wait
 from pipeline.manifest import Manifest
 from pipeline.model import Chunk, Step
+from pipeline.processing import nothing
 from pipeline.release import NoConditions, complete, release
 from pipeline.two_ways import TwoWays
 from pipeline.waivers import Waiver
@@ -69,16 +70,12 @@ class Canaries:
 
     def _prospects(self, way: Way, found: Release) -> tuple[Manifest, Manifest]:
         """What the run would get with nothing published, and with all of it. Raises NoConditions."""
-        world, manifests = self._world, []
-        try:
-            with world.database.begin() as connection:
-                db, publication = world.conditions(connection), world.publication()
-                snapshot = db.snapshot(publication.global_tag)
-                manifests.append(complete(db, snapshot, way.run, way.units, found, publication.version))
-                manifests.append(release(db, way.run, way.units, found, publication, _quietly))
-                raise _RolledBack
-        except _RolledBack:
-            return manifests[0], manifests[1]
+        world = self._world
+        with world.database.trial() as connection:
+            db, publication = world.conditions(connection), world.publication()
+            snapshot = db.snapshot(publication.global_tag)
+            old = complete(db, snapshot, way.run, way.units, found, publication.version)
+            return old, release(db, way.run, way.units, found, publication, nothing)
 
     def _begin(self, way: Way, job: Job, ways: TwoWays, chunks: Sequence[Chunk]) -> None:
         self._running.add(job.name)
@@ -110,14 +107,6 @@ class Canaries:
         self._running.discard(found.name)
         self._verdicts[found.name] = found
         self._spoken(way)
-
-
-class _RolledBack(Exception):
-    pass
-
-
-def _quietly(point: str) -> None:
-    """No kill point: nothing of it is kept."""
 
 
 def _chunks(connection: Connection, run: int, old: Manifest, new: Manifest, part: int | Fraction) -> list[Chunk]:

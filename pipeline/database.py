@@ -53,6 +53,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def trial(self) -> Iterator[Connection]:
+        """One writing transaction that is rolled back at the end of the block: to see what would come of it."""
+        with self.engine.connect() as connection, connection.begin() as transaction:
+            yield connection
+            transaction.rollback()
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
         """One consistent view that blocks no writer. Writing through it raises sqlalchemy's OperationalError."""
         with self.engine.connect() as connection:

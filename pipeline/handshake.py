@@ -214,12 +214,8 @@ def _kind(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stre
         return f"run {kind.earlier_undecided} is not decided yet, and what holds for it could hold here"
     if not kind.judged:
         return _one(_too_little(kind, rules, late, "no data for this kind"), first, last)
-    found = [_interval(judged, kind, rules, late) for judged in kind.judged]
-    waiting = [state for state in found if isinstance(state, str)]
-    if waiting:
-        return waiting[0]
-    stretches = [state for state in found if isinstance(state, Stretch)]
-    return _cover(stretches, first, last)
+    stretches = _intervals(kind.judged, kind, rules, late)
+    return stretches if isinstance(stretches, str) else _cover(stretches, first, last)
 
 
 def _going_on(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[Stretch, ...] | str:
@@ -230,11 +226,9 @@ def _going_on(kind: KindView, view: RunView, rules: Rules, late: bool) -> tuple[
     if kind.closed is not None:
         why = f"{OPEN_SPAN}; what runs before it have given is in force from here on"
         return (Stretch(first, last, Condition.FRESH, kind.closed.payload, why),)
-    found = [_interval(judged, kind, rules, late) for judged in kind.found]
-    waiting = [state for state in found if isinstance(state, str)]
-    if waiting:
-        return waiting[0]
-    stretches = [state for state in found if isinstance(state, Stretch)]
+    stretches = _intervals(kind.found, kind, rules, late)
+    if isinstance(stretches, str):
+        return stretches
     made = _cover(stretches, first, max(stretch.last for stretch in stretches)) if stretches else ()
     rest = made[-1].last + 1 if made else first
     if rest > last:
@@ -247,6 +241,17 @@ def _needs_order(kind: KindView) -> bool:
     """Fresh payloads stand on their own; everything else leans on what earlier runs left in force."""
     fresh = kind.judged and all(judged.decision is Decision.PUBLISH for judged in kind.judged)
     return kind.relative or not fresh
+
+
+def _intervals(judged: Sequence[Judged], kind: KindView, rules: Rules, late: bool) -> list[Stretch] | str:
+    """The stretches of these intervals, or what the first of them that is not decided waits for."""
+    stretches: list[Stretch] = []
+    for one in judged:
+        state = _interval(one, kind, rules, late)
+        if isinstance(state, str):
+            return state
+        stretches.append(state)
+    return stretches
 
 
 def _interval(judged: Judged, kind: KindView, rules: Rules, late: bool) -> Stretch | str:

@@ -213,16 +213,7 @@ def _certification(world: World, run: int) -> Mapping[str, object]:
     return world.books.document(run, "certification") or {}
 
 
-class _RolledBack(Exception):
-    pass
-
-
 def _fate(world: World, tag: str, payload: Payload, since: RunLumi) -> Fate:
     """What an append would be told now."""
-    fates: list[Fate] = []
-    try:
-        with world.database.begin() as connection:
-            fates.append(world.conditions(connection).append(tag, since, payload, world.stamp("what if")))
-            raise _RolledBack
-    except _RolledBack:
-        return fates[0]
+    with world.database.trial() as connection:
+        return world.conditions(connection).append(tag, since, payload, world.stamp("what if"))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from calib.accumulators import UnitSums
-from calib.boundaries import Interval
 from calib.calibration import Granularity, Outcome, at_finalize, conclude
 from calib.gates import Decision, MaxMove
 from calib.iov import RunLumi
@@ -17,22 +16,16 @@ from pipeline.chain import Chain, Link
 from pipeline.express import StateFile, conclusion_note
 from pipeline.handshake import OpenSpan, Release, Rules, RunView, Wait, decide
 from pipeline.manifest import Condition
-from tests.pipeline.tiny import Offset
+from tests.pipeline.judging import Gathered
 
 RULES = Rules(max_carried_runs=2, failed="wait")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span(Offset):
+class Span(Gathered):
     """Its intervals close once they hold `enough` units."""
 
     enough: int = at_finalize(100)
-    granularity: Granularity = at_finalize(Granularity.SPAN)
-
-    def cut(self, state, flush):
-        units = state.units().tolist()
-        parts = [tuple(units[i : i + self.enough]) for i in range(0, len(units), self.enough)]
-        return [Interval(part, closed=flush or len(part) == self.enough) for part in parts]
 
 
 class BackLooking(Span):

@@ -45,6 +45,16 @@ def test_begin_commits_whole_or_not_at_all(database: Database) -> None:
     assert count(database) == 1
 
 
+def test_of_a_trial_nothing_is_kept(database: Database) -> None:
+    with database.trial() as connection:
+        connection.execute(sa.insert(parents), {"id": 1})
+        assert connection.execute(sa.select(parents.c.id)).scalar_one() == 1
+    with pytest.raises(ZeroDivisionError), database.trial() as connection:
+        connection.execute(sa.insert(parents), {"id": 2})
+        raise ZeroDivisionError
+    assert count(database) == 0
+
+
 def test_every_connection_is_durable_and_checks_foreign_keys(database: Database) -> None:
     with database.begin() as connection:
         names = ("journal_mode", "synchronous", "foreign_keys")
