@@ -24,11 +24,12 @@ def placed(clusters: Collection, conditions: Mapping[str, Payload]) -> Collectio
     Raises UnknownModule for clusters of another geometry, ValueError for an alignment of another.
     """
     row = geometry_of(conditions[GEOMETRY]).rows_of(clusters.flat["module"])
-    points = _frames(conditions).to_global(row, clusters["u"], clusters["v"])
+    points = frames_of(conditions).to_global(row, clusters["u"], clusters["v"])
     return clusters.adding(**dict(zip(MADE, points.T, strict=True)))
 
 
-def _frames(conditions: Mapping[str, Payload]) -> Frames:
+def frames_of(conditions: Mapping[str, Payload]) -> Frames:
+    """Where the alignment says that the modules lie; worked out once for each pair of contents."""
     drawn, displaced = (conditions[kind] for kind in USES)
     key = (drawn.id, displaced.id)
     if key not in _FRAMES:
