@@ -7,8 +7,10 @@
 Both ways do the chunks of one express pass: read, unfold, cluster, write a tier, accumulate and fill histograms. The
 chain is the runner with ledger, catalogue and accounts; the bare loop is two processes that take the next chunk and
 add up. They take turns, and every round gives a ratio; the median counts. The wall time of the chain is all that a
-running Tier-0 needs, from handing in the job to its committed root; start-up is told apart. On a machine that others
-use too look at the ratio of CPU time, of all processes: it does not feel them as much.
+running Tier-0 needs, from handing in the job to its committed root; start-up is told apart. Rounds are many and short:
+a machine that others use too changes its pace within minutes (the column `pace` has the slowest pass of the bare loop
+over the fastest), and only passes close in time can be compared. There the ratio of CPU time, of all processes, says
+more, too.
 """
 
 from __future__ import annotations
@@ -327,7 +329,7 @@ def measure(seconds: float, chunks: int, rounds: int) -> Case:
         with cluster() as client:
             case.rounds = take_turns(bare, client, both, [f"round-{i}" for i in range(rounds)])
         with cluster_of_default_allocator() as client:
-            case.default = take_turns(bare, client, both, [f"default-{i}" for i in range(-(-rounds // 4))])
+            case.default = take_turns(bare, client, both, [f"default-{i}" for i in range(-(-rounds // 12))])
         return case
 
 
@@ -344,7 +346,7 @@ def start_up() -> float:
 def report(start: float, cases: Sequence[Case]) -> str:
     """The figures as a table."""
     head = f"start-up {start:.1f} s (at most {START_UP_S:g})"
-    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "CPU", "Dask's allocator")
+    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "CPU", "pace", "Dask's allocator")
     rows = [columns, *map(_row, cases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     return "\n".join([head, *("  ".join(map(str.rjust, row, widths)) for row in rows)])
@@ -352,6 +354,7 @@ def report(start: float, cases: Sequence[Case]) -> str:
 
 def _row(case: Case) -> tuple[str, ...]:
     walls, goal = ratios(case.rounds), GOALS.get(case.wanted_s)
+    bare = [before.wall for before, _ in case.rounds]
     return (
         f"{case.wanted_s:g} s",
         str(case.events),
@@ -362,6 +365,7 @@ def _row(case: Case) -> tuple[str, ...]:
         f"{goal:g}" if goal else "-",
         f"{min(walls):.3f}-{max(walls):.3f}",
         f"{statistics.median(ratios(case.rounds, 1)):.3f}",
+        f"{max(bare) / min(bare):.2f}",
         f"{case.a_chunk(case.default, 1)}, {statistics.median(ratios(case.default)):.2f} x bare",
     )
 
@@ -370,7 +374,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, nargs="+", default=list(GOALS), help="how long a chunk takes")
     parser.add_argument("--chunks", type=int, default=120, help="chunks a process, over all rounds")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=12, help="how often they take turns")
     parser.add_argument("--small", action="store_true", help="a few tiny chunks; nothing is judged")
     options = parser.parse_args()
     if options.small:
