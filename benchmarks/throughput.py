@@ -346,7 +346,7 @@ def start_up() -> float:
 def report(start: float, cases: Sequence[Case]) -> str:
     """The figures as a table."""
     head = f"start-up {start:.1f} s (at most {START_UP_S:g})"
-    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "CPU", "pace", "Dask's allocator")
+    columns = ("chunk", "events", "chunks", "bare", "chain", "ratio", "at most", "rounds", "CPU", "pace", "by default")
     rows = [columns, *map(_row, cases)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     return "\n".join([head, *("  ".join(map(str.rjust, row, widths)) for row in rows)])
