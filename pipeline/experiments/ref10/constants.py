@@ -15,6 +15,7 @@ from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIPS, LAYERS, ROC, STRIPS
 
 GAIN, LORENTZ, STRIP_STATUS, PIXEL_STATUS = "gain", "lorentz_angle", "strip_status", "pixel_status"
+FIELD = "field"
 
 STRIP_ELECTRONS = 265.0
 """electrons for one ADC count of a strip at gain 1"""
@@ -32,6 +33,9 @@ DESIGN_TANGENTS = (0.36, 0.09)
 """tangent of the Lorentz angle that the design reckons with, of pixels and of strips at 3.8 T: a tenth less than it is.
 Of pixels by the physics note, 9.2 and 11: 0.36 where 0.40 is true, which shifts hits by 5.7 um; of strips likewise"""
 
+DESIGN_TESLA = 3.8
+"""the field that the design reckons with; a thousandth less than it is (physics note, 9.2)"""
+
 GOOD = 0
 """status of a channel that takes part; any other is masked"""
 
@@ -47,6 +51,11 @@ def lorentz_angle(tangents: NDArray[np.floating]) -> Payload:
     if found.shape != (len(LAYERS),):
         raise ValueError(f"one tangent for each of {len(LAYERS)} layers is needed, not {found.shape}")
     return Payload(LORENTZ, {"tan": found}, {"tan": "1"})
+
+
+def field(tesla: float) -> Payload:
+    """The magnetic field, along +z [T]."""
+    return Payload(FIELD, {"tesla": np.asarray(tesla, np.float64)}, {"tesla": "T"})
 
 
 def strip_status(status: NDArray[np.integer]) -> Payload:

@@ -27,7 +27,7 @@ from pipeline.experiments.ref10.simulate.spells import Spell, running
 from pipeline.experiments.ref10.simulate.tables import Electronics, Tables, detector
 from pipeline.mistakes import in_words
 
-FIELD = "field"
+FIELD = constants.FIELD
 
 DEAD, HOT = 1, 2
 """values of the true strip and pixel status, beside constants.GOOD"""
@@ -187,7 +187,7 @@ def truth(scenario: Scenario, geometry: Geometry, seed: int, run: int, lumi: int
         constants.lorentz_angle(scenario.lorentz(at)),
         constants.strip_status(strips),
         constants.pixel_status(np.where(tables.dead_roc & faults.dead_roc.holds(at), DEAD, constants.GOOD)),
-        Payload(FIELD, {"tesla": np.asarray(scenario.running(at).field_tesla)}, {"tesla": "T"}),
+        constants.field(scenario.running(at).field_tesla),
         beamspot_payload.nominal(**asdict(scenario.beam.at(at))),
     )
     return {payload.kind: payload for payload in payloads}
