@@ -16,6 +16,10 @@ class EventFlag(IntFlag):
     """its digis were not in the order of modules and channels: they were sorted"""
     BAD_NZS = 8
     """blocks without zero suppression of unknown modules, wrong length or impossible counts: left out"""
+    CROWDED = 16
+    """more clusters than the limit: whatever combines them has to be careful"""
+    UNCOMBINED = 32
+    """more combinations of hits than the limit: tracks were not looked for"""
 
 
 class ClusterFlag(IntFlag):

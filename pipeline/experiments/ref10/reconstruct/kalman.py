@@ -1,0 +1,230 @@
+"""Tracks as they are followed: a helix and what is known of it, hit by hit.
+
+Transverse: phi, curvature and d0 of Karimaki's circle (physics note, 9.4.5), which at radius r has the azimuth
+`phi - asin(a)`, a = (curvature (r^2 + d0^2) / 2 + d0) / ((1 + curvature d0) r). Longitudinal: a line, z0 and cot_theta,
+over the transverse way. Each is a Kalman filter of one measurement at a time; material adds to what is not known, as a
+turn about where it is crossed. Azimuths are compared at the radius of the hit, so no plane has to be met; a strip's hit
+is first moved along the strip to where the track's z is. The fit of a track is not made here (`refit`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Shell
+from pipeline.experiments.ref10.reconstruct.search import Search
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+HIGHLAND_GEV = 0.0136
+GRAZING = 0.05
+"""cosine of incidence on a cylinder below which a track is taken to turn back"""
+SMALL = 1e-3
+"""rad; below it the arc is longer than its chord by a sixth of the square, to the last bit but one"""
+
+VARIANCES = (1.0, 1e-2, 1.0)
+"""of phi, curvature and d0 before the first hit: that is, nothing is known"""
+ALONG_Z = (1e4, 1e2)
+"""the same of z0 and cot_theta"""
+
+
+@dataclass(frozen=True, eq=False)
+class Helices:
+    """Helices of n tracks. Symmetric covariances are upper triangles, row by row."""
+
+    circle: Floats
+    """[3, n]: phi [rad], curvature [1/cm], d0 [cm]"""
+    circle_cov: Floats
+    """[6, n]"""
+    line: Floats
+    """[2, n]: z0 [cm], cot_theta"""
+    line_cov: Floats
+    """[3, n]"""
+
+    def of(self, which: Ints) -> Self:
+        """Those of the tracks at these places."""
+        return type(self)(*(np.take(getattr(self, part.name), which, axis=1) for part in fields(self)))
+
+    def sine(self, r: Floats | float) -> Floats:
+        """Sine of the angle between track and radius at radius r; beyond 1 where the track does not come."""
+        _, rho, d = self.circle
+        found: Floats = (0.5 * rho * (r * r + d * d) + d) / ((1 + rho * d) * r)
+        return found
+
+    def reaches(self, r: float) -> Mask:
+        """Whether they come to radius r before they turn back."""
+        found: Mask = np.abs(self.sine(r)) < 1 - 0.5 * GRAZING**2
+        return found
+
+    def azimuth(self, r: Floats | float) -> tuple[Floats, Floats]:
+        """Azimuth at radius r, not brought into a turn, and its variance; of tracks that turn back, where they do."""
+        sine = np.clip(self.sine(r), -1.0, 1.0)
+        return self.circle[0] - np.arcsin(sine), _spread(self.circle_cov, self._gradient(r, sine))[1]
+
+    def _gradient(self, r: Floats | float, sine: Floats) -> tuple[Floats, Floats]:
+        """Of the azimuth at radius r, by curvature and by d0; by phi it is 1."""
+        _, rho, d = self.circle
+        norm = (1 + rho * d) ** 2
+        steep = -1 / (norm * r * np.sqrt(np.maximum(1 - sine * sine, GRAZING**2)))
+        square = 0.5 * (r * r + d * d)
+        return (square - d * d) * steep, (norm - rho * d - rho * rho * square) * steep
+
+    def way(self, r: Floats | float) -> Floats:
+        """Transverse way from the point nearest to the axis to radius r [cm]."""
+        _, rho, d = self.circle
+        chord = np.sqrt(np.maximum(r * r - d * d, 0.0) / (1 + rho * d))
+        half = np.clip(0.5 * rho * chord, -1.0, 1.0)
+        small = np.abs(half) < SMALL
+        found: Floats = chord * np.where(small, 1 + half * half / 6, np.arcsin(half) / np.where(small, 1.0, half))
+        return found
+
+    def height(self, way: Floats) -> tuple[Floats, Floats]:
+        """z after a transverse way, and its variance."""
+        zz, zc, cc = self.line_cov
+        return self.line[0] + self.line[1] * way, zz + way * (2 * zc + way * cc)
+
+    def scattered(self, shell: Shell, r: Floats, search: Search) -> Self:
+        """Behind the material of a layer, met at radius r: Highland's width, as physics note 5.4, with beta = 1.
+
+        The turn is about the point at r: it changes phi and d0 such that the azimuth at r stays.
+        """
+        rho, cot = self.circle[1], self.line[1]
+        sine = np.clip(self.sine(r), -1.0, 1.0)
+        cosine = np.sqrt(np.maximum(1 - sine * sine, GRAZING**2))
+        across = 1 + cot * cot
+        material = shell.material * np.sqrt(across) / cosine
+        turn = (HIGHLAND_GEV / search.stiffness * rho) ** 2 * material * (1 + 0.038 * np.log(material)) ** 2
+        by_d0 = r * cosine / (1 + rho * self.circle[2])
+        by_phi = -by_d0 * self._gradient(r, sine)[1]
+        added = turn * np.stack([by_phi**2, np.zeros_like(r), by_phi * by_d0, *np.zeros((2, len(r))), by_d0**2])
+        way = self.way(r)
+        upwards = turn * across * np.stack([way * way, -way, np.ones_like(way)])
+        return type(self)(self.circle, self.circle_cov + added, self.line, self.line_cov + upwards)
+
+    def updated(self, found: Measured) -> Self:
+        """With measurements taken in."""
+        circle, circle_cov = _taken(self.circle, self.circle_cov, found.turn, (found.by_curvature, found.by_d0))
+        line, line_cov = self.line, self.line_cov
+        if found.height is not None:
+            line, line_cov = _taken(line, line_cov, found.height, (found.way,))
+        return type(self)(circle, circle_cov, line, line_cov)
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """Measured less predicted, and the variance of that, of hit and track together."""
+
+    value: Floats
+    variance: Floats
+
+    def where(self, mask: Mask) -> Residual:
+        """Where the mask is false nothing was measured: no residual, and no end of variance."""
+        return Residual(np.where(mask, self.value, 0.0), np.where(mask, self.variance, np.inf))
+
+    @property
+    def chi2(self) -> Floats:
+        """Square of the pull."""
+        found: Floats = self.value**2 / self.variance
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Hits against helices, one for each."""
+
+    r: Floats
+    """radius of the hit [cm]"""
+    way: Floats
+    turn: Residual
+    """in azimuth"""
+    by_curvature: Floats
+    by_d0: Floats
+    height: Residual | None
+    """along z; strips measure none"""
+    beyond: Floats
+    """pull along z: of pixels the residual's, of strips that of what lies beyond their end"""
+
+    def where(self, mask: Mask) -> Measured:
+        """As if there were hits only where the mask is true."""
+        height = None if self.height is None else self.height.where(mask)
+        return replace(self, turn=self.turn.where(mask), height=height, beyond=np.where(mask, self.beyond, 0.0))
+
+    def chi2(self) -> Floats:
+        """Of all that is measured."""
+        return self.turn.chi2 if self.height is None else self.turn.chi2 + self.height.chi2
+
+
+def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell) -> Measured:
+    """The hits at `place`, all of the layer with this shell, one for each track."""
+    way = tracks.way(hits.r[place])
+    z, variance = tracks.height(way)
+    off = hits.z[place] - z
+    lean_x, lean_y = hits.lean_x[place], hits.lean_y[place]
+    x, y = hits.x[place] - off * lean_x, hits.y[place] - off * lean_y
+    r = np.hypot(x, y)
+    sine = np.clip(tracks.sine(r), -1.0, 1.0)
+    gradient = tracks._gradient(r, sine)
+    turn = np.arctan2(y, x) - tracks.circle[0] + np.arcsin(sine)
+    turn -= 2 * np.pi * np.rint(turn / (2 * np.pi))
+    error = (hits.u_error[place] ** 2 + (lean_x**2 + lean_y**2) * variance) / r**2
+    residual = Residual(turn, _spread(tracks.circle_cov, gradient)[1] + error)
+    if shell.reach:
+        beyond = np.maximum(np.abs(off) - shell.reach, 0.0) / np.sqrt(variance)
+        return Measured(r, way, residual, *gradient, None, beyond)
+    height = Residual(off, variance + hits.v_error[place] ** 2)
+    return Measured(r, way, residual, *gradient, height, np.sqrt(height.chi2))
+
+
+def through(hits: LayerHits, triplet: Ints) -> Helices:
+    """Circles through three hits [3, n], outwards, and lines through the first and the last; nothing known of them.
+
+    Taking these hits in makes it known, and moves the circles by nothing.
+    """
+    x, y, z = hits.x[triplet], hits.y[triplet], hits.z[triplet]
+    sides = [(x[j] - x[i], y[j] - y[i]) for i, j in ((0, 1), (1, 2), (0, 2))]
+    lengths = [np.maximum(np.hypot(*side), 1e-9) for side in sides]
+    cross = sides[0][1] * sides[1][0] - sides[0][0] * sides[1][1]
+    rho = 2 * cross / (lengths[0] * lengths[1] * lengths[2])
+    half = np.arcsin(np.clip(0.5 * rho * lengths[2], -1.0, 1.0))
+    direction = np.arctan2(sides[2][1], sides[2][0]) + half
+    dx, dy = np.cos(direction), np.sin(direction)
+    moment, along = x[0] * dy - y[0] * dx, x[0] * dx + y[0] * dy
+    twice = 2 * moment + rho * (x[0] ** 2 + y[0] ** 2)
+    d = twice / (1 + np.sqrt(np.maximum(1 + rho * twice, 0.0)))
+    phi = direction + np.arctan2(rho * along, 1 + rho * moment)
+    n = len(rho)
+    unknown = Helices(np.stack([phi, rho, d]), _diagonal(VARIANCES, n), np.zeros((2, n)), _diagonal(ALONG_Z, n))
+    way = [unknown.way(hits.r[triplet[i]]) for i in (0, 2)]
+    cot = (z[2] - z[0]) / np.maximum(way[1] - way[0], 1e-9)
+    return Helices(unknown.circle, unknown.circle_cov, np.stack([z[0] - cot * way[0], cot]), unknown.line_cov)
+
+
+def _diagonal(variances: tuple[float, ...], n: int) -> Floats:
+    upper = np.diag(variances)[np.triu_indices(len(variances))]
+    return np.repeat(upper[:, None], n, axis=1)
+
+
+def _spread(cov: Floats, gradient: tuple[Floats, ...]) -> tuple[tuple[Floats, ...], Floats]:
+    """Covariance times (1, *gradient), and the variance along it."""
+    if len(gradient) == 1:
+        (g,), (aa, ab, bb) = gradient, cov
+        product: tuple[Floats, ...] = (aa + ab * g, ab + bb * g)
+        return product, product[0] + g * product[1]
+    (g, h), (aa, ab, ac, bb, bc, cc) = gradient, cov
+    product = (aa + ab * g + ac * h, ab + bb * g + bc * h, ac + bc * g + cc * h)
+    return product, product[0] + g * product[1] + h * product[2]
+
+
+def _taken(values: Floats, cov: Floats, residual: Residual, gradient: tuple[Floats, ...]) -> tuple[Floats, Floats]:
+    """Parameters [m, n] and covariance with a measurement of gradient (1, *gradient) taken in."""
+    product, _ = _spread(cov, gradient)
+    share = [part / residual.variance for part in product]
+    pairs = [(i, j) for i in range(len(product)) for j in range(i, len(product))]
+    less = np.stack([share[i] * product[j] for i, j in pairs])
+    return values + np.stack(share) * residual.value, cov - less
