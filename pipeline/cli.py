@@ -35,6 +35,8 @@ class _Refusals(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # a help that was shown, a wrong use: no library is read for these
         except Exception as problem:
             code = _code_of(problem)
             if code is None:
@@ -209,10 +211,12 @@ def certify(mask: Path | None, output: Path | None, settings: Path | None) -> No
     tier0 certify -o golden.json
     tier0 certify --mask Cert_2012.json
     """
+    from pipeline.whole import write_whole
+
     found = opened(settings).good_runs(mask)
     text = json.dumps(found) + "\n"
     if output:
-        output.write_text(text)
+        write_whole(output.resolve(), text.encode(), lambda _: None)  # resolved: a link stays, and so does a device
         click.echo(f"written to {output}: {len(found)} runs in the good-run list")
     else:
         click.echo(text, nl=False)

@@ -49,5 +49,7 @@ _ASKED_WRONGLY = (
 
 def refused(problem: Exception) -> bool:
     """Whether the message alone tells the user what to do."""
+    if isinstance(problem, OSError):
+        return problem.filename is not None  # which file cannot be read or written, and why
     # A KeyError or IndexError out of the depths is a fault of the program, and its traceback is wanted.
     return isinstance(problem, _ASKED_WRONGLY) and not isinstance(problem, KeyError | IndexError)

@@ -79,8 +79,11 @@ def heavy_after(program: str) -> set[str]:
     return set(HEAVY) & set(done.stdout.splitlines()[-1].split())
 
 
-def test_help_reads_no_heavy_library() -> None:
-    ask = "from pipeline.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["conditions", "show", "--help"], ["run"], ["rnu"]], ids=str
+)
+def test_help_and_wrong_use_read_no_heavy_library(words: list[str]) -> None:
+    ask = f"from pipeline.cli import main\ntry:\n    main({words})\nexcept SystemExit:\n    pass"
     assert heavy_after(ask) == set()
 
 
