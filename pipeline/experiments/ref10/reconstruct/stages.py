@@ -22,6 +22,7 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.reconstruct import cluster_columns, pixel_clusters, placed, positions, strip_clusters
 from pipeline.experiments.ref10.reconstruct import unpack as unpacking
 from pipeline.experiments.ref10.reconstruct.digis import READS, Raw, Tally
+from pipeline.experiments.ref10.reconstruct.flags import EventFlag
 from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Thresholds
 from pipeline.model import Columns
 
@@ -68,8 +69,10 @@ def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: 
     parts, tallies = [], []
     for some in Raw.of(events).parts(BLOCK):
         hits = unpacking.unpack(some, conditions, thresholds)
+        clusters = clustered(hits, conditions, thresholds)
+        hits.tally.note(EventFlag.CROWDED, clusters.counts > thresholds.clusters)
         tallies.append(hits.tally)
-        parts.append(_located(clustered(hits, conditions, thresholds), conditions))
+        parts.append(_located(clusters, conditions))
     return Reconstructed(_joined(parts), _tallied(tallies))
 
 

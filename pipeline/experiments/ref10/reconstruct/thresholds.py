@@ -21,6 +21,8 @@ class Thresholds:
     """the same in layer 1, whose radiation damage costs charge"""
     digis: int = 200_000
     """an event with more channels read out than this is not clustered"""
+    clusters: int = 4000
+    """an event with more is flagged; twenty vertices more than the first leave about 2 500"""
     large_strips: int = 30
     """a cluster of more strips is flagged; a track at 75 degrees leaves 15"""
     large_pixels: int = 100

@@ -110,7 +110,7 @@ def strange(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
         ("every pixel", 1, 0),
         # All strips of a chip as high as one another are taken for its common mode.
         ("every strip, in full", 0, 0),
-        ("5000 hits", 5000, 0),
+        ("5000 hits", 5000, EventFlag.CROWDED),
         ("spoilt", 0, EventFlag.BAD_DIGIS | EventFlag.BAD_NZS),
     ],
 )

@@ -211,9 +211,12 @@ def spread(hits, rng):
 
 def test_5000_hits_in_an_event():
     digis = spread(5000, np.random.default_rng(1))
-    found = reconstruct(raw_columns([Event(), Event.of(digis), Event()]), plain())
-    assert found.clusters.counts.tolist() == [0, 5000, 0]
-    assert found.tally.flags.tolist() == [0, 0, 0]
+    columns = raw_columns([Event(), Event.of(digis), Event.of(digis[:4000])])
+    found, peak = peak_bytes(lambda: reconstruct(columns, plain()))
+    assert found.clusters.counts.tolist() == [0, 5000, 4000]
+    assert found.tally.flags.tolist() == [0, EventFlag.CROWDED, 0]
+    # What single channels cost, as below, and what is made once, whatever the event.
+    assert peak < 400 * 9000 + 1_000_000
 
 
 def flood(digis):
