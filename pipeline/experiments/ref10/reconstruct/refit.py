@@ -1,0 +1,171 @@
+"""The fit of all five parameters of tracks, with multiple scattering: generalized least squares, two Gauss-Newton steps.
+
+A hit is compared with where the helix crosses its sensor as that really lies, along the sensor's own axes: u of every
+layer, v of the pixels. (Strips along v: which of the modules it is, to 5 cm; pixels have known z to better by far.) A
+turned strip measures a mixture of both planes, so transverse and longitudinal parameters are fitted together. The
+covariance of the measurements, errors of hits and scattering, is taken at the start: V of the physics note, 5.4.
+
+A displacement of the track moves what is measured along u by q . displacement, q = u - w (u.t) / (w.t) with t the
+track's direction: it slides along the track back into the plane. The same q is what alignment needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.experiments.ref10.layers import LAYERS
+from pipeline.experiments.ref10.reconstruct import cholesky
+from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, Places
+from pipeline.experiments.ref10.reconstruct.scattering import GRAZING, Material, covariance, scatterers
+from pipeline.experiments.ref10.reconstruct.sums import summed
+from pipeline.experiments.ref10.reconstruct.track_hits import Planes, TrackHits
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+MEASURED = tuple((number, axis) for number, layer in enumerate(LAYERS) for axis in ("uv" if layer.pixel else "u"))
+"""layer (0 to 9) and axis of each of the m measurements of a track, in the order of matrices"""
+OF_LAYER = tuple(number for number, _ in MEASURED)
+STEPS = 2
+SETTLED = 0.1
+"""chi2 by which the last step may still lower a fit"""
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """Where helices cross sensors, [10, n], and how measurements there go with a displacement in space."""
+
+    places: Places
+    incidence: Floats
+    """cosine in the transverse plane, negative where the normal points inwards; never nearer to 0 than GRAZING"""
+    grazing: Mask
+    """less than that"""
+    rows: Floats
+    """q, [3, m, n]"""
+    expected: Floats
+    """where the helix crosses along the axis measured, [m, n] in cm"""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """n tracks fitted."""
+
+    helix: Helix
+    covariance: Floats
+    """of the parameters in the order of PARAMETERS, [5, 5, n]"""
+    chi2: Floats
+    ndf: NDArray[np.int64]
+    fixed: Mask
+    """the hits fix all parameters; else helix and covariance are finite, but of no meaning"""
+    settled: Mask
+    reached: Mask
+    """the helix comes to all hits, and meets their sensors at more than GRAZING"""
+
+
+def crossed(helix: Helix, planes: Planes, way: Floats) -> Crossed:
+    """Where helices cross planes, looked for from a way [10, n] on that is right to some millimetres.
+
+    One Newton step, and the distance that is left is slid along the track: right to 0.01 um.
+    """
+    height, toward, _ = _height(helix.at(way), helix, planes)
+    toward, _ = _steep(toward)
+    places = helix.at(way - height / toward)
+    height, toward, offset = _height(places, helix, planes)
+    toward, grazing = _steep(toward)
+    rows, expected = np.empty((3, len(MEASURED), len(helix.phi))), np.empty((len(MEASURED), len(helix.phi)))
+    for row, (layer, axis) in enumerate(MEASURED):
+        along, normal = getattr(planes, axis)[:, layer], planes.w[:, layer]
+        rate = along[0] * places.dx[layer] + along[1] * places.dy[layer] + along[2] * helix.cot_theta
+        rows[:, row] = along - normal * (rate / toward[layer])
+        expected[row] = _dot(rows[:, row], offset[:, layer])
+    return Crossed(places, toward, grazing, rows, expected)
+
+
+def _height(places: Places, helix: Helix, planes: Planes) -> tuple[Floats, Floats, Floats]:
+    """Distance above the planes, how it grows with the way, and the offset from their middle [3, 10, n]."""
+    w = planes.w
+    offset = np.stack([places.x, places.y, places.z]) - planes.centre
+    return _dot(w, offset), w[0] * places.dx + w[1] * places.dy + w[2] * helix.cot_theta, offset
+
+
+def _dot(one: Floats, other: Floats) -> Floats:
+    found: Floats = one[0] * other[0] + one[1] * other[1] + one[2] * other[2]
+    return found
+
+
+def _steep(toward: Floats) -> tuple[Floats, Mask]:
+    grazing = np.abs(toward) < GRAZING
+    return np.where(grazing, np.copysign(GRAZING, toward), toward), grazing
+
+
+def derivatives(helix: Helix, found: Crossed) -> Floats:
+    """How measurements go with the parameters, [m, 5, n]."""
+    places, of_layer = found.places, np.array(OF_LAYER)
+    bent_x, bent_y = helix.bent(places.way)
+    x, y, way = places.x[of_layer], places.y[of_layer], places.way[of_layer]
+    across, up, along = found.rows
+    result = np.empty((len(MEASURED), len(PARAMETERS), len(helix.phi)))
+    result[:, 0] = across * bent_x[of_layer] + up * bent_y[of_layer]
+    result[:, 1] = up * x - across * y
+    result[:, 2] = across * np.sin(helix.phi) - up * np.cos(helix.phi)
+    result[:, 3] = along
+    result[:, 4] = along * way
+    return result
+
+
+def refit(start: Helix, hits: TrackHits, material: Material, tesla: float) -> Fitted:
+    """Fit from a start near enough that two steps suffice; layers without a hit have no weight, but scatter."""
+    radius = np.where(hits.seen, np.hypot(*hits.points[:2]), material.radius[:, None])
+    way, within = start.to_radius(radius)
+    on_circle = start.at(way)
+    planes = hits.planes.standing_in(hits.seen, np.stack([on_circle.x, on_circle.y, on_circle.z]))
+    weighed = np.array([hits.seen[layer] for layer in OF_LAYER])
+    helix, lower = start, np.empty(0)
+    for step in range(STEPS):
+        found = crossed(helix, planes, way)
+        way = found.places.way
+        if not step:
+            lower = _whitening(helix, hits, found, weighed, (material, tesla))
+        residual = np.where(weighed, _measured(hits) - found.expected, 0.0)
+        right = np.concatenate([derivatives(helix, found) * weighed[:, None], residual[:, None]], axis=1)
+        white = cholesky.solved(lower, right)
+        moved, normal, fixed = _solved(white[:, :-1], white[:, -1])
+        helix = helix.plus(moved)
+    left = white[:, -1] - summed(np.swapaxes(white[:, :-1], 0, 1) * moved[:, None])
+    chi2 = summed(left**2)
+    gain = summed(white[:, -1] ** 2) - chi2
+    ndf = np.maximum(weighed.sum(axis=0) - len(PARAMETERS), 0)
+    reached = ~(hits.seen & (found.grazing | ~within)).any(axis=0)
+    return Fitted(helix, cholesky.inverse(normal), chi2, ndf, fixed, gain < SETTLED, reached)
+
+
+def _measured(hits: TrackHits) -> Floats:
+    return np.stack([getattr(hits, axis)[layer] for layer, axis in MEASURED])
+
+
+def _whitening(
+    helix: Helix, hits: TrackHits, found: Crossed, weighed: Mask, conditions: tuple[Material, float]
+) -> Floats:
+    """The factor L of the measurements' covariance; those not weighed have nothing to do with the others."""
+    scattered = scatterers(helix, found.places, found.incidence, *conditions)
+    total = covariance(found.rows * weighed, found.places, OF_LAYER, scattered)
+    for row, (layer, axis) in enumerate(MEASURED):
+        error = getattr(hits, f"{axis}_error")[layer]
+        total[row, row] += np.where(weighed[row], error**2, 1.0)
+    lower, _ = cholesky.factors(total)
+    return lower
+
+
+def _solved(slopes: Floats, residual: Floats) -> tuple[Floats, Floats, Mask]:
+    """Step [5, n], factor of the normal matrix, and whether that is sound, of whitened equations."""
+    size = slopes.shape[1]
+    normal, right = np.empty((size, size, slopes.shape[2])), np.empty((size, 1, slopes.shape[2]))
+    for a in range(size):
+        normal[a, : a + 1] = summed(slopes[:, a, None] * slopes[:, : a + 1])
+        right[a, 0] = summed(slopes[:, a] * residual)
+    lower, fixed = cholesky.factors(normal)
+    half = cholesky.solved(lower, right)
+    return cholesky.solved_back(lower, half)[:, 0], lower, fixed
