@@ -36,10 +36,16 @@ class State(Mapping[str, Any]):
         return len(self._parts)
 
     def merge(self, other: State) -> State:
-        """Both states together. Raises StatesDiffer where their parts do not match."""
-        if list(self) != list(other) or any(type(self[name]) is not type(other[name]) for name in self):
+        """Both states together. Raises StatesDiffer where their parts do not match.
+
+        One may lack parts of the other: it was kept when its calibration had not come to look at them.
+        """
+        shared = self.keys() & other.keys()
+        nested = len(shared) == min(len(self), len(other))
+        if not nested or any(type(self[name]) is not type(other[name]) for name in shared):
             raise StatesDiffer(f"states of {list(self)} and {list(other)} do not merge")
-        return State({name: self[name].merge(other[name]) for name in self})
+        one_has = {**self, **other}
+        return State(one_has | {name: self[name].merge(other[name]) for name in shared})
 
     def select(self, units: NDArray[np.int64]) -> State:
         """The state these packed units alone would have given."""

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from calib.accumulators import UnitRows, UnitSums
 from calib.algorithms import beamspot_payload
+from calib.algorithms.beamspot_pairs import VERTEX_OF_TRACK, Members, agreement, fit_pairs, vertex_numbers, vertex_of
 from calib.algorithms.beamspot_payload import Measured, combine
 from calib.algorithms.beamspot_tracks import Lines, Tracks, fit_lines
-from calib.algorithms.beamspot_vertices import Vertices, fit_region
+from calib.algorithms.beamspot_vertices import Region, Vertices, fit_region, influence_of
 from calib.boundaries import Block, Interval, Trend, merge_until_enough, run_of, running_mean
 from calib.calibration import (
     Calibration,
@@ -50,6 +51,10 @@ class BeamSpot(Calibration):
     are no slopes: those of the payload before are carried, and `slopes_measured` is False. Without d0 errors the
     resolution is fitted from the data.
 
+    Where a file has `track_vertex`, the index of a track's vertex among those of its event that the columns `vertex_`
+    have (-1: none), pairs of tracks measure the widths as well, and `widths_disagree` says where the vertices are at
+    odds with them: an error of the vertices that is wrong goes into their widths, but not into those of pairs.
+
     Intervals: units are merged until there are `min_tracks`, and end where x, y or z leave the mean of the open
     interval (`calib.boundaries.running_mean`; physics note 11). Inside a run a move in x or y counts from `least_move`
     and half the width, one in z from half the length; the width is that of tracks with known errors, else of vertices.
@@ -66,6 +71,7 @@ class BeamSpot(Calibration):
         "track_d0_error",
         *(f"vertex_{axis}{part}" for axis in "xyz" for part in ("", "_error")),
         "vertex_xy_covariance",
+        "track_vertex",
     )
     looks_at_previous: ClassVar[bool] = True
     leeway: ClassVar[Leeway] = beamspot_payload.LEEWAY
@@ -79,7 +85,7 @@ class BeamSpot(Calibration):
     min_tracks: int = at_finalize(100)
     """fewer make no payload; and the units of one point of the trend have at least so many"""
     min_vertices: int = at_finalize(100)
-    """with fewer, widths and length are carried: their fit would be biased, and mostly fail"""
+    """with fewer, widths and length are carried: their fit would be biased, and mostly fail; nor are pairs fitted"""
     significance: float = at_finalize(4.0)
     """a move counts from so many errors"""
     least_move: float = at_finalize(10e-4)
@@ -90,17 +96,20 @@ class BeamSpot(Calibration):
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Rows of tracks and vertices, and the number of events, by unit."""
         units = packed_units(columns)
+        tracks, vertex_of_track = self._tracks(columns)
         return State(
             {
                 "events": UnitSums.of_rows(units, np.ones(len(units), np.int64)),
-                "tracks": self._tracks(columns),
+                "tracks": tracks,
                 "vertices": self._vertices(columns),
+                "vertex_of_track": vertex_of_track,
             }
         )
 
     def empty(self) -> State:
         """No event."""
-        return State({"events": UnitSums.empty(), "tracks": self._no_tracks(), "vertices": self._no_vertices()})
+        none = {"tracks": self._no_tracks(), "vertices": self._no_vertices(), "vertex_of_track": self._no_numbers()}
+        return State({"events": UnitSums.empty(), **none})
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Fit the interval. Raises NotEnoughData below `min_tracks`, NotConverged when the line of the beam has no fit.
@@ -116,14 +125,16 @@ class BeamSpot(Calibration):
         lines = fit_lines(Tracks.of(rows), np.zeros(1, np.intp))
         if not lines.settled[0]:
             raise NotConverged(f"no line of the beam through {given} tracks of {lines.vertices[0]} vertices was found")
-        vertices, used = self._region(state["vertices"])
+        region = self._region(state["vertices"])
+        vertices = Measured.nothing() if region is None else Measured.from_region(region)
         extra = {
             "events": int(state["events"].total()),
             "tracks": given,
             "tracks_used": int(lines.used[0]),
             "vertices": len(state["vertices"].keys),
-            "vertices_used": used,
+            "vertices_used": 0 if region is None else region.used,
             **_resolution(lines, vertices),
+            **self._pairs(state, rows, lines, region),
         }
         return combine(Measured.from_lines(lines), vertices, extra, previous)
 
@@ -179,14 +190,24 @@ class BeamSpot(Calibration):
             widths[asked] = np.where(found.settled, found.scatter[:, 0], 0.0)
         return widths
 
-    def _region(self, rows: UnitRows) -> tuple[Measured, int]:
+    def _region(self, rows: UnitRows) -> Region | None:
         if len(rows.keys) < self.min_vertices:
-            return Measured.nothing(), 0
+            return None
         try:
-            region = fit_region(Vertices.of(rows, MOST_VERTICES))
+            return fit_region(Vertices.of(rows, MOST_VERTICES))
         except NotConverged:
-            return Measured.nothing(), 0
-        return Measured.from_region(region), region.used
+            return None
+
+    def _pairs(self, state: State, rows: UnitRows, lines: Lines, region: Region | None) -> dict[str, Any]:
+        """What pairs of these tracks say; nothing where no file told their vertices."""
+        numbers = state.get("vertex_of_track", self._no_numbers())
+        if not len(numbers.keys):
+            return {}
+        pairs = fit_pairs(Members.of(Tracks.of(rows), vertex_of(rows, numbers), lines), self.min_vertices)
+        if region is None:
+            return beamspot_payload.of_pairs(pairs, np.nan)
+        influence = influence_of(state["vertices"], MOST_VERTICES, region)
+        return beamspot_payload.of_pairs(pairs, agreement(pairs, region.values, influence))
 
     def _no_tracks(self) -> UnitRows:
         return UnitRows.empty(TRACK_ROWS, self.keep_tracks, "inverse_pt")
@@ -194,7 +215,11 @@ class BeamSpot(Calibration):
     def _no_vertices(self) -> UnitRows:
         return UnitRows.empty(VERTEX_ROWS, self.keep_vertices, "determinant")
 
-    def _tracks(self, columns: Columns) -> UnitRows:
+    def _no_numbers(self) -> UnitRows:
+        return UnitRows.empty(VERTEX_OF_TRACK, self.keep_tracks, "inverse_pt")
+
+    def _tracks(self, columns: Columns) -> tuple[UnitRows, UnitRows]:
+        """The tracks, and by the same keys the vertices they are of; cut by the same rank, so the same are kept."""
         pt, counts = _flat(columns["track_pt"])
         rows: dict[str, NDArray[Any]] = {"d0": _flat(columns["track_d0"])[0], "phi": _flat(columns["track_phi"])[0]}
         for name in ("z0", "d0_error"):
@@ -202,7 +227,12 @@ class BeamSpot(Calibration):
             rows[name] = np.full(len(pt), np.nan, np.float32) if given is None else _flat(given)[0]
         good = (np.abs(rows["d0"]) < self.max_d0) & np.isfinite(rows["phi"]) & (pt > 0)
         rows["inverse_pt"] = 1 / np.where(good, pt, np.float32(1))
-        return _select(columns, counts, rows, good, self._no_tracks())
+        tracks = _select(columns, counts, rows, good, self._no_tracks())
+        if "track_vertex" not in columns:
+            return tracks, self._no_numbers()
+        rows["vertex"] = vertex_numbers(columns["track_vertex"], counts)
+        numbers = {name: rows[name] for name in VERTEX_OF_TRACK}
+        return tracks, _select(columns, counts, numbers, good, self._no_numbers())
 
     def _vertices(self, columns: Columns) -> UnitRows:
         if "vertex_x" not in columns:

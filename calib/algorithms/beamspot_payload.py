@@ -1,18 +1,20 @@
 """The payload `beamspot`: which numbers it has, and how what tracks and vertices say goes together.
 
 Position and slopes come from tracks, z and the widths from vertices where there are enough (physics note 1.5). x and y,
-and their covariance, are quoted at the z of the payload.
+and their covariance, are quoted at the z of the payload. Where the vertex of each track is known, pairs of tracks tell
+the widths too, and whether the vertices are right about them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.algorithms.beamspot_pairs import PairWidths
 from calib.algorithms.beamspot_tracks import Lines
 from calib.algorithms.beamspot_vertices import DX, DY, VX, VY, VZ, Region, X, Y, Z
 from calib.form import Leeway
@@ -109,9 +111,7 @@ def nominal(**values: float) -> Payload:
 _FLAGS = {"slopes_measured": SLOPES, "z_measured": PLACE_IN_Z, "widths_measured": WIDTHS}
 
 
-def combine(
-    tracks: Measured, vertices: Measured, extra: Mapping[str, float | int], previous: Payload | None
-) -> Payload:
+def combine(tracks: Measured, vertices: Measured, extra: Mapping[str, Any], previous: Payload | None) -> Payload:
     """The payload of an interval. What neither measured is carried from `previous`; without one, z and slopes are 0."""
     best = tracks
     if np.isfinite(vertices.values[_Z]):
@@ -134,7 +134,7 @@ def _carry(best: Measured, previous: Payload | None) -> Measured:
     return Measured(values, covariance)
 
 
-def build(best: Measured, vertices: Measured, extra: Mapping[str, float | int], flags: Mapping[str, bool]) -> Payload:
+def build(best: Measured, vertices: Measured, extra: Mapping[str, Any], flags: Mapping[str, bool]) -> Payload:
     """The arrays: each parameter and its error, their covariance, what vertices alone say, flags and the rest."""
     errors = np.sqrt(np.diag(best.covariance))
     arrays: dict[str, NDArray[np.generic]] = {
@@ -150,15 +150,54 @@ def build(best: Measured, vertices: Measured, extra: Mapping[str, float | int], 
     return Payload(KIND, arrays, units)
 
 
+def of_pairs(pairs: PairWidths, probability: float) -> dict[str, Any]:
+    """What pairs of tracks say of the widths, beside the rest of a payload: variances and the covariance of x and y,
+    which are what is fitted, with their covariance; then widths and correlation, NaN where a variance is not above 0.
+
+    `probability` is that of vertices to differ from it by more than they do.
+    """
+    variance, xy = np.where(pairs.values[:2] > 0, pairs.values[:2], np.nan), pairs.values[2]
+    width = np.sqrt(variance)
+    both = width.prod()
+    values = [*pairs.values, *width, xy / both]
+    slope = np.vstack([np.eye(3), np.diag(0.5 / width) @ np.eye(2, 3), [*(-xy / both / 2 / variance), 1 / both]])
+    errors = np.sqrt(np.einsum("qk,kl,ql->q", slope, pairs.covariance, slope))
+    return {
+        **dict(zip(OF_PAIRS, values, strict=True)),
+        **{f"{name}_error": error for name, error in zip(OF_PAIRS, errors, strict=True)},
+        "pair_covariance": pairs.covariance,
+        "pairs": pairs.pairs,
+        "pair_vertices": len(pairs.influence.keys),
+        "widths_probability": probability,
+        "widths_disagree": probability < LEAST_PROBABILITY,
+    }
+
+
+LEAST_PROBABILITY = 1e-4
+"""less, and vertices and pairs disagree on the widths: one of the two is wrong, most likely the errors of vertices"""
+
+OF_PAIRS = {
+    **dict.fromkeys(("pair_variance_x", "pair_variance_y", "pair_xy"), "cm^2"),
+    **dict.fromkeys(("pair_width_x", "pair_width_y"), "cm"),
+    "pair_correlation": "",
+}
+"""what pairs of tracks tell, and its units; each has an error of the same; the first three are in `pair_covariance`"""
+
+COUNTS = ("events", "tracks", "tracks_used", "vertices", "vertices_used", "pairs", "pair_vertices")
+
 EXTRA_UNITS = {
     "scatter_constant": "cm",
     "scatter_over_pt": "cm GeV",
     "resolution_constant": "cm",
     "resolution_over_pt": "cm GeV",
+    **{name + part: unit for name, unit in OF_PAIRS.items() if unit for part in ("", "_error")},
 }
+
+BARE = ("pair_correlation", "pair_correlation_error", "pair_covariance", "widths_probability", "widths_disagree")
+"""what there may be without a unit, beside counts; a covariance has those of its values"""
 
 # What is counted has no unit. Without vertices and a payload before, widths are not known.
 LEEWAY = Leeway(
-    more=dict.fromkeys(("events", "tracks", "tracks_used", "vertices", "vertices_used"), "") | EXTRA_UNITS,
+    more=dict.fromkeys((*COUNTS, *BARE), "") | EXTRA_UNITS,
     not_finite=("sigma_z", "width_x", "width_y"),
 )

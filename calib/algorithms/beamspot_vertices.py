@@ -27,6 +27,13 @@ TRIM = 25.0
 X, Y, Z, VX, VY, C, DX, DY, VZ = range(9)
 
 
+def best_of_all(rows: UnitRows, most: int) -> NDArray[np.intp]:
+    """Which rows of a state are the `most` of smallest rank, whatever their units; all, where there are no more."""
+    if len(rows.keys) <= most:
+        return np.arange(len(rows.keys))
+    return np.sort(np.argsort(rows.columns[rows.rank], kind="stable")[:most])
+
+
 @dataclass(frozen=True, eq=False)
 class Vertices:
     """`position` float64[n, 3] [cm] and `covariance` float64[n, 3, 3] [cm^2] of vertices, in order of their keys."""
@@ -37,10 +44,8 @@ class Vertices:
     @classmethod
     def of(cls, rows: UnitRows, most: int) -> Self:
         """The vertices kept in a state; at most so many, those of smallest rank."""
-        column = {name: values.astype(np.float64) for name, values in rows.columns.items()}
-        if len(rows.keys) > most:
-            best = np.sort(np.argsort(column[rows.rank], kind="stable")[:most])
-            column = {name: values[best] for name, values in column.items()}
+        best = best_of_all(rows, most)
+        column = {name: values[best].astype(np.float64) for name, values in rows.columns.items()}
         covariance = np.zeros((len(column["x"]), 3, 3))
         for i, axis in enumerate("xyz"):
             covariance[:, i, i] = column[f"{axis}_error"] ** 2
@@ -56,13 +61,29 @@ class Vertices:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The fitted region: `values` and `covariance` of (x, y, z, vx, vy, c, dx/dz, dy/dz, vz) [cm, cm^2, rad], and how
-    many vertices were `used`.
+    """The fitted region: `values` and `covariance` of (x, y, z, vx, vy, c, dx/dz, dy/dz, vz) [cm, cm^2, rad], and
+    which vertices were `kept` bool[n].
     """
 
     values: Floats
     covariance: Floats
-    used: int
+    kept: NDArray[np.bool_]
+
+    @property
+    def used(self) -> int:
+        """How many vertices were not left out."""
+        return int(self.kept.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Influence:
+    """By how much each vertex has moved the values of a fit, to first order: float64[n, p] in their units, 0 together.
+
+    `keys` int64[n, 3] of the vertices (unit, event, vertex), sorted. The sum of their squares is the covariance.
+    """
+
+    keys: NDArray[np.int64]
+    values: Floats
 
 
 def fit_region(vertices: Vertices) -> Region:
@@ -84,7 +105,7 @@ def _fit(vertices: Vertices, free: NDArray[np.intp]) -> Region:
         # What is out stays out, or a vertex at the limit could come and go for ever.
         near = kept & (_chi2(vertices, values) < TRIM)
         if np.array_equal(near, kept):
-            return Region(values, covariance, int(kept.sum()))
+            return Region(values, covariance, kept)
         kept = near
     raise NotConverged(f"the luminous region did not settle in {TRIMS} rounds of leaving out vertices")
 
@@ -150,15 +171,7 @@ def _chi2(vertices: Vertices, values: Floats) -> Floats:
 
 def _slope(vertices: Vertices, values: Floats) -> tuple[Floats, Floats]:
     """Gradient [9] of ln L and Fisher information [9, 9]."""
-    region, along = _region(values)
-    weight = np.linalg.inv(vertices.covariance + region)
-    pulled = np.einsum("nij,nj->ni", weight, vertices.position - values[:3])
-    # The derivatives of B for vx, vy, c, dx/dz, dy/dz, vz.
-    change = np.zeros((6, 3, 3))
-    change[0, 0, 0] = change[1, 1, 1] = change[2, 0, 1] = change[2, 1, 0] = 1
-    change[3, 0] = change[4, 1] = values[VZ] * along
-    change[3:5] += np.swapaxes(change[3:5], 1, 2).copy()
-    change[5] = np.outer(along, along)
+    weight, pulled, change = _pulls(vertices, values)
     turned = np.einsum("nij,ajk->naik", weight, change)
     gradient = np.empty(9)
     gradient[:3] = pulled.sum(axis=0)
@@ -167,3 +180,27 @@ def _slope(vertices: Vertices, values: Floats) -> tuple[Floats, Floats]:
     information[:3, :3] = weight.sum(axis=0)
     information[3:, 3:] = 0.5 * np.einsum("naij,nbji->ab", turned, turned)
     return gradient, information
+
+
+def _pulls(vertices: Vertices, values: Floats) -> tuple[Floats, Floats, Floats]:
+    """(C + B)^-1 [n, 3, 3], that times r [n, 3], and the derivatives of B [6, 3, 3] for vx, vy, c, dx/dz, dy/dz, vz."""
+    region, along = _region(values)
+    weight = np.linalg.inv(vertices.covariance + region)
+    pulled = np.einsum("nij,nj->ni", weight, vertices.position - values[:3])
+    change = np.zeros((6, 3, 3))
+    change[0, 0, 0] = change[1, 1, 1] = change[2, 0, 1] = change[2, 1, 0] = 1
+    change[3, 0] = change[4, 1] = values[VZ] * along
+    change[3:5] += np.swapaxes(change[3:5], 1, 2).copy()
+    change[5] = np.outer(along, along)
+    return weight, pulled, change
+
+
+def influence_of(rows: UnitRows, most: int, region: Region) -> Influence:
+    """That of the vertices a region was fitted to, `Vertices.of(rows, most)`, on its nine values."""
+    vertices, keys = Vertices.of(rows, most), rows.keys[best_of_all(rows, most)]
+    weight, pulled, change = _pulls(vertices[region.kept], region.values)
+    score = np.empty((len(pulled), 9))
+    score[:, :3] = pulled
+    score[:, 3:] = np.einsum("ni,aij,nj->na", pulled, change, pulled) - np.einsum("nij,aji->na", weight, change)
+    score[:, 3:] /= 2
+    return Influence(keys[region.kept], np.einsum("ab,nb->na", region.covariance, score))

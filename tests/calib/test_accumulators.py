@@ -165,6 +165,17 @@ def test_what_was_made_otherwise_does_not_merge() -> None:
         State({"a": one}).merge(State({"b": one}))
     with pytest.raises(StatesDiffer):
         State({"a": one}).merge(State({"a": UnitSums.empty()}))
+    with pytest.raises(StatesDiffer):
+        State({"a": one, "b": one}).merge(State({"a": one, "c": one}))
+
+
+def test_what_one_state_was_not_made_to_have_it_takes_from_the_other() -> None:
+    """A state that was kept, and one of a calibration that has come to look at more."""
+    then, new = State({"a": sums([(1, 2, 3)])}), sums([(1, 5, 6)])
+    now = State({"a": sums([(2, 3, 4)]), "b": new})
+    whole = State({"a": then["a"].merge(now["a"]), "b": new})
+    assert then.merge(now).same(whole)
+    assert now.merge(then).same(whole)
 
 
 def test_states_are_read_back_one_or_all(tmp_path: Any) -> None:

@@ -5,6 +5,7 @@ If one of these fails and the change is meant: raise the version, then write the
 
 from __future__ import annotations
 
+import awkward as ak
 import numpy as np
 import pytest
 
@@ -43,6 +44,18 @@ BEAM_2_FITTED = [
     0.002,
     0.003534316771,
 ]
+PAIRS_2 = {
+    "pairs": 8875,
+    "pair_vertices": 265,
+    "pair_variance_x": 1.786022109e-06,
+    "pair_variance_y": 2.253874936e-06,
+    "pair_xy": 9.789269309e-08,
+    "pair_variance_x_error": 2.710426438e-07,
+    "pair_width_y": 0.00150129109,
+    "pair_width_y_error": 0.0001018215323,
+    "pair_correlation": 0.04879125107,
+    "widths_probability": 0.750375437,
+}
 PEDESTAL_ARRAYS = ("mean", "mean_error", "noise", "noise_error")
 PEDESTAL_2 = [
     100.85933,
@@ -64,6 +77,18 @@ def test_beam_spot_version_2() -> None:
         payload = calibration.finalize(calibration.accumulate(part, {}), None)
         found = [float(payload[name]) for name in (*PARAMETERS, "x_error", "scatter_constant", "scatter_over_pt")]
         assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
+    assert BeamSpot.version == 2
+
+
+def test_beam_spot_of_pairs_version_2() -> None:
+    columns = collisions(np.random.default_rng(21), [(1, 1)], [Beam()], 300)
+    columns["track_vertex"] = ak.zeros_like(columns["track_pt"], dtype=np.int32) - 1 + ak.num(columns["vertex_x"])
+    calibration = BeamSpot(keep_tracks=2500)
+    payload = calibration.finalize(calibration.accumulate(columns, {}), None)
+    found = {name: float(payload[name]) for name in PAIRS_2}
+    assert found == pytest.approx(PAIRS_2, rel=1e-5)
+    # What tracks and vertices say is what they say without.
+    assert [float(payload[name]) for name in PARAMETERS] == pytest.approx(BEAM_2[:8], rel=1e-6)
     assert BeamSpot.version == 2
 
 
