@@ -1,4 +1,4 @@
-"""The fit of all five parameters of tracks, with multiple scattering: generalized least squares, two Gauss-Newton steps.
+"""The fit of all five parameters of tracks with multiple scattering: generalized least squares, two Gauss-Newton steps.
 
 A hit is compared with where the helix crosses its sensor as that really lies, along the sensor's own axes: u of every
 layer, v of the pixels. (Strips along v: which of the modules it is, to 5 cm; pixels have known z to better by far.) A

@@ -79,6 +79,8 @@ class Scatterers:
     """width of the turn of the azimuth [rad]"""
     slope: Floats
     """width of the change of cot(theta)"""
+    half_curvature: Floats
+    """[n], [1/cm]"""
     bends: Floats
     """[n]: half of what a change of cot(theta) by 1 changes the curvature by [1/cm]"""
 
@@ -93,7 +95,8 @@ def scatterers(helix: Helix, places: Places, incidence: Floats, material: Materi
     x0 = np.concatenate([[material.pipe_x0], material.x0])[:, None]
     width = highland(x0 / cosine, inverse_momentum(helix, tesla))
     x, y, out = (np.concatenate([getattr(pipe, name), getattr(places, name)]) for name in ("x", "y", "way"))
-    return Scatterers(x, y, out, width / sine, width / sine**2, 0.5 * helix.curvature * helix.cot_theta * sine**2)
+    half = 0.5 * helix.curvature
+    return Scatterers(x, y, out, width / sine, width / sine**2, half, half * helix.cot_theta * sine**2)
 
 
 def covariance(rows: Floats, places: Places, layer: tuple[int, ...], scattered: Scatterers) -> Floats:
@@ -105,14 +108,16 @@ def covariance(rows: Floats, places: Places, layer: tuple[int, ...], scattered: 
     of_row = np.array(layer)
     x, y, way = places.x[of_row], places.y[of_row], places.way[of_row]
     found = np.zeros((len(layer), *rows.shape[1:]))
-    turn = rows[1] * x - rows[0] * y
+    turn, ahead = rows[1] * x - rows[0] * y, rows[0] * x + rows[1] * y
     for k in range(len(LAYERS)):
         # Scatterer 0 is the pipe, k lies on layer k - 1: it moves what is measured from layer k on.
         begin = int(np.searchsorted(of_row, k))
         after = slice(begin, None)
         across = turn[after] - (rows[1, after] * scattered.x[k] - rows[0, after] * scattered.y[k])
         arm = way[after] - scattered.way[k]
-        upwards = arm * (rows[2, after] - scattered.bends * across)
+        along = ahead[after] - (rows[0, after] * scattered.x[k] + rows[1, after] * scattered.y[k])
+        half = scattered.half_curvature * arm
+        upwards = arm * (rows[2, after] - scattered.bends * (across + half * (1 / 3 + half**2 / 45) * along))
         across *= scattered.azimuth[k]
         upwards *= scattered.slope[k]
         for i in range(len(across)):

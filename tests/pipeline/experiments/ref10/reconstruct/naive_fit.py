@@ -1,4 +1,4 @@
-"""The fit of one track as a loop in plain words: circles by their centre, derivatives by differences, one hit at a time.
+"""The fit of one track in plain loops: circles by their centre, derivatives by differences, one hit at a time.
 
 Nothing of the product's helix, planes or matrices: a point on a track is found by going round the centre of its circle,
 a crossing by secants, what a parameter or a scatterer does by trying it.
