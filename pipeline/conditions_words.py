@@ -46,12 +46,31 @@ def source_of(world: World, connection: Connection, kind: str, tag: str | None) 
     if tag is None:
         known_kind(world, kind)
     name, as_of = _apart(connection, tag or Sync.PROMPT)
-    if name in _SERVED and name not in {tag.name for tag in db.tags()}:
+    there = {tag.name for tag in db.tags()}
+    if name in _SERVED and name not in there:
         name = world.tag_of(kind, Sync(name))
+        if name not in there:
+            raise UnknownTag(f"nothing of kind {kind} yet: `tier0 run` makes it, or `tier0 conditions upload`")
     found = db.tag(name)
     if found.kind != kind:
         raise Refused(f"tag {name} holds {found.kind!r}, not {kind!r}")
     return Source(found, as_of)
+
+
+def source_named(world: World, connection: Connection, name: str, tag: str | None) -> Source:
+    """The tag that is meant by a kind and perhaps a tag, as `source_of` has it; or, without a tag, by a tag's own name.
+
+    Raises Refused for a name that is neither, and UnknownTag.
+    """
+    kinds = kinds_of(world.experiment)
+    if tag is not None or name in kinds:
+        return source_of(world, connection, name, tag)
+    found, as_of = _apart(connection, name)
+    tags = {one.name: one for one in world.conditions(connection).tags()}
+    if found not in tags:
+        hint = UnknownTag.named(found, [*kinds, *tags], "kind or tag")
+        raise Refused(f"{hint}; this experiment has the kinds {', '.join(kinds)}")
+    return Source(tags[found], as_of)
 
 
 def known_kind(world: World, kind: str) -> str:

@@ -1,5 +1,7 @@
 """The whole chain over a tiny experiment: what comes out, what is said of it, and that nothing is done twice."""
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -145,6 +147,22 @@ def test_good_runs_have_the_form_of_a_certification_file(house, files):
     run(plain, *files)
     with Tier0(plain) as tier0:
         assert tier0.good_runs() == {"7": [[1, 4]], "8": [[1, 3]]}
+
+
+def test_a_given_certification_file_counts_and_so_does_its_change(house, files, tmp_path):
+    """What it leaves out is not good, and says so; another one needs no event again."""
+    run(house(), *files)
+    for good, others in (({"7": [[2, 3]]}, "7:1, 7:4, 8:1"), ({"7": [[1, 4]], "8": [[1, 1]]}, "8:2, 8:3")):
+        mask = tmp_path / "golden.json"
+        mask.write_text(json.dumps(good))
+        plain = house(certify={"mask": str(mask)})
+        assert run(plain, *files).exit_code == 3
+        assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+        with Tier0(plain) as tier0:
+            assert tier0.good_runs() == good
+            said = tier0.why(7) + tier0.why(8)
+        for unit in others.split(", "):
+            assert f"{unit} is not good: not in the given certification file" in said
 
 
 def test_a_file_of_several_runs(house, tmp_path):

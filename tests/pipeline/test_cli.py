@@ -89,6 +89,25 @@ def test_the_good_run_list_and_a_mask(look: Any, place: Path) -> None:
     assert json.loads((place / "good.json").read_text()) == {"8": [[2, 3]]}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("certify", "-o"), ("conditions", "plot", "offset", "-o"), ("conditions", "export", "--file")],
+    ids=lambda words: words[0],
+)
+def test_a_file_that_cannot_be_written_is_said_in_a_line(place: Path, words: tuple[str, ...]) -> None:
+    done = tier0(*words, place / "7.root" / "below", "-s", place / "tiny.toml")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    (line,) = done.output.splitlines()
+    assert line.startswith("tier0: ") and str(place / "7.root") in line
+
+
+def test_before_the_first_run_it_is_said_what_brings_conditions(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(toml_text(settings(tmp_path / "area")))
+    for words in (("show",), ("history",), ("plot",), ("export",)):
+        done = tier0("conditions", *words, "offset", "-s", tmp_path / "tiny.toml")
+        assert done.exit_code == 1 and "nothing of kind offset yet: `tier0 run` makes it" in done.output
+
+
 def test_a_dry_run_says_there_is_nothing_to_do(place: Path) -> None:
     done = tier0("run", place / "tiny.toml", place / "7.root", "--dry-run")
     assert done.exit_code == 0 and "nothing to do" in done.output
