@@ -53,4 +53,5 @@ def circle(x: Floats, y: Floats, weight: Floats) -> Circle:
     curvature, d0 = 2 * bend / root, 2 * off / (1 + root)
     scatter = sine**2 * xx - 2 * sine * cosine * xy + cosine**2 * yy - bend**2 * rr
     chi2 = total * (1 + curvature * d0) ** 2 * scatter
-    return Circle(*(np.where(found, part, 0.0) for part in (curvature, phi, d0, np.maximum(chi2, 0.0))), found)
+    curvature, phi, d0, chi2 = (np.where(found, part, 0.0) for part in (curvature, phi, d0, np.maximum(chi2, 0.0)))
+    return Circle(curvature, phi, d0, chi2, found)

@@ -138,7 +138,7 @@ def refit(start: Helix, hits: TrackHits, material: Material, tesla: float) -> Fi
     chi2 = summed(left**2)
     gain = summed(white[:, -1] ** 2) - chi2
     ndf = np.maximum(weighed.sum(axis=0) - len(PARAMETERS), 0)
-    reached = ~(hits.seen & (found.grazing | ~within)).any(axis=0)
+    reached: Mask = ~(hits.seen & (found.grazing | ~within)).any(axis=0)
     return Fitted(helix, cholesky.inverse(normal), chi2, ndf, fixed, gain < SETTLED, reached)
 
 

@@ -5,7 +5,7 @@ Simulated events, reconstructed up to clusters under the conditions that are tru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import awkward as ak
 import numpy as np
@@ -16,9 +16,11 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.reconstruct.candidates import Candidates
 from pipeline.experiments.ref10.reconstruct.stages import reconstruct
-from pipeline.experiments.ref10.simulate.events import Simulated, simulate
-from pipeline.experiments.ref10.simulate.helix import CURVATURE_GEV
+from pipeline.experiments.ref10.simulate.columns import joined
+from pipeline.experiments.ref10.simulate.events import Made, Simulated, in_columns, simulate
+from pipeline.experiments.ref10.simulate.helix import CURVATURE_GEV, launched
 from pipeline.experiments.ref10.simulate.scenario import Scenario, truth
+from pipeline.experiments.ref10.simulate.stages import Simulation
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,10 +41,16 @@ class Assigned:
     """of each candidate's particle: curvature, phi, d0, z0, cot_theta, pt"""
 
 
-def assigned(scenario: Scenario, geometry: Geometry, seed: int, events: int) -> Assigned:
-    """The particles of the first events of a run that have hits on 8 layers, 3 of them of pixels."""
+def assigned(scenario: Scenario, geometry: Geometry, seed: int, events: int, pt: float | None = None) -> Assigned:
+    """The particles of the first events of a run that have hits on 8 layers, 3 of them of pixels; all of one pT [GeV]
+    if one is given."""
     key = (seed, 1, 1)
-    made = simulate(scenario, geometry, *key, np.arange(1, events + 1))
+    numbers = np.arange(1, events + 1)
+    made = (
+        simulate(scenario, geometry, *key, numbers)
+        if pt is None
+        else _of(pt, Simulation(scenario, geometry, *key), numbers)
+    )
     conditions = truth(scenario, geometry, *key)
     clusters = reconstruct(made.raw, conditions).clusters
     particles = np.asarray(ak.num(made.truth["Particle_pt"]), np.int64)
@@ -51,6 +59,20 @@ def assigned(scenario: Scenario, geometry: Geometry, seed: int, events: int) -> 
     counts = np.bincount(np.repeat(np.arange(events), particles)[enough], minlength=events).astype(np.int64)
     chosen = {name: values[enough] for name, values in _truth(made, float(conditions["field"]["tesla"])).items()}
     return Assigned(clusters, conditions, Candidates(counts, hit[enough], np.zeros(events, np.uint8)), chosen)
+
+
+def _of(pt: float, simulation: Simulation, events: Ints) -> Simulated:
+    """Events of the simulation, had all their particles this transverse momentum."""
+    collided = simulation.collide(events)
+    particles = replace(collided.particles, pt=np.full(len(collided.particles.pt), pt))
+    vertices, bending = collided.vertices, particles.charge * simulation.scenario.field_tesla
+    place = (getattr(vertices, axis)[particles.vertex] for axis in "xyz")
+    flight = launched((*place,), particles.pt, particles.eta, particles.phi, bending)
+    collided = replace(collided, particles=particles, flight=flight)
+    traces = simulation.trace(events, collided)
+    charges = simulation.ionize(events, collided, traces)
+    made = Made(collided, traces, charges, simulation.respond(events, collided, charges))
+    return Simulated(*(joined([part]) for part in in_columns(simulation, events, made)))
 
 
 def _truth(made: Simulated, tesla: float) -> dict[str, Floats]:
