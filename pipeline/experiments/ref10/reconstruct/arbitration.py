@@ -37,13 +37,14 @@ def shared_out(tracks: Tracks, search: Search) -> Tracks:
     order = ranked(*tracks)
     event, hit, chi2 = (part[order] for part in tracks)
     kept = np.zeros(len(event), bool)
-    claim = np.zeros(int(hit.max(initial=-1)) + 2, np.int64)
+    claim = np.empty(int(hit.max(initial=-1)) + 2, np.int64)
     taken = np.zeros(len(claim), bool)
     waiting = np.arange(len(event))
     while len(waiting):
         wanted = hit[waiting]
         # Place -1, no hit, is the last: what is there says nothing.
-        claim[wanted[::-1]] = waiting[::-1, None]
+        claim[wanted] = len(event)
+        np.minimum.at(claim, wanted, waiting[:, None])
         first = ((claim[wanted] == waiting[:, None]) | (wanted < 0)).all(axis=1)
         kept[waiting[first]] = True
         taken[wanted[first]] = True

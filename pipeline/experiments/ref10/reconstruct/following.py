@@ -91,8 +91,7 @@ def _best(which: Ints, place: Ints, chi2: Floats, tracks: int) -> Ints:
     """For each track the place with the least chi2, the first of several; -1 for a track without."""
     least = np.full(tracks, np.inf)
     np.minimum.at(least, which, chi2)
-    found = np.full(tracks, -1, np.int64)
-    best = np.flatnonzero(chi2 == least[which])[::-1]
-    # Of several values for one place the last stays: written backwards, that is the first.
-    found[which[best]] = place[best]
-    return found
+    best = np.flatnonzero(chi2 == least[which])
+    first = np.full(tracks, len(which))
+    np.minimum.at(first, which[best], best)
+    return np.append(place, -1)[first]

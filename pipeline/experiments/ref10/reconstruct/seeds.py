@@ -20,9 +20,9 @@ from pipeline.experiments.ref10.reconstruct.search import Search
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-TRIPLETS = ((0, 1, 2), (1, 2, 3), (0, 2, 3), (0, 1, 3))
-"""pixel layers (0 to 3) in which seeds are looked for, in turn: the first for tracks with a hit in each, the others for
-those that lack one"""
+TRIPLETS = ((0, 1, 2), (0, 1, 2), (1, 2, 3), (0, 2, 3), (0, 1, 3))
+"""pixel layers (0 to 3) in which seeds are looked for, in turn: the first for tracks with a hit in each, and once more
+for those that had lost too many hits to a better one beside them; the others for those that lack one"""
 CURVED = 0.002
 """rad by which azimuths of a circle from near the axis are off the parabola that the window of the third hit goes by:
 0.0015 at the least momentum, from layers 1 and 2 to layer 4"""
