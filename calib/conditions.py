@@ -88,6 +88,7 @@ class ConditionsDB(ConditionsReader):
         position = known.position(since)
         payload_id = self._stored(known, payload)
         self._take_turn()
+        self._stored(known, payload)  # again: while others had the turn it may have been deleted, as nothing named it
         asked = self._asked(known, position)
         note = _Note(known, stamp, dict(info or {}))
         ruling = rule(asked)
@@ -110,10 +111,10 @@ class ConditionsDB(ConditionsReader):
         positions = [known.position(one.since) for one in history]
         if any(before >= after for before, after in pairwise(positions)):
             raise ValueError(f"the entries for tag {tag} must be in order, each moment once")
+        self._take_turn()  # first, so that no payload is deleted any more
         for payload_id in sorted({one.payload_id for one in history if one.payload_id is not None}):
             if (kind := self.store.kind_of(payload_id)) != known.kind:
                 raise WrongKind(f"tag {tag} holds {known.kind!r}; payload {payload_id} is of kind {kind!r}")
-        self._take_turn()
         used = select(entries.c.sequence).where(entries.c.tag_id == known.number).limit(1)
         if self._connection.execute(used).first() is not None or self.settled_runs(tag):
             raise TagExists(f"tag {tag!r} is in use already; only an empty one can be filled: take another name")

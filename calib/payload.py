@@ -142,6 +142,24 @@ class PayloadStore:
         found = sorted(self.root.glob(f"*/*{PARTIAL}"))
         return [path for path in found if now - _last_written(path) > grace_s]
 
+    def ids(self) -> list[str]:
+        """The ids of all payloads that are there, in order."""
+        return sorted(path.stem for path in self.root.glob("*/*.zarr"))
+
+    def delete(self, payload_id: str, probe: Callable[[str], None] = _no_point) -> None:
+        """Take a payload away at once, whole; that nothing refers to it is for the caller to see to.
+
+        `probe` is told when it is out of its place and its files are still there: `partials` finds them.
+        """
+        there = self.path(payload_id)
+        aside = there.with_name(f"{there.name}.{uuid.uuid4().hex}{PARTIAL}")
+        there.rename(aside)
+        _sync(there.parent)
+        if (dropped := self._kept.pop(payload_id, None)) is not None:
+            self._kept_bytes -= _nbytes(dropped)
+        probe("delete")
+        shutil.rmtree(aside, ignore_errors=True)
+
     def get(self, payload_id: str) -> Payload:
         """The payload of that id. Raises PayloadMissing, or PayloadDamaged when its content has changed."""
         if payload_id in self._kept:

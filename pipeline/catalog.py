@@ -126,6 +126,12 @@ def find_file(connection: Connection, path: str) -> FileVersion | None:
     return None if row is None else _version(row)
 
 
+def ever_held_events(connection: Connection, path: str) -> bool:
+    """Whether any version of a path was taken in with events."""
+    query = sa.select(files.c.id).where(files.c.path == path, files.c.entries > 0)
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def find_copy(connection: Connection, size: int, checksum: str, other_than: str) -> str | None:
     """The path of a valid file with this content, other than the one given."""
     same = sa.and_(files.c.checksum == checksum, files.c.size == size, files.c.state == FileState.VALID)

@@ -299,6 +299,25 @@ def copy(tag: str, new: str, settings: Path | None, **part: str | None) -> None:
     click.echo(opened(settings).conditions.copy(tag, new, **part))
 
 
+@_command("delete", click.argument("name", metavar="PAYLOAD|TAG"), _reason)
+def delete(name: str, reason: str, settings: Path | None) -> None:
+    """Delete a payload that nothing names, by its id, or a tag that was never used. What is in use is refused.
+
+    Who deleted what, when and why stays: `tier0 conditions unused --history`.
+
+    \b
+    tier0 conditions delete 3f9c2a1b77d0 --reason "of a test"
+    tier0 conditions delete beamspot_tset --reason "mistyped"
+    """
+    click.echo(opened(settings).conditions.delete(name, reason))
+
+
+@_command("unused", click.option("--history", is_flag=True, help="What was deleted, by whom and why."))
+def unused(history: bool, settings: Path | None) -> None:
+    """What may be deleted: payloads that nothing names, and tags that were never used."""
+    click.echo(opened(settings).conditions.unused(history=history))
+
+
 @conditions.group("tag")
 def tag_group() -> None:
     """Tags themselves."""

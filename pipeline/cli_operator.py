@@ -101,6 +101,22 @@ def waive(run: int, kind: str, reason: str, publish: bool, withdraw: bool, setti
         click.echo(operator.waive(run, kind, reason, publish=publish))
 
 
+@click.command()
+@click.argument("files", nargs=-1, required=True)
+@_reason
+@settings_option
+def forget(files: tuple[str, ...], reason: str, settings: Path | None) -> None:
+    """Have FILES that were set aside and never taken in, such as mistyped names, be told of no more.
+
+    Who had them forgotten, when and why is kept. A file of which events were taken in stays: they are accounted for.
+
+    \b
+    tier0 forget data/run190465.rot --reason "mistyped"
+    tier0 forget "/data/old/*.root" --reason "that disk is gone"
+    """
+    click.echo(opened(settings).operator.forget(files, reason))
+
+
 def _where(run: int | None, every: bool) -> int | None:
     if run is None and not every:
         raise click.UsageError("say which RUN, or --all for all of them")
@@ -109,4 +125,4 @@ def _where(run: int | None, every: bool) -> int | None:
     return run
 
 
-commands = (hold, lift, holds, waive)
+commands = (hold, lift, holds, waive, forget)

@@ -10,7 +10,8 @@ from calib.iov import Clock, RunLumi
 from calib.tags import Sync, TagExists
 from pipeline.archive import TagContent
 from pipeline.conditions_view import ConditionsView
-from pipeline.conditions_words import known_kind, moment_from, source_of
+from pipeline.conditions_words import Refused, known_kind, moment_from, source_of
+from pipeline.deleting import delete, deletions_text, unused_text
 from pipeline.exporting import Format, contents, export_file, export_folder
 from pipeline.fates import Fates
 from pipeline.forms import Forms
@@ -24,7 +25,7 @@ from pipeline.world import set_up
 
 
 class ConditionsEditor(ConditionsView):
-    """Reads and writes the conditions of one Tier-0. Nothing that is settled changes, and no tag is ever taken away."""
+    """Reads and writes the conditions of one Tier-0. Nothing settled changes, and nothing in use is taken away."""
 
     def upload(
         self,
@@ -85,6 +86,17 @@ class ConditionsEditor(ConditionsView):
             if db.history(name):
                 raise TagExists(f"tag {name!r} exists and has entries")
         return told_of(content)
+
+    def delete(self, name: str, reason: str) -> str:
+        """Delete a payload (by its id) that nothing names, or a tag that was never used.
+
+        Raises InUse with all that refers to it, Refused while the service is at work, NotAllowed, NoReason.
+        """
+        return delete(self.world, name, reason)
+
+    def unused(self, *, history: bool = False) -> str:
+        """What may be deleted, as a table; with `history` what was: when, by whom and why."""
+        return deletions_text(self.world) if history else unused_text(self.world)
 
     def copy(
         self, tag: str, new: str, *, first: str | None = None, last: str | None = None, serves: str | None = None

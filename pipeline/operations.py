@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from jobs.lease import driver, fence
 from pipeline import catalog, journal
 from pipeline.authority import Act, Rules, demand
 from pipeline.canary import CANARY, ways_on
+from pipeline.forgetting import forget, set_aside
 from pipeline.holds import STOPS, hold_text, holds_in_force, holds_of, lift_command, place_text
 from pipeline.in_charge import rules_in_force
 from pipeline.orders import Order, What, add_order, list_orders, moment
@@ -114,6 +115,21 @@ class Operator:
             add_order(connection, self._order(What.WITHDRAW, run, reason, kind=kind, terms=terms))
             names = ", ".join(one.who for waiver in given for one in waiver.signed)
             return f"{kind} of run {run} is no longer waived (by {names})"
+
+    def forget(self, names: Sequence[str], reason: str) -> str:
+        """Have files (paths or patterns) that were set aside and never taken in be told of no more.
+
+        Given to a run again, they are looked at again. Raises NoEffect where nothing is set aside under any of them, or
+        where events were taken in of all that is.
+        """
+        with self._ordering(Act.DELETE) as (connection, _):
+            paths, unknown = set_aside(connection, names)
+            orders = {path: self._order(What.FORGET, None, reason, terms={"file": path}) for path in paths}
+            kept = {path: why for path, order in orders.items() if (why := forget(connection, order, path))}
+            words = [*kept.values(), *(f"nothing is set aside under {name}" for name in unknown)]
+            if len(kept) == len(paths):
+                raise NoEffect("; ".join(words))
+            return "\n".join([*(f"forgotten: {path}" for path in paths if path not in kept), *words])
 
     @contextmanager
     def _ordering(self, act: Act) -> Iterator[tuple[Connection, Rules]]:

@@ -25,6 +25,10 @@ class What(StrEnum):
     WAIVE = "waive"
     WITHDRAW = "withdraw"
     """take a waiver back"""
+    DELETE = "delete"
+    """a payload or tag that nothing refers to"""
+    FORGET = "forget"
+    """that a file was set aside which was never taken in"""
 
 
 class NoReason(ValueError):
