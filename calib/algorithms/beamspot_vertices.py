@@ -185,7 +185,7 @@ def _slope(vertices: Vertices, values: Floats) -> tuple[Floats, Floats]:
 def _pulls(vertices: Vertices, values: Floats) -> tuple[Floats, Floats, Floats]:
     """(C + B)^-1 [n, 3, 3], that times r [n, 3], and the derivatives of B [6, 3, 3] for vx, vy, c, dx/dz, dy/dz, vz."""
     region, along = _region(values)
-    weight = np.linalg.inv(vertices.covariance + region)
+    weight = np.asarray(np.linalg.inv(vertices.covariance + region), np.float64)
     pulled = np.einsum("nij,nj->ni", weight, vertices.position - values[:3])
     change = np.zeros((6, 3, 3))
     change[0, 0, 0] = change[1, 1, 1] = change[2, 0, 1] = change[2, 1, 0] = 1

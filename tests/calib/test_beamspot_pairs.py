@@ -192,13 +192,13 @@ def payload_of(columns: Columns, **settings: Any) -> Payload:
 class TestLawsWithVertices(CalibrationLaws):
     @pytest.fixture
     def calibration(self) -> Calibration:
-        return BeamSpot(granularity=Granularity.LUMI, keep_tracks=200, keep_vertices=30, min_vertices=40)
+        return BeamSpot(granularity=Granularity.LUMI, keep_tracks=200, keep_vertices=30, min_vertices=10)
 
     @pytest.fixture
     def columns(self) -> Columns:
         units = [(7, 1), (7, 2), (7, 3), (9, 1), (9, 5)]
-        columns = piled(collisions(np.random.default_rng(3), units, [Beam()] * 5, events=40))
-        return take(columns, np.random.default_rng(4).permutation(100))
+        columns = piled(collisions(np.random.default_rng(3), units, [Beam()] * 5, events=30))
+        return take(columns, np.random.default_rng(4).permutation(75))
 
 
 class TestMembers:
@@ -268,9 +268,9 @@ class TestPayload:
         assert payload["pair_width_y_error"] == pytest.approx(1e3 * np.std(np.sqrt(small[:, 1])), rel=0.02)
 
     def test_a_variance_below_nothing_has_no_width(self) -> None:
-        found = [payload_of(toy(60, seed, Beam(width=1 * UM)), min_vertices=40) for seed in range(12)]
+        found = [payload_of(toy(60, seed, Beam(width=1 * UM)), min_vertices=40) for seed in range(6)]
         below = [payload for payload in found if payload["pair_variance_x"] < 0]
-        assert 0 < len(below) < 12
+        assert 0 < len(below) < 6
         for payload in below:
             assert np.isnan([payload["pair_width_x"], payload["pair_width_x_error"], payload["pair_correlation"]]).all()
             assert payload["pair_variance_x_error"] > 0
@@ -326,7 +326,7 @@ class TestAgreement:
 
         So good are these vertices that both see much the same: with the errors of both its mean would be 0.67.
         """
-        found = [payload_of(toy(150, seed, displaced=0.0, vertex_error=5 * UM)) for seed in range(40)]
+        found = [payload_of(toy(100, seed, displaced=0.0, vertex_error=5 * UM)) for seed in range(40)]
         probability = np.array([float(payload["widths_probability"]) for payload in found])
         assert probability.mean() == pytest.approx(0.5, abs=0.14)
         assert probability.std() == pytest.approx(0.289, abs=0.08)
