@@ -35,7 +35,7 @@ def shared_out(tracks: Tracks, search: Search) -> Tracks:
     Here in rounds, all events together: tracks whose every hit is claimed by no better one keep them.
     """
     order = ranked(*tracks)
-    event, hit, chi2 = (part[order] for part in tracks)
+    event, hit, chi2 = tracks[0][order], tracks[1][order], tracks[2][order]
     kept = np.zeros(len(event), bool)
     claim = np.empty(int(hit.max(initial=-1)) + 2, np.int64)
     taken = np.zeros(len(claim), bool)

@@ -13,9 +13,6 @@ from pipeline.experiments.ref10.reconstruct.flags import EventFlag
 
 Ints = NDArray[np.int64]
 
-SLICE = 200_000
-"""combinations worked on at a time, about 200 bytes for each"""
-
 
 @dataclass(frozen=True, eq=False)
 class Budget:
@@ -40,19 +37,20 @@ class Budget:
         return np.where(self.flags[event] == 0, number, 0)
 
 
-def event_slices(event: Ints, number: Ints) -> Iterator[slice]:
-    """Entries (in the order of events) in turn, whole events, so many that SLICE combinations come, or one event."""
+def event_slices(event: Ints, number: Ints, at_once: int) -> Iterator[slice]:
+    """Entries (in the order of events) in turn, whole events, until they have `at_once` combinations."""
     before = np.cumsum(number) - number
-    return _cut(before[np.searchsorted(event, event)])
+    return _cut(before[np.searchsorted(event, event)], at_once)
 
 
-def entry_slices(number: Ints) -> Iterator[slice]:
-    """Entries in turn, so many that SLICE combinations come, or one entry."""
-    return _cut(np.cumsum(number) - number)
+def entry_slices(number: Ints, at_once: int) -> Iterator[slice]:
+    """Entries in turn, until they have `at_once` combinations."""
+    return _cut(np.cumsum(number) - number, at_once)
 
 
-def _cut(before: Ints) -> Iterator[slice]:
+def _cut(before: Ints, at_once: int) -> Iterator[slice]:
+    """What has less than a multiple of `at_once` before it goes with what has no less than the last multiple."""
     if len(before):
-        inner = (np.flatnonzero(np.diff(before // SLICE)) + 1).tolist()
+        inner = (np.flatnonzero(np.diff(before // at_once)) + 1).tolist()
         for start, stop in pairwise([0, *inner, len(before)]):
             yield slice(start, stop)

@@ -68,7 +68,7 @@ def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budg
     begin, number = _window(hits, tracks, layer, search)
     number = budget.allowed(tracks.event, number)
     nearest = np.full(len(tracks.event), -1, np.int64)
-    for some in entry_slices(number):
+    for some in entry_slices(number, search.at_once):
         which, entry = each_of(begin[some], number[some])
         place = hits.tables[layer][1][entry]
         found = measured(tracks.helices.of(which + some.start), hits, place, shell)
@@ -94,4 +94,5 @@ def _best(which: Ints, place: Ints, chi2: Floats, tracks: int) -> Ints:
     best = np.flatnonzero(chi2 == least[which])
     first = np.full(tracks, len(which))
     np.minimum.at(first, which[best], best)
-    return np.append(place, -1)[first]
+    found: Ints = np.append(place, -1)[first]
+    return found

@@ -28,6 +28,8 @@ class Search:
     combinations: int = 100_000
     """an event with more pairs of hits, triplets or continuations to be tried at once is flagged, and has no
     tracks; five hundred tracks make some 10 000"""
+    at_once: int = 200_000
+    """combinations worked on at a time, some 200 bytes for each; does not show in the result"""
 
     def __post_init__(self) -> None:
         if not 3 <= self.pixel_hits <= self.hits <= len(LAYERS):

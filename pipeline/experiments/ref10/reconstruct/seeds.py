@@ -45,7 +45,7 @@ def seeds(hits: LayerHits, layers: tuple[int, int, int], search: Search, budget:
     inner = np.flatnonzero(hits.usable & (hits.layer == layers[0]))
     begin, number = _second(hits, layers, inner, search)
     number = budget.allowed(hits.event[inner], number)
-    for some in event_slices(hits.event[inner], number):
+    for some in event_slices(hits.event[inner], number, search.at_once):
         which, entry = each_of(begin[some], number[some])
         pair = np.stack([inner[some][which], hits.tables[layers[1]][1][entry]])
         yield from _triplets(hits, layers, pair[:, _from_collisions(hits, pair, search)], search, budget)
@@ -57,7 +57,7 @@ def _triplets(
     event = hits.event[pair[0]]
     begin, number = _third(hits, layers, pair, search)
     number = budget.allowed(event, number)
-    for some in event_slices(event, number):
+    for some in event_slices(event, number, search.at_once):
         which, entry = each_of(begin[some], number[some])
         triplet = np.stack([*pair[:, some][:, which], hits.tables[layers[2]][1][entry]])
         triplet = triplet[:, _in_line(hits, triplet, hits.shells[layers[1]], search)]
