@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct import cholesky
 from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, Places
-from pipeline.experiments.ref10.reconstruct.scattering import GRAZING, Material, covariance, scatterers
+from pipeline.experiments.ref10.reconstruct.scattering import GRAZING, Material, Scatterers, covariance, scatterers
 from pipeline.experiments.ref10.reconstruct.sums import summed
 from pipeline.experiments.ref10.reconstruct.track_hits import Planes, TrackHits
 
@@ -29,7 +29,6 @@ Mask = NDArray[np.bool_]
 MEASURED = tuple((number, axis) for number, layer in enumerate(LAYERS) for axis in ("uv" if layer.pixel else "u"))
 """layer (0 to 9) and axis of each of the m measurements of a track, in the order of matrices"""
 OF_LAYER = tuple(number for number, _ in MEASURED)
-STEPS = 2
 SETTLED = 0.1
 """chi2 by which the last step may still lower a fit"""
 
@@ -65,15 +64,20 @@ class Fitted:
     """the helix comes to all hits, and meets their sensors at more than GRAZING"""
 
 
-def crossed(helix: Helix, planes: Planes, way: Floats) -> Crossed:
-    """Where helices cross planes, looked for from a way [10, n] on that is right to some millimetres.
-
-    One Newton step, and the distance that is left is slid along the track: right to 0.01 um.
-    """
+def met(helix: Helix, planes: Planes, way: Floats) -> Floats:
+    """The ways to planes, [10, n], one Newton step better than those given: from centimetres to tens of microns."""
     height, toward, _ = _height(helix.at(way), helix, planes)
-    toward, _ = _steep(toward)
-    places = helix.at(way - height / toward)
-    height, toward, offset = _height(places, helix, planes)
+    return way - height / _steep(toward)[0]
+
+
+def crossed(helix: Helix, planes: Planes, way: Floats) -> Crossed:
+    """Where helices cross planes, from ways [10, n] that are right to some tenths of a millimetre.
+
+    What is left of the distance is slid along the track: measurements are right to half its square over the track's
+    radius, 0.01 um.
+    """
+    places = helix.at(way)
+    _, toward, offset = _height(places, helix, planes)
     toward, grazing = _steep(toward)
     rows, expected = np.empty((3, len(MEASURED), len(helix.phi))), np.empty((len(MEASURED), len(helix.phi)))
     for row, (layer, axis) in enumerate(MEASURED):
@@ -117,40 +121,36 @@ def derivatives(helix: Helix, found: Crossed) -> Floats:
 
 
 def refit(start: Helix, hits: TrackHits, material: Material, tesla: float) -> Fitted:
-    """Fit from a start near enough that two steps suffice; layers without a hit have no weight, but scatter."""
-    radius = np.where(hits.seen, np.hypot(*hits.points[:2]), material.radius[:, None])
-    way, within = start.to_radius(radius)
+    """Fit from a start near enough that two steps suffice; layers without a hit have no weight, but scatter.
+
+    Covariance and derivatives are those at the start in both steps.
+    """
+    way, within = start.to_radius(np.where(hits.seen, np.hypot(*hits.points[:2]), material.radius[:, None]))
     on_circle = start.at(way)
     planes = hits.planes.standing_in(hits.seen, np.stack([on_circle.x, on_circle.y, on_circle.z]))
     weighed = np.array([hits.seen[layer] for layer in OF_LAYER])
-    helix, lower = start, np.empty(0)
-    for step in range(STEPS):
-        found = crossed(helix, planes, way)
-        way = found.places.way
-        if not step:
-            lower = _whitening(helix, hits, found, weighed, (material, tesla))
-        residual = np.where(weighed, _measured(hits) - found.expected, 0.0)
-        right = np.concatenate([derivatives(helix, found) * weighed[:, None], residual[:, None]], axis=1)
-        white = cholesky.solved(lower, right)
-        moved, normal, fixed = _solved(white[:, :-1], white[:, -1])
-        helix = helix.plus(moved)
-    left = white[:, -1] - summed(np.swapaxes(white[:, :-1], 0, 1) * moved[:, None])
-    chi2 = summed(left**2)
-    gain = summed(white[:, -1] ** 2) - chi2
+    measured = np.stack([getattr(hits, axis)[layer] for layer, axis in MEASURED])
+    found = crossed(start, planes, met(start, planes, way))
+    lower = _whitening(scatterers(start, found.places, found.incidence, material, tesla), hits, found, weighed)
+    right = np.concatenate([derivatives(start, found), (measured - found.expected)[:, None]], axis=1)
+    right *= weighed[:, None]
+    white = cholesky.solved(lower, right)
+    slopes = white[:, :-1]
+    normal, fixed = cholesky.factors(_products(slopes))
+    helix = start.plus(_step(slopes, normal, white[:, -1]))
+    found = crossed(helix, planes, found.places.way)
+    residual = cholesky.solved(lower, ((measured - found.expected) * weighed)[:, None])[:, 0]
+    step = _step(slopes, normal, residual)
+    gained = summed(np.swapaxes(slopes, 0, 1) * step[:, None])
+    chi2 = summed((residual - gained) ** 2)
     ndf = np.maximum(weighed.sum(axis=0) - len(PARAMETERS), 0)
-    reached: Mask = ~(hits.seen & (found.grazing | ~within)).any(axis=0)
-    return Fitted(helix, cholesky.inverse(normal), chi2, ndf, fixed, gain < SETTLED, reached)
+    reached: Mask = np.logical_and.reduce(~hits.seen | (within & ~found.grazing), axis=0)
+    settled = summed(gained**2) < SETTLED
+    return Fitted(helix.plus(step), cholesky.inverse(normal), chi2, ndf, fixed, settled, reached)
 
 
-def _measured(hits: TrackHits) -> Floats:
-    return np.stack([getattr(hits, axis)[layer] for layer, axis in MEASURED])
-
-
-def _whitening(
-    helix: Helix, hits: TrackHits, found: Crossed, weighed: Mask, conditions: tuple[Material, float]
-) -> Floats:
+def _whitening(scattered: Scatterers, hits: TrackHits, found: Crossed, weighed: Mask) -> Floats:
     """The factor L of the measurements' covariance; those not weighed have nothing to do with the others."""
-    scattered = scatterers(helix, found.places, found.incidence, *conditions)
     total = covariance(found.rows * weighed, found.places, OF_LAYER, scattered)
     for row, (layer, axis) in enumerate(MEASURED):
         error = getattr(hits, f"{axis}_error")[layer]
@@ -159,13 +159,16 @@ def _whitening(
     return lower
 
 
-def _solved(slopes: Floats, residual: Floats) -> tuple[Floats, Floats, Mask]:
-    """Step [5, n], factor of the normal matrix, and whether that is sound, of whitened equations."""
+def _products(slopes: Floats) -> Floats:
+    """The normal matrix of whitened derivatives [m, 5, n], lower triangle."""
     size = slopes.shape[1]
-    normal, right = np.empty((size, size, slopes.shape[2])), np.empty((size, 1, slopes.shape[2]))
+    normal = np.zeros((size, size, slopes.shape[2]))
     for a in range(size):
         normal[a, : a + 1] = summed(slopes[:, a, None] * slopes[:, : a + 1])
-        right[a, 0] = summed(slopes[:, a] * residual)
-    lower, fixed = cholesky.factors(normal)
-    half = cholesky.solved(lower, right)
-    return cholesky.solved_back(lower, half)[:, 0], lower, fixed
+    return normal
+
+
+def _step(slopes: Floats, normal: Floats, residual: Floats) -> Floats:
+    """Of the parameters, [5, n], by the factor of the normal matrix."""
+    right = summed(slopes * residual[:, None])
+    return cholesky.solved_back(normal, cholesky.solved(normal, right[:, None]))[:, 0]

@@ -11,6 +11,7 @@ Columns of a track (float64 unless said):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from pipeline.experiments.ref10.reconstruct.track_hits import TrackHits, track_h
 
 USES = (*hits_of.USES, FIELD)
 
-BLOCK = 512
+BLOCK = 1024
 """tracks fitted at a time: 10 kB for each, so that they stay near"""
 LEAST_HITS = 3
 LARGEST_PT = 1e4
@@ -56,9 +57,11 @@ def fit_tracks(candidates: Candidates, clusters: Collection, conditions: Mapping
     material = Material.of(geometry_of(conditions[GEOMETRY]))
     tesla = float(conditions[FIELD]["tesla"])
     parts = []
-    for start in range(0, max(len(candidates.hit), 1), BLOCK):
-        hits = track_hits(candidates.hit[start : start + BLOCK], clusters, conditions)
-        parts.append(_columns(refit(starting(hits), hits, material, tesla), hits, tesla))
+    for first in range(0, max(len(candidates.hit), 1), BLOCK):
+        hits = track_hits(candidates.hit[first : first + BLOCK], clusters, conditions)
+        start, told = starting(hits)
+        fitted = refit(start, hits, material, tesla)
+        parts.append(_columns(replace(fitted, fixed=fitted.fixed & told), hits, tesla))
     return Collection(candidates.counts, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -72,8 +75,8 @@ def hits_of_tracks(candidates: Candidates, clusters: Collection) -> Collection:
     return Collection(counts, {"hit": (candidates.hit - first[:, None])[seen].astype(np.uint32)})
 
 
-def starting(hits: TrackHits) -> Helix:
-    """A circle and a line through hits, as points; where they do not tell one, straight from the origin."""
+def starting(hits: TrackHits) -> tuple[Helix, NDArray[np.bool_]]:
+    """A circle and a line through hits, as points, and whether they tell a circle: else it is straight."""
     planes, points = hits.planes, hits.points
     # A strip turned against the z axis says little in the transverse plane before z is known.
     sideways = hits.u_error**2 + hits.v_error**2 * (planes.v[0] ** 2 + planes.v[1] ** 2)
@@ -83,7 +86,7 @@ def starting(hits: TrackHits) -> Helix:
     flat = Helix(round_.curvature, round_.phi, round_.d0, nothing, nothing)
     way, _ = flat.to_radius(np.hypot(points[0], points[1]))
     z0, cot_theta = line(way, points[2], hits.seen / np.where(hits.seen, upwards, 1.0))
-    return Helix(round_.curvature, round_.phi, round_.d0, z0, cot_theta)
+    return Helix(round_.curvature, round_.phi, round_.d0, z0, cot_theta), round_.found
 
 
 def _columns(fitted: Fitted, hits: TrackHits, tesla: float) -> Columns:

@@ -6,6 +6,7 @@ An event has one track each, unless said.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ ERRORS = ((10e-4, 30e-4), (25e-4, None))
 """of u and v [cm], of pixels and strips, as the physics note's table has them; along strips nothing is measured"""
 
 
+@cache
 def displaced(geometry: Geometry = PLAN, scale: float = 1.0) -> Payload:
     """Half barrels, ladders and modules off their places by 100 um and 1 mrad times `scale`."""
     rng = np.random.default_rng(5)

@@ -34,7 +34,7 @@ def points(curvature, phi, d0, spread=0.0, seed=0):
 
 
 @given(st.lists(tracks, min_size=1, max_size=5))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_circles_are_the_naive_ones(several):
     curvature, phi, d0 = np.array([track[:3] for track in several]).T
     x, y, _ = points(curvature, phi, d0, 25e-4, several[0][4])
@@ -100,6 +100,7 @@ def test_no_points_and_no_tracks():
 
 
 @given(st.lists(st.tuples(st.floats(-20, 20), st.floats(-2, 2), st.integers(0, 1023)), min_size=1, max_size=5))
+@settings(max_examples=25)
 def test_lines_are_those_of_a_weighted_fit(several):
     way = np.repeat(RADII[:, None], len(several), axis=1)
     rng = np.random.default_rng([track[2] for track in several])

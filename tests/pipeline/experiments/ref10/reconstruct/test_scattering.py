@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.experiments.ref10.geometry import geometry_of, mini_geometry
 from pipeline.experiments.ref10.reconstruct.helix import Helix
-from pipeline.experiments.ref10.reconstruct.refit import MEASURED, OF_LAYER, crossed
+from pipeline.experiments.ref10.reconstruct.refit import MEASURED, OF_LAYER, crossed, met
 from pipeline.experiments.ref10.reconstruct.scattering import (
     Material,
     covariance,
@@ -62,7 +62,7 @@ def test_kicks_move_hits_as_they_do_when_tried(pt, lost):
     way, _ = helix.to_radius(np.repeat(material.radius[:, None], 4, axis=1))
     there = helix.at(way)
     planes = hits.planes.standing_in(hits.seen, np.stack([there.x, there.y, there.z]))
-    found = crossed(helix, planes, way)
+    found = crossed(helix, planes, met(helix, planes, way))
     v = covariance(
         found.rows, found.places, OF_LAYER, scatterers(helix, found.places, found.incidence, material, TESLA)
     )

@@ -160,35 +160,36 @@ def test_scattering_left_out_would_be_seen():
 
 @given(
     st.lists(
-        st.tuples(st.floats(0.5, 30), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), max_size=4, unique=True)),
+        st.tuples(st.floats(0.8, 30), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), max_size=4, unique=True)),
         min_size=1,
         max_size=3,
     )
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_fits_are_the_naive_ones(several):
-    """To a hundredth of the errors, and those to 1 %: two steps against five, and what V leaves out of second order."""
+    """To 2 % of the errors, and those to 2 %: two steps with the first's derivatives against five with their own."""
     some = flown(np.array([pt for pt, _, _ in several]), seed=several[0][1])
     hit = some.candidates.hit.copy()
     for track, (_, _, lost) in enumerate(several):
         hit[track, lost] = -1
     tracks = fitted(some, hit)
-    begin = starting(track_hits(hit, some.clusters, some.conditions))
+    begin, _ = starting(track_hits(hit, some.clusters, some.conditions))
     naive = NaiveFit(some.conditions, some.clusters)
     for track in np.flatnonzero((hit >= 0).sum(axis=1) >= 6):
         if (hit[track, :4] >= 0).sum() < 2:
             continue
         found, cov, chi2 = naive.fit(hit[track], parameters(vars(begin))[:, track])
         scale = np.sqrt(np.diag(cov))
-        assert np.abs(apart(parameters(tracks)[:, track], found) / scale).max() < 0.01
-        assert np.abs((covariances(tracks)[..., track] - cov) / np.outer(scale, scale)).max() < 0.01
-        assert tracks["chi2"][track] == pytest.approx(chi2, rel=0.01, abs=0.01)
+        assert np.abs(apart(parameters(tracks)[:, track], found) / scale).max() < 0.02
+        assert np.abs((covariances(tracks)[..., track] - cov) / np.outer(scale, scale)).max() < 0.02
+        assert tracks["chi2"][track] == pytest.approx(chi2, rel=0.02, abs=0.02)
 
 
 def test_a_start_is_a_circle_and_a_line_through_the_hits():
     some = flown(np.full(20, 3.0))
     hits = track_hits(some.candidates.hit, some.clusters, some.conditions)
-    begin = starting(hits)
+    begin, found = starting(hits)
+    assert found.all()
     x, y, _ = hits.points
     for track in range(20):
         seen = [i for i in range(10) if hits.seen[i, track]]
@@ -205,10 +206,13 @@ def test_a_start_is_a_circle_and_a_line_through_the_hits():
 # neighbours -----------------------------------------------------------------------------------------------------------
 
 
+MIXED = fitting.BLOCK + 76
+
+
 @pytest.fixture(scope="module")
 def mixed() -> tuple[Flown, np.ndarray]:
     """Tracks of all momenta, some short, some with nothing or nonsense to fit."""
-    some = flown(np.geomspace(0.35, 200, 700), seed=4)
+    some = flown(np.geomspace(0.35, 200, MIXED), seed=4)
     hit = some.candidates.hit.copy()
     rng = np.random.default_rng(4)
     hit[rng.random(hit.shape) < 0.1] = -1
@@ -217,7 +221,7 @@ def mixed() -> tuple[Flown, np.ndarray]:
     return some, hit
 
 
-@pytest.mark.parametrize("chosen", [[0], [3], [51, 699], range(100, 613), range(0, 700, 7)], ids=str)
+@pytest.mark.parametrize("chosen", [[0], [3], [51, 699], range(100, 613), range(0, MIXED, 7)], ids=str)
 def test_a_track_has_the_same_bits_whatever_is_fitted_with_it(mixed, chosen):
     some, hit = mixed
     whole = fitted(some, hit)
@@ -228,10 +232,9 @@ def test_a_track_has_the_same_bits_whatever_is_fitted_with_it(mixed, chosen):
 
 def test_blocks_do_not_show(mixed):
     some, hit = mixed
-    assert len(hit) > fitting.BLOCK
-    parts = [fitted(some, hit[start : start + 100]) for start in range(0, 700, 100)]
+    parts = [fitted(some, hit[start : start + 100]) for start in range(0, MIXED, 100)]
     flat = {name: np.concatenate([part.flat[name] for part in parts]) for name in parts[0].flat}
-    assert same_bits(fitted(some, hit), Collection(np.ones(700, np.int64), flat))
+    assert same_bits(fitted(some, hit), Collection(np.ones(MIXED, np.int64), flat))
 
 
 # what is no track -----------------------------------------------------------------------------------------------------
@@ -342,7 +345,7 @@ def test_a_track_without_any_curvature_is_not_divided_by_it():
 
 
 def test_identical_hits_are_no_track():
-    """Three modules of one ladder line: the same x and y, and by their v the same z."""
+    """Ten sensors that the alignment has put upon each other, each hit in its middle."""
     rows = np.array(at_azimuth(1.0))
     drawn = by_hand(rows)
     shift = np.zeros((len(PLAN), 6))

@@ -54,8 +54,8 @@ def test_resolutions_are_those_of_the_physics_note(pt):
     assert ((pull > 0.87) & (pull < 1.15)).all(), pull
     found = (central(off[2]), central(tracks["pt"] / some.truth["pt"] - 1))
     assert found == pytest.approx((TABLE[pt][0], TABLE[pt][2]), rel=0.3)
-    # The table has 30 um along z everywhere. Clusters have a third of it where pixels share charge, from a slope of 0.25
-    # on; upright tracks leave one pixel, 150 um / sqrt(12) = 43 um.
+    # The table has 30 um along z everywhere. Clusters have a third of it where pixels share charge, from a slope of
+    # 0.25 on; upright tracks leave one pixel, 150 um / sqrt(12) = 43 um.
     assert central(off[3]) < 1.3 * TABLE[pt][1]
     upright = np.abs(some.truth["cot_theta"]) < 0.12
     assert upright.sum() > 80
