@@ -25,6 +25,7 @@ def feed_express(world: World, connection: Connection, manifest: Manifest) -> No
     fresh = {kind: stretch for kind, stretch in fresh.items() if stretch.condition is Condition.FRESH}
     if not fresh:
         return
+    world.probe("feed")
     started = journal.last_run(connection, world.books.key(EXPRESS_CONDITIONS))
     since = RunLumi(max(started, manifest.run) + 1)
     db = world.conditions(connection)

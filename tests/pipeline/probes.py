@@ -10,6 +10,8 @@ from pathlib import Path
 
 DRIVER = ("ledger-commit", "ledger-committed", "submit", "publish", "settle", "released", "delete")
 WORKER = ("write", "rename", "payload")
+CANARY = ("canary", "canary-verdict", "canary-known", "feed")
+"""points of the driver where there is a canary, and what is found goes on to express"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,27 @@ class KillAt:
     def killed(self) -> set[str]:
         """The points at which a process was killed."""
         return {point for point in self.points if (self.folder / f"{point}-{self.hit}").exists()}
+
+
+@dataclass(frozen=True)
+class KillAfter:
+    """SIGKILL to the first process that reaches `point` after it has reached `first`; once for each folder."""
+
+    folder: Path
+    first: str
+    point: str
+
+    def __call__(self, point: str) -> None:
+        reached = self.folder / f"{self.first} by {os.getpid()}"
+        if point == self.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            reached.touch()
+        elif point == self.point and reached.exists() and _arrivals(self.folder, point) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed(self) -> set[str]:
+        """The point, if a process was killed at it."""
+        return {self.point} if (self.folder / f"{self.point}-1").exists() else set()
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import pytest
 from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
 from tests.pipeline.drivers import KILLED, Driver
-from tests.pipeline.probes import DRIVER, WORKER, KillAt
+from tests.pipeline.probes import CANARY, DRIVER, WORKER, KillAfter, KillAt
 from tests.pipeline.tiny import settings, write_file
-from tests.pipeline.traces import done_again, results, starts_and_commits, stray, work
+from tests.pipeline.traces import done_again, fed, results, starts_and_commits, stray, work
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = [5, pytest.param(40, marks=[pytest.mark.verify, pytest.mark.timeout(1200)])]
@@ -49,7 +49,7 @@ def test_every_kill_point_of_the_code_is_tried_here():
     calls = r'\b_?probe\("([^"]+)"\)'
     sources = [path for package in ("calib", "jobs", "pipeline") for path in (ROOT / package).rglob("*.py")]
     found = {point for source in sources for point in re.findall(calls, source.read_text())}
-    assert found == {*DRIVER, *WORKER}
+    assert found == {*DRIVER, *WORKER, *CANARY}
 
 
 # The second time: in the middle of express, and for the second run.
@@ -73,6 +73,50 @@ def test_worker_killed_at_every_point(house, files, undisturbed, tmp_path, point
     assert Driver(plain, files, probe).end() == 0
     assert probe.killed() == {point}
     check(plain, undisturbed)
+
+
+TRIED = {"experiment": {"name": "tests.pipeline.judging:Judged"}, "canary": {"units": 2}}
+FED = {"handshake": {"feeds_express": ["offset"]}}
+
+
+@pytest.fixture(scope="module")
+def untroubled(joined, files, tmp_path_factory):
+    """What comes of a run with a canary that is content, and whose payload goes on to express."""
+    plain = settings(tmp_path_factory.mktemp("untroubled"), cluster=joined, **TRIED, **FED)
+    assert Driver(plain, files[:1]).end() == 0
+    assert work(plain)["canary"] > 0
+    return results(plain), fed(plain)
+
+
+@pytest.mark.parametrize(
+    ("first", "point"),
+    [
+        ("canary", "ledger-committed"),
+        *(
+            pytest.param(*case, marks=pytest.mark.verify)
+            for case in (
+                ("", "canary"),
+                ("canary", "submit"),
+                ("canary", "ledger-commit"),
+                ("", "canary-verdict"),
+                ("", "canary-known"),
+                ("canary-known", "publish"),
+                ("canary-known", "settle"),
+                ("", "feed"),
+                ("feed", "released"),
+            )
+        ),
+    ],
+)
+def test_driver_killed_about_a_canary_and_about_feeding_express(house, files, untroubled, tmp_path, first, point):
+    plain = house(**TRIED, **FED)
+    probe = KillAfter(tmp_path / "kills", first, point) if first else KillAt(tmp_path / "kills", (point,))
+    assert Driver(plain, files[:1], probe).end() == KILLED
+    assert probe.killed() == {point}
+    assert Driver(plain, files[:1], probe).end() == 0
+    expected, on_to_express = untroubled
+    check(plain, expected)
+    assert fed(plain) == on_to_express
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from calib.tags import Sync
 from jobs.tables import jobs, nodes, starts
 from pipeline import accounting
 from pipeline.content import content_hash
@@ -60,6 +61,18 @@ def _results(world: World) -> Results:
     manifests = {run: world.books.manifest(run).content() for run in world.books.documents("manifest")}
     good = {run: found["good"] for run, found in certified.items()}
     return Results(held, outputs, counts, manifests, good)
+
+
+def fed(plain) -> list[Any]:
+    """What express was given by the runs before: tag, where it holds, id."""
+    world = open_world(settings_from(plain))
+    try:
+        with world.database.read() as connection:
+            db = world.conditions(connection)
+            tags = db.global_tag(world.global_tag(Sync.EXPRESS)).values()
+            return [(tag.name, str(v.iov), v.payload_id) for tag in tags for v in db.intervals(tag.name)]
+    finally:
+        world.database.close()
 
 
 def _tags(world):
