@@ -77,15 +77,15 @@ class Canaries:
             old = complete(db, snapshot, way.run, way.units, found, publication.version)
             return old, release(db, way.run, way.units, found, publication, nothing)
 
-    def _begin(self, way: Way, record: str, job: Job, ways: TwoWays, chunks: Sequence[Chunk]) -> None:
-        self._running[job.name] = way.run
+    def _begin(self, way: Way, job: Job, ways: TwoWays, chunks: Sequence[Chunk]) -> None:
+        self._running.add(job.name)
         self._world.probe("canary")
-        ends = (partial(self._done, way, record, job, ways), partial(self._failed, way, job))
+        ends = (partial(self._done, way, job, ways), partial(self._failed, way, job))
         self._start(way, job, ways, partial(_among, chunks), ends)
 
-    def _known(self, run: int, record: str, name: str) -> Verdict | None:
+    def _known(self, run: int, name: str) -> Verdict | None:
         if name not in self._verdicts:
-            kept = self._world.books.document(run, record)
+            kept = self._world.books.document(run, CANARY)
             if kept is not None and kept["name"] == name:
                 self._verdicts[name] = Verdict.from_document(kept)
         return self._verdicts.get(name)
@@ -95,11 +95,10 @@ class Canaries:
         path = Path(world.area) / CANARY / f"{way.run}-{job.name[:12]}.png"
         found, compared = verdict(job.name, world.experiment, both, str(path))
         if compared:
-            place = place_text(way.run, ways.new.dataset.name)
-            title = f"{place}: its first {found.events} events under the conditions in force and the new ones"
+            title = f"run {way.run}: its first {found.events} events under the conditions in force and the new ones"
             draw(path, title, compared, world.experiment.histograms(Step.PROMPT), both)
         world.probe("canary-verdict")
-        world.books.record(way.run, record, found.to_document())
+        world.books.record(way.run, CANARY, found.to_document())
         world.probe("canary-known")
         self._speak(way, found)
 
