@@ -8,7 +8,7 @@ tracks many. A layer without a hit has `seen` false, weight 0 and a plane of no 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,14 +69,6 @@ class TrackHits:
         planes = self.planes
         found: Floats = planes.centre + self.u * planes.u + self.v * planes.v
         return found
-
-    def of(self, tracks: slice) -> TrackHits:
-        """Some of the tracks."""
-        planes = self.planes
-        cut = Planes(*(part[:, :, tracks] for part in (planes.centre, planes.u, planes.v, planes.w)))
-        measured = (self.u, self.v, self.u_error, self.v_error)
-        u, v, u_error, v_error = (part[:, tracks] for part in measured)
-        return replace(self, seen=self.seen[:, tracks], planes=cut, u=u, v=v, u_error=u_error, v_error=v_error)
 
 
 def track_hits(hit: Ints, clusters: Collection, conditions: Mapping[str, Payload]) -> TrackHits:

@@ -35,7 +35,7 @@ from pipeline.experiments.ref10.reconstruct.track_hits import TrackHits, track_h
 USES = (*hits_of.USES, FIELD)
 
 BLOCK = 1024
-"""tracks fitted at a time: 10 kB for each, so that they stay near"""
+"""tracks fitted at a time, 6 kB for each: they stay near"""
 LEAST_HITS = 3
 LARGEST_PT = 1e4
 """GeV, above what any beam has; of a track without curvature"""

@@ -88,7 +88,7 @@ class State:
         low, high = guess, guess + 0.1
         at_low, at_high = height(self.flown(low)), height(self.flown(high))
         for _ in range(30):
-            if abs(at_high) < 1e-13 or at_high == at_low:
+            if abs(at_high) < 1e-12 or at_high == at_low:
                 break
             low, high = high, high - at_high * (high - low) / (at_high - at_low)
             at_low, at_high = at_high, height(self.flown(high))
@@ -144,24 +144,30 @@ class NaiveFit:
             found.append(Hit(layer, *lies, float(self.plan.x0[row]), values))
         return found
 
-    def fit(self, places, start: Floats) -> tuple[Floats, Floats, float]:
-        """Parameters, covariance and chi2, by Gauss-Newton steps until nothing moves."""
+    def fit(self, places, start: Floats, *, renewed: bool = False) -> tuple[Floats, Floats, float]:
+        """Parameters, covariance and chi2 by three Gauss-Newton steps, with derivatives of the start or renewed ones."""
         hits = self.hits(places)
         rows = [(hit, axis) for hit in hits for axis in hit.measured]
         weight = np.linalg.inv(self.covariance(start, hits, rows))
         measured = np.array([hit.measured[axis][0] for hit, axis in rows])
         parameters = start.copy()
-        for _ in range(5):
-            slopes = np.empty((len(rows), 5))
-            for p in range(5):
-                more, less = parameters.copy(), parameters.copy()
-                more[p] += STEP[p]
-                less[p] -= STEP[p]
-                slopes[:, p] = (self.expected(more, rows) - self.expected(less, rows)) / (2 * STEP[p])
+        slopes = self.slopes(parameters, rows)
+        for _ in range(3):
             cov = np.linalg.inv(slopes.T @ weight @ slopes)
             parameters = parameters + cov @ slopes.T @ weight @ (measured - self.expected(parameters, rows))
+            if renewed:
+                slopes = self.slopes(parameters, rows)
         r = measured - self.expected(parameters, rows)
         return parameters, cov, float(r @ weight @ r)
+
+    def slopes(self, parameters: Floats, rows) -> Floats:
+        found = np.empty((len(rows), 5))
+        for p in range(5):
+            more, less = parameters.copy(), parameters.copy()
+            more[p] += STEP[p]
+            less[p] -= STEP[p]
+            found[:, p] = (self.expected(more, rows) - self.expected(less, rows)) / (2 * STEP[p])
+        return found
 
     def expected(self, parameters: Floats, rows) -> Floats:
         start = start_of(parameters)
