@@ -149,7 +149,7 @@ def _flags(loose: Mask, crowded: Mask) -> NDArray[np.uint8]:
 def _masses(muons: Mapping[str, NDArray[Any]], spread: Floats, left: Ints, right: Ints) -> Flat:
     """Mass and more of pairs, and the error of the mass from those of both tracks."""
     momenta = [_momentum(muons, which) for which in (left, right)]
-    energy, x, y, z = (one + other for one, other in zip(*momenta, strict=True))
+    _, x, y, z = (one + other for one, other in zip(*momenta, strict=True))
     pt = np.hypot(x, y)
     mass = np.sqrt(np.maximum(_square(momenta), 0.0))
     variance = np.zeros(len(left))
@@ -162,7 +162,7 @@ def _masses(muons: Mapping[str, NDArray[Any]], spread: Floats, left: Ints, right
         "mass": mass,
         "mass_error": np.sqrt(variance) / mass,
         "pt": pt,
-        "rapidity": np.arctanh(z / energy),
+        "rapidity": np.arcsinh(z / np.hypot(mass, pt)),
         "phi": np.arctan2(y, x),
         "charge": muons["charge"][left] + muons["charge"][right],
         "vertex": muons["vertex"][left],

@@ -36,8 +36,6 @@ class Separation:
     """chi2 by which a split must lower that of a cluster, at least,"""
     gain_per_track: float = 1.0
     """and this for each of its tracks more"""
-    tracks: int = 2
-    """on each side of a split, at least"""
 
 
 DEFAULT = Separation()
@@ -68,12 +66,10 @@ def _cuts(number: Ints, z: Floats, error: Floats, separation: Separation) -> tup
     """After which tracks clusters are to be cut, one a cluster, and which clusters these are."""
     size = np.bincount(number)
     starts = np.cumsum(size) - size
-    place = np.arange(len(z)) - starts[number] + 1
-    gain = np.where(
-        (place >= separation.tracks) & (size[number] - place >= separation.tracks),
-        _gains(number, z - z[starts][number], error, starts + size - 1),
-        -np.inf,
-    )
+    last = starts + size - 1
+    gain = _gains(number, z - z[starts][number], error, last)
+    # After its last track a cluster cannot be cut.
+    gain[last] = -np.inf
     best = np.maximum.reduceat(gain, starts)
     parted = best > separation.gain + separation.gain_per_track * size
     fits = np.flatnonzero(parted[number] & (gain == best[number]))

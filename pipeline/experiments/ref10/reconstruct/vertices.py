@@ -1,6 +1,6 @@
 """Vertices of tracks: where several tracks of an event meet, with and without what is known of the beam.
 
-Columns of a vertex (float64 unless said); those of an event with the largest `sum_pt2` first:
+Columns of a vertex (float64 unless said); those of an event with the largest `sum_pt2` first, but UNRELIABLE ones last:
     x, y, z [cm], cov_<a>_<b> [cm^2] for a, b of x, y, z, a before b or the same
     chi2, ndf            by weights: ndf = 2 x their sum - 3
     tracks int32         of weight above 0.5
@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from calib.algorithms.beamspot_payload import KIND as BEAMSPOT
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
+from pipeline.experiments.ref10.reconstruct import cholesky
 from pipeline.experiments.ref10.reconstruct.adaptive import TERMS, Fitted, Lines, Prior, fit
-from pipeline.experiments.ref10.reconstruct.perigees import about
+from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS
+from pipeline.experiments.ref10.reconstruct.perigees import about, covariance_column
 from pipeline.experiments.ref10.reconstruct.sums import gathered
 from pipeline.experiments.ref10.reconstruct.track_flags import FAILED, TrackFlag
 from pipeline.experiments.ref10.reconstruct.vertex_clusters import DEFAULT, Separation, vertex_clusters
-from pipeline.experiments.ref10.reconstruct.vertex_flags import VertexFlag
+from pipeline.experiments.ref10.reconstruct.vertex_flags import UNRELIABLE, VertexFlag
 
 MAY_USE = (BEAMSPOT,)
 """kinds of conditions that are used where they are given; none is needed"""
@@ -50,6 +52,8 @@ NEAR = 0.1
 """[cm] from the axis where beams meet; as far a vertex may be from where its tracks were taken as lines"""
 ROUGHLY = 0.01
 """[cm] added to errors when all tracks of an event say where the beam is, so that no single one decides"""
+ROUNDS = 4
+"""of that"""
 SETTLED = 1e-4
 """[cm]"""
 LEAST_WEIGHT, HALF = 1e-3, 0.5
@@ -88,7 +92,7 @@ def fit_vertices(
 ) -> tuple[Collection, Collection]:
     """Vertices of the tracks of some events, and the tracks with `vertex` and `vertex_weight`; columns as above."""
     beam = Beam.of(conditions[BEAMSPOT]) if BEAMSPOT in conditions else None
-    fine = (tracks.flat["flags"] & np.uint8(UNFIT)) == 0
+    fine = usable(tracks)
     parts = [_fitted(part, beam, separation) for part in _blocks(tracks.where(fine))]
     counts, columns, place, weight = (tuple(part) for part in zip(*parts, strict=True))
     vertex = np.full(len(fine), -1, np.int32)
@@ -97,6 +101,19 @@ def fit_vertices(
     share[fine] = np.concatenate(weight)
     flat = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
     return Collection(np.concatenate(counts), flat), tracks.adding(vertex=vertex, vertex_weight=share)
+
+
+def usable(tracks: Collection) -> NDArray[np.bool_]:
+    """Tracks that can take part: well fitted, of numbers, with a covariance that is one."""
+    spread = np.empty((len(PARAMETERS), len(PARAMETERS), len(tracks.flat["flags"])))
+    for a, one in enumerate(PARAMETERS):
+        for b, other in enumerate(PARAMETERS[: a + 1]):
+            spread[a, b] = tracks[covariance_column(one, other)]
+    _, sound = cholesky.factors(spread)
+    for name in PARAMETERS:
+        sound &= np.isfinite(tracks[name])
+    found: NDArray[np.bool_] = sound & ((tracks.flat["flags"] & np.uint8(UNFIT)) == 0)
+    return found
 
 
 def _blocks(tracks: Collection) -> Iterator[Collection]:
@@ -136,15 +153,23 @@ def beam_centre(beam: Beam, origin: Floats) -> Floats:
 
 
 def beam_of_events(tracks: Collection) -> tuple[Floats, Floats]:
-    """x and y [cm] where the tracks of each event come from by their d0: near the axis, if they do not tell."""
-    event, number = tracks.event, len(tracks.counts)
-    weight = 1 / (tracks["cov_d0_d0"] + ROUGHLY**2)
+    """x and y [cm] where the tracks of each event come from by their d0: near the axis, if they do not tell.
+
+    Least squares, in which tracks that miss the place found before lose weight, so that displaced ones do not decide.
+    """
+    event, number, d0 = tracks.event, len(tracks.counts), tracks["d0"]
+    precision = 1 / (tracks["cov_d0_d0"] + ROUGHLY**2)
     sine, cosine = np.sin(tracks["phi"]), -np.cos(tracks["phi"])
-    xx, xy, yy = (gathered(event, weight * a * b, number) for a, b in ((sine, sine), (sine, cosine), (cosine, cosine)))
-    right_x, right_y = (gathered(event, weight * a * tracks["d0"], number) for a in (sine, cosine))
-    xx, yy = xx + NEAR**-2, yy + NEAR**-2
-    determinant = xx * yy - xy**2
-    return (yy * right_x - xy * right_y) / determinant, (xx * right_y - xy * right_x) / determinant
+    weight, x, y = precision, np.zeros(number), np.zeros(number)
+    for _ in range(ROUNDS):
+        xx, yy = (gathered(event, weight * a * a, number) + NEAR**-2 for a in (sine, cosine))
+        xy = gathered(event, weight * sine * cosine, number)
+        right_x, right_y = (gathered(event, weight * a * d0, number) for a in (sine, cosine))
+        determinant = xx * yy - xy**2
+        x, y = (yy * right_x - xy * right_y) / determinant, (xx * right_y - xy * right_x) / determinant
+        off = d0 - x[event] * sine - y[event] * cosine
+        weight = precision / (1 + off**2 * precision)
+    return x, y
 
 
 def _columns(found: Fitted, lines: Lines, origin: Floats) -> Columns:
@@ -190,9 +215,10 @@ def _told(found: Fitted, lines: Lines, pt: Floats) -> Columns:
 def _by_event(
     columns: Columns, weight: Floats, whose: tuple[Ints, Ints, Ints], events: int
 ) -> tuple[Ints, Columns, Ints, Floats]:
-    """In the order of events and of `sum_pt2`; `whose`: event of vertices, vertex of tracks, order of weights."""
+    """In the order of events, and told above; `whose`: event of vertices, vertex of tracks, order of weights."""
     event, of, order = whose
-    ranked = np.lexsort((columns["z"], -columns["sum_pt2"], event))
+    last = (columns["flags"] & np.uint8(UNRELIABLE)) > 0
+    ranked = np.lexsort((columns["z"], -columns["sum_pt2"], last, event))
     counts = np.bincount(event, minlength=events).astype(np.int64)
     place = np.empty(len(event), np.int64)
     place[ranked] = np.arange(len(event)) - np.repeat(np.cumsum(counts) - counts, counts)
