@@ -35,6 +35,10 @@ class UnknownTag(ConditionsError, LookupError):
         return cls(f"there is no {what} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
+class BadName(ConditionsError, ValueError):
+    """No name for a tag."""
+
+
 class TagExists(ConditionsError):
     """The name is taken; tags and global tags are never redefined."""
 

@@ -15,7 +15,7 @@ import click
 from pipeline.cli_conditions import conditions
 from pipeline.cli_database import commands as of_database
 from pipeline.cli_operator import commands as orders
-from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_settings import MOST_RUN, RUN, opened, settings_option
 from pipeline.cli_shadow import shadow
 
 EXIT_CODES = """
@@ -27,6 +27,8 @@ submitted (`tier0 hold --all --stop-submitting`); 130 stopped by Ctrl-C.
 """
 INTERRUPTED = 130
 """as shells say it: 128 and the number of the signal"""
+MOST_RUNS = 100_000
+"""runs that one command may name: they are held in memory"""
 
 
 class _Refusals(click.Group):
@@ -155,17 +157,17 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
 
 def _runs(text: str) -> list[int]:
     """The runs that a text such as `101-103,107` names, each once. Raises click.UsageError."""
-    from calib.iov import LUMI_LIMIT
-
     found: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise click.UsageError(f"--runs {text}: write run numbers such as 101-103 or 101,105")
         begin, end = int(first), int(last or first)
-        if not 1 <= begin <= end < LUMI_LIMIT:
-            why = f"{part.strip()} ends before it begins" if begin > end else f"a run is one of 1 to {LUMI_LIMIT - 1}"
+        if not 1 <= begin <= end <= MOST_RUN:
+            why = f"{part.strip()} ends before it begins" if begin > end else f"a run is one of 1 to {MOST_RUN}"
             raise click.UsageError(f"--runs {text}: {why}")
+        if len(found) + end - begin >= MOST_RUNS:
+            raise click.UsageError(f"--runs {text}: more than {MOST_RUNS} runs at once; name fewer, and call it again")
         found |= dict.fromkeys(range(begin, end + 1))
     return list(found)
 
@@ -178,7 +180,7 @@ def status(settings: Path | None) -> None:
 
 
 @main.command()
-@click.argument("number", metavar="RUN", type=int)
+@click.argument("number", metavar="RUN", type=RUN)
 @settings_option
 def why(number: int, settings: Path | None) -> None:
     """Why a run stands where it stands: what it waits for, what was set aside, which conditions it has.

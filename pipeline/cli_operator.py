@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_settings import RUN, opened, settings_option
 
-_run = click.argument("run", metavar="[RUN]", type=int, required=False)
+_run = click.argument("run", metavar="[RUN]", type=RUN, required=False)
 _all = click.option("--all", "every", is_flag=True, help="All runs.")
 _dataset = click.option("--dataset", default="", help="Only this dataset of them.")
 _reason = click.option("--reason", required=True, help="Why; kept with your name.")
@@ -69,7 +69,7 @@ def holds(history: bool, settings: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=int)
+@click.argument("run", type=RUN)
 @click.argument("kind")
 @_reason
 @click.option("--publish", is_flag=True, help="Publish the very payload that a rule is against, marked.")

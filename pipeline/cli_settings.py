@@ -10,6 +10,10 @@ import click
 if TYPE_CHECKING:
     from pipeline.tier0 import Tier0
 
+MOST_RUN = (1 << 31) - 1
+"""the largest run number that files and tags may have"""
+RUN = click.IntRange(0, MOST_RUN)
+
 settings_option = click.option(
     "-s", "--settings", type=click.Path(path_type=Path), envvar="TIER0_SETTINGS", help="Settings file (TOML)."
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_settings import RUN, opened, settings_option
 
 
 @click.group()
@@ -36,7 +36,7 @@ def list_(settings: Path | None) -> None:
 
 @shadow.command()
 @click.argument("name")
-@click.option("--run", "runs", type=int, multiple=True, help="Only this run; may be repeated.")
+@click.option("--run", "runs", type=RUN, multiple=True, help="Only this run; may be repeated.")
 @settings_option
 def show(name: str, runs: tuple[int, ...], settings: Path | None) -> None:
     """Side by side with production: payloads, verdicts, and how far they are apart in units and in sigma.

@@ -59,6 +59,8 @@ def test_a_waiver_is_given_shown_and_taken_back(tier0):
         (("hold", 7, "--all", "--reason", "x"), 2, "a RUN and --all exclude each other"),
         (("hold", 7, "--stop-submitting", "--reason", "x"), 2, "is for all runs"),
         (("hold", 7), 2, "--reason"),
+        (("hold", 1 << 64, "--reason", "x"), 2, "is not in the range"),
+        (("why", 1 << 64), 2, "is not in the range"),
         (("hold", 7, "--reason", " "), 1, "needs a reason"),
         (("lift", 7), 1, "no hold was put on run 7; what is held: nothing is"),
         (("waive", 7, "offset", "--publish", "--withdraw", "--reason", "x"), 2, "exclude each other"),
