@@ -145,7 +145,7 @@ class NaiveFit:
         return found
 
     def fit(self, places, start: Floats, *, renewed: bool = False) -> tuple[Floats, Floats, float]:
-        """Parameters, covariance and chi2 by three Gauss-Newton steps, with derivatives of the start or renewed ones."""
+        """Parameters, covariance, chi2 by three Gauss-Newton steps, with derivatives of the start or renewed ones."""
         hits = self.hits(places)
         rows = [(hit, axis) for hit in hits for axis in hit.measured]
         weight = np.linalg.inv(self.covariance(start, hits, rows))
