@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count, pairwise
@@ -18,6 +18,7 @@ from calib.payload import Payload
 from calib.reading import WRITES, ConditionsReader, fate_of
 from calib.schema import entries, fates, global_tags, last_sequence, members, settled, tags
 from calib.tags import (
+    BadName,
     Beginning,
     Moment,
     Snapshot,
@@ -145,18 +146,26 @@ class ConditionsDB(ConditionsReader):
             raise ValueError(f"no payload of {tag} begins at {since}; the entry that holds there begins at {begins}")
         return self._withdraw(_Note(known, stamp, {}), entry)
 
-    def settle(self, run: int, snapshot: Snapshot, now: datetime, times: tuple[int, int] | None = None) -> list[str]:
-        """Fix what every tag of the snapshot answers for a run; gives the tags for which that is new.
+    def settle(
+        self,
+        run: int,
+        snapshot: Snapshot,
+        now: datetime,
+        times: tuple[int, int] | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> list[str]:
+        """Fix what the tags of the snapshot, of these kinds or all, answer for a run; gives those for which it is new.
 
         `times`, begin and end of the run in ns since 1970, are needed by tags that go by time. Raises
-        SnapshotOutdated when a tag has since been given another answer for this run: nothing is settled then.
+        SnapshotOutdated when a tag has since been given another answer for this run: nothing is settled then. Raises
+        ValueError for a kind that the global tag has not.
         """
         self._take_turn()
         newest = self._newest()
         if snapshot.sequence > newest:
             raise ValueError(f"snapshot {snapshot} is of another database; the newest entry here is {newest}")
         new, rows = [], []
-        for tag in self.global_tag(snapshot.global_tag).values():
+        for tag in self._chosen(snapshot.global_tag, kinds):
             since, until = tag.range_of(run, times)
             if self._steps(tag, since, until, snapshot.sequence) != self._steps(tag, since, until, newest):
                 raise SnapshotOutdated(f"tag {tag.name} has a newer answer for run {run} than {snapshot}")
@@ -167,6 +176,12 @@ class ConditionsDB(ConditionsReader):
         if rows:
             self._connection.execute(insert(settled), [row | record for row in rows])
         return new
+
+    def _chosen(self, global_tag: str, kinds: Collection[str] | None) -> list[Tag]:
+        of_kind = self.global_tag(global_tag)
+        if unknown := sorted(set(kinds or ()) - of_kind.keys()):
+            raise ValueError(f"global tag {global_tag!r} has no kind {', '.join(unknown)}")
+        return [tag for kind, tag in of_kind.items() if kinds is None or kind in kinds]
 
     def _take_turn(self) -> None:
         # An update that changes nothing takes the write lock on SQLite and the row lock on PostgreSQL.
@@ -319,5 +334,5 @@ class _Note:
 
 def _name(name: str) -> str:
     if not name or name != name.strip() or "@" in name:
-        raise ValueError(f"{name!r} is no name for a tag; use words without @ and without spaces around them")
+        raise BadName(f"{name!r} is no name for a tag; use words without @ and without spaces around them")
     return name

@@ -97,6 +97,27 @@ def unbalanced(connection: Connection, run: int, job: str, stream: Stream) -> st
     return ""
 
 
+def astray(connection: Connection, run: int, jobs: Sequence[str], rest: str, elsewhere: str) -> str:
+    """What is wrong where datasets do not have the events of a run between them; empty if nothing is.
+
+    Each of the jobs left out what is `elsewhere`; `rest` took what none of the others takes: so of each unit it left
+    out at least what one of them has, and at most what they have together.
+    """
+    units, events = catalog.units(connection, run)
+    found = {job: counts_of(connection, job) for job in (rest, *jobs)}
+    for unit, promised in zip(units.tolist(), events.tolist(), strict=True):
+        of_unit = {job: counts.get(unit, Counts()) for job, counts in found.items()}
+        have = {job: count.read - count.filtered.get(elsewhere, 0) for job, count in of_unit.items()}
+        left = have.pop(rest)
+        if left + sum(have.values()) < promised:
+            return f"{_words(unit)}: of {promised} events in its files the datasets have {left + sum(have.values())}"
+        # What is bad may be so in each of them.
+        sound = not any(count.bad for count in of_unit.values())
+        if sound and left + max(have.values(), default=0) > promised:
+            return f"{_words(unit)}: of {promised} events in its files two datasets that exclude each other have more"
+    return ""
+
+
 def counts_of(connection: Connection, job: str) -> dict[int, Counts]:
     """What a job made of each packed unit, in order."""
     columns = [sa.cast(sa.func.sum(counts.c[name]), sa.BigInteger) for name in ("read", "out", "bad")]

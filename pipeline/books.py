@@ -13,6 +13,7 @@ from jobs.lease import check_epoch
 from pipeline import catalog, journal
 from pipeline.database import Database
 from pipeline.manifest import Manifest
+from pipeline.released import Released
 
 NO_RUN = 0
 VERSIONS = "processing versions"
@@ -25,6 +26,8 @@ class Books:
     database: Database
     version: int
     now: Callable[[], float]
+    datasets: tuple[str, ...] = ("",)
+    """the names of those that a run has; one without a name where it is one"""
     epoch: int | None = None
     """of the driver that writes; None for those who do not drive"""
 
@@ -37,27 +40,31 @@ class Books:
             yield connection
 
     def manifest(self, run: int) -> Manifest | None:
-        """The manifest a run was released under, or None."""
-        found = self.document(run, "manifest")
-        return Manifest.from_document(found) if found else None
+        """The manifest a run was released under, or None; of several datasets, what is settled by any."""
+        found = Released.from_document(self.document(run, "manifest"))
+        return found.settled if found.manifests else None
 
     def add_manifest(self, connection: Connection, manifest: Manifest) -> None:
-        """Enter a run's manifest, in the transaction that publishes and settles."""
-        journal.set_document(connection, manifest.run, self.key("manifest"), manifest.to_document(), self.now())
+        """Enter the manifest of a run or dataset, in the transaction that publishes and settles."""
+        before = Released.from_document(journal.get_document(connection, manifest.run, self.key("manifest")))
+        document = before.adding(manifest).to_document()
+        journal.set_document(connection, manifest.run, self.key("manifest"), document, self.now())
 
-    def manifests(self) -> dict[int, Manifest]:
-        """The manifests of all runs that were released."""
-        return {run: Manifest.from_document(found) for run, found in self.documents("manifest").items()}
+    def released(self) -> dict[int, Released]:
+        """The manifests of all runs of which something was released."""
+        return {run: Released.from_document(found) for run, found in self.documents("manifest").items()}
 
     def undecided(self) -> dict[int, float]:
-        """Runs that have events, but no manifest yet, and were not stopped; and when each was first seen."""
+        """Runs that have events, but not all their manifests yet, and were not stopped; and when each was first
+        seen."""
         with self.database.read() as connection:
             seen = journal.list_documents(connection, self.key("first seen"))
             status = journal.list_documents(connection, self.key("status"))
-            released = journal.list_documents(connection, self.key("manifest"))
+            found = journal.list_documents(connection, self.key("manifest")).items()
+            whole = {run for run, kept in found if set(kept.get("datasets", {"": kept})) >= set(self.datasets)}
             known = set(catalog.runs(connection))
         stopped = {run for run, found in status.items() if found["stage"] == "stopped"}
-        return {run: float(found["at"]) for run, found in seen.items() if run in known - released.keys() - stopped}
+        return {run: float(found["at"]) for run, found in seen.items() if run in known - whole - stopped}
 
     def document(self, run: int, what: str) -> Any:
         """One record of a run (`manifest`, `status`, `certification`, ...), or None."""

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from jobs.job import Job, Lane
+from pipeline.datasets import WHOLE, Dataset, group_of
 from pipeline.experiments.interface import Experiment
 from pipeline.handshake import Hold, Release, Wait
 from pipeline.lineage import lineage
@@ -20,11 +21,6 @@ from pipeline.two_ways import BothWays
 
 CANARY = "canary"
 FAN_IN = 16
-
-
-def canary_group(run: int) -> str:
-    """How the tasks of a run's canary are called, in the dashboard and in the ledger."""
-    return f"{CANARY}-{run}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,14 @@ def canary_chunks(run: int, pieces: Sequence[Piece], old: Manifest, new: Manifes
     return first_part(run, inside, part)
 
 
-def canary_job(run: int, old: Manifest, new: Manifest, experiment: Experiment, chunks: Sequence[Chunk]) -> Job:
+def canary_job(
+    run: int,
+    old: Manifest,
+    new: Manifest,
+    experiment: Experiment,
+    chunks: Sequence[Chunk],
+    dataset: Dataset = WHOLE,
+) -> Job:
     """Both ways over these chunks, named by all that the outcome depends on."""
     name = lineage(
         canary_of=[[[p.path, p.start, p.stop, p.unit] for p in chunk.pieces] for chunk in chunks],
@@ -91,8 +94,10 @@ def canary_job(run: int, old: Manifest, new: Manifest, experiment: Experiment, c
         old=old.content(),
         new=new.content(),
         merits=[asdict(merit) for merit in experiment.merits()],
+        **dataset.ingredients,
     )
-    return Job(name=name, group=canary_group(run), lane=Lane.CONDITIONS, leaves=len(chunks), fan_in=FAN_IN)
+    group = group_of(CANARY, run, dataset.name)
+    return Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=len(chunks), fan_in=FAN_IN)
 
 
 def verdict(name: str, experiment: Experiment, both: BothWays, plot: str = "") -> tuple[Verdict, tuple[Compared, ...]]:
@@ -127,20 +132,22 @@ def ways_on(run: int) -> str:
 
 
 def in_force(release: Release, why: str) -> Release:
-    """The same release with the payloads in force where there are new ones. Pure."""
+    """The same release with the payloads in force where it would publish new ones. Pure."""
     stretches = {
         kind: tuple(
             replace(stretch, condition=Condition.FALLBACK, payload=None, why=why)
-            if stretch.condition is Condition.FRESH
+            if stretch.condition is Condition.FRESH and kind not in release.settled
             else stretch
             for stretch in found
         )
         for kind, found in release.stretches.items()
     }
-    return Release(stretches, {}, release.vetoed)
+    waivers = {kind: waiver for kind, waiver in release.waivers.items() if kind in release.settled}
+    return replace(release, stretches=stretches, intervals={}, waivers=waivers, late=frozenset())
 
 
 def fresh_payloads(release: Release) -> tuple[str, ...]:
     """The ids of the payloads that a release publishes; only where there is one is there something to try."""
-    stretches = (stretch for found in release.stretches.values() for stretch in found)
+    new = (found for kind, found in release.stretches.items() if kind not in release.settled)
+    stretches = (stretch for found in new for stretch in found)
     return tuple(sorted({s.payload for s in stretches if s.condition is Condition.FRESH and s.payload}))

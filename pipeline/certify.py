@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ Ranges = dict[int, list[list[int]]]
 """run to closed ranges [first, last] of lumisections, sorted, neighbours joined"""
 
 OPEN_END = 0xFFFFFFFF
+OUTSIDE = "not in the given certification file"
 
 
 class BadMask(ValueError):
@@ -61,8 +62,9 @@ class Certification:
         """Good units as a share of all."""
         return len(self.good) / max(1, len(self.good) + len(self.bad))
 
-    def to_document(self, manifest: str, limit: int = 200) -> dict[str, Any]:
-        """As JSON; the manifest says under which conditions the run was judged. Lists at most `limit` reasons."""
+    def to_document(self, manifest: str = "", limit: int = 200) -> dict[str, Any]:
+        """As JSON; the manifest, if there is one for all, says under which conditions the run was judged. Lists at most
+        `limit` reasons."""
         reasons = {str(RunLumi.unpack(unit)): list(why) for unit, why in list(self.bad.items())[:limit]}
         summary: dict[str, dict[str, int]] = {}
         for judgement in self.judgements:
@@ -70,7 +72,7 @@ class Certification:
             found[judgement.quality] = found.get(judgement.quality, 0) + 1
         return {
             "run": self.run,
-            "manifest": manifest,
+            **({"manifest": manifest} if manifest else {}),
             "good": ranges_of(self.good),
             "units": len(self.good) + len(self.bad),
             "bad": reasons,
@@ -113,12 +115,30 @@ def certify(
             against.setdefault(found.unit, []).append(f"{found.test}: {found.value:.4g} on {found.entries} entries")
     for unit, reason in set_aside.items():
         against.setdefault(unit, []).append(reason)
-    if mask is not None:
-        for unit in units:
-            if not contains(mask, RunLumi.unpack(unit)):
-                against.setdefault(unit, []).append("not in the given certification file")
     good = tuple(unit for unit in sorted(units) if unit not in against)
-    return Certification(run, good, {unit: tuple(why) for unit, why in sorted(against.items())}, tuple(judgements))
+    bad = {unit: tuple(why) for unit, why in sorted(against.items())}
+    return within(Certification(run, good, bad, tuple(judgements)), mask)
+
+
+def within(found: Certification, mask: Ranges | None) -> Certification:
+    """The same, with units that a mask has not flagged bad; None for no mask."""
+    units = [] if mask is None else [*found.good, *found.bad]
+    outside = {unit for unit in units if mask is not None and not contains(mask, RunLumi.unpack(unit))}
+    bad = {**found.bad, **{unit: (*found.bad.get(unit, ()), OUTSIDE) for unit in outside}}
+    good = tuple(unit for unit in found.good if unit not in outside)
+    return replace(found, good=good, bad=dict(sorted(bad.items())))
+
+
+def of_datasets(found: Mapping[str, Certification]) -> Certification:
+    """The certification of a run from those of its datasets, by name: a unit is good where it is good in each."""
+    first, *_ = found.values()
+    against: dict[int, list[str]] = {}
+    for name, one in found.items():
+        for unit, reasons in one.bad.items():
+            against.setdefault(unit, []).extend(f"{name}, {reason}" for reason in reasons)
+    good = tuple(unit for unit in first.good if unit not in against)
+    named = (replace(j, test=f"{name}, {j.test}") for name, one in found.items() for j in one.judgements)
+    return Certification(first.run, good, {unit: tuple(why) for unit, why in sorted(against.items())}, tuple(named))
 
 
 def spoken_against(unread: Mapping[int, int], vetoed: Mapping[str, Sequence[int]]) -> dict[int, str]:

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from calib.state import State, unpack_states
-from jobs.job import Job
-from jobs.reduction import NodeReceipt
 from pipeline import accounting
-from pipeline.certify import certify, spoken_against
-from pipeline.manifest import Manifest
+from pipeline.certify import Certification, certify, of_datasets, spoken_against, within
 from pipeline.processing import QUALITY
-from pipeline.way import Way
+from pipeline.tally import ELSEWHERE
+from pipeline.way import Part, Way
 from pipeline.world import World
 
 
-def certification(world: World, way: Way, manifest: Manifest, job: Job, root: NodeReceipt) -> dict[str, Any]:
-    """What is kept of a run's certification, as JSON; it names the manifest and the job of its prompt."""
-    quality = unpack_states(root.state.files[0].path).get(QUALITY)
+def certification(world: World, way: Way) -> dict[str, Any]:
+    """What is kept of a run's certification, as JSON; it names the manifest and the job of its prompt, those of each
+    dataset where there are several."""
+    found = {part.dataset.name: _certify(world, way, part) for part in way.parts}
+    whole = within(next(iter(found.values())) if len(found) == 1 else of_datasets(found), world.certified)
+    manifests = {part.dataset.name: part.manifest.id for part in way.parts if part.manifest}
+    if len(found) == 1:
+        [manifest] = manifests.values()
+        return whole.to_document(manifest) | {"prompt": way.parts[0].prompt}
+    datasets = {
+        part.dataset.name: {"manifest": manifests[part.dataset.name], "prompt": part.prompt} for part in way.parts
+    }
+    return whole.to_document() | {"datasets": datasets}
+
+
+def prompts_of(certified: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset to the job of its prompt, as far as one is known, from what is kept of a run; one without a name where it
+    is one."""
+    rows = certified.get("datasets") or status.get("datasets")
+    if rows:
+        return {name: row["prompt"] for name, row in sorted(rows.items()) if row["prompt"]}
+    found = certified.get("prompt", "") or status.get("prompt", "")
+    return {"": found} if found else {}
+
+
+def astray(world: World, way: Way) -> str:
+    """What is wrong where events of a run came into none of its datasets; empty if nothing is."""
+    [rest] = [part.prompt for part in way.parts if not part.dataset.triggers]
+    jobs = [part.prompt for part in way.parts if part.dataset.triggers]
+    if not jobs:
+        return ""
+    with world.database.read() as connection:
+        said = accounting.astray(connection, way.run, jobs, rest, ELSEWHERE)
+    remedy = "`fired` of the experiment must say the same of an event whenever it is asked"
+    return f"{said}; {remedy}" if said else ""
+
+
+def _certify(world: World, way: Way, part: Part) -> Certification:
+    """What speaks for and against the units of a run in one dataset."""
+    if part.done is None or part.manifest is None:
+        raise ValueError(f"run {way.run} is not done yet")
+    quality = unpack_states(part.done.root.state.files[0].path).get(QUALITY)
     tests = world.experiment.quality_tests() if quality is not None else ()
     with world.database.read() as connection:
-        bad = accounting.bad_units(connection, job.name)
-    set_aside = spoken_against(bad, manifest.vetoed)
-    found = certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside, world.certified)
-    return found.to_document(manifest.id) | {"prompt": job.name}
+        bad = accounting.bad_units(connection, part.done.job.name)
+    set_aside = spoken_against(bad, part.manifest.vetoed)
+    return certify(way.run, way.units.tolist(), quality or State({}), tests, set_aside)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection
 
 from calib.conditions import ConditionsDB
@@ -15,13 +17,16 @@ EXPRESS_CONDITIONS = "express conditions"
 """the record of what express of a run uses, made on first sight of it"""
 
 
-def feed_express(world: World, connection: Connection, manifest: Manifest) -> None:
+def feed_express(
+    world: World, connection: Connection, manifest: Manifest, before: Collection[str] = frozenset()
+) -> None:
     """Enter what is fresh at the end of a released run into the express tags of the kinds that the settings say.
 
-    A run that has started keeps what it has; what a later run has fed already is not taken back by an earlier one.
+    Kinds settled `before`, with another dataset of the run, were fed then. A run that has started keeps what
+    it has; what a later run has fed already is not taken back by an earlier one.
     """
     kinds = world.settings_of(manifest.run).handshake.feeds_express
-    fresh = {kind: manifest.kinds[kind][-1] for kind in kinds if kind in manifest.kinds}
+    fresh = {kind: manifest.kinds[kind][-1] for kind in kinds if kind in manifest.kinds and kind not in before}
     fresh = {kind: stretch for kind, stretch in fresh.items() if stretch.condition is Condition.FRESH}
     if not fresh:
         return

@@ -11,25 +11,27 @@ from pipeline.handshake import Release, decide
 from pipeline.manifest import Manifest
 from pipeline.release import NoConditions, release
 from pipeline.views import Views
-from pipeline.way import Way
+from pipeline.way import Part, Way
 from pipeline.world import World
 
 
-def foretell(rehearsal: World, way: Way, chains: Sequence[Chain]) -> Manifest | None:
-    """The manifest that a run would have, were it decided now; None while something of it is still to be concluded.
+def foretell(rehearsal: World, way: Way, part: Part, chains: Sequence[Chain]) -> Manifest | None:
+    """The manifest that a run, or a dataset of it, would have, were it decided now; None while something of it is still
+    to be concluded.
 
     Publishes and settles, so `rehearsal` must be one. Runs are asked for in their order: one that cannot be foretold
     leaves open what holds for those after it.
     """
-    mine, manifests, now = [c for c in chains if way.run in c.links], rehearsal.books.manifests(), rehearsal.now()
-    here = {run for chain in mine for run in chain.runs}
-    if any(run < way.run and run not in manifests for run in here):
+    mine, released, now = [c for c in chains if way.run in c.links], rehearsal.books.released(), rehearsal.now()
+    here, names = {run for chain in mine for run in chain.runs}, rehearsal.books.datasets
+    if any(run < way.run and not (run in released and released[run].whole(names)) for run in here):
         return None
-    view = Views(mine, manifests, rehearsal.undecided_beside(here), rehearsal.standing()).of(way, now)
+    views = Views(mine, released, rehearsal.undecided_beside(here), rehearsal.standing(), names)
+    view = views.of(way, part, now)
     # What is still to be concluded will be, whatever the deadline says.
     view = replace(view, kinds=tuple(replace(kind, running=not kind.broken) for kind in view.kinds))
-    found = decide(view, way.rules, now)
-    if not isinstance(found, Release) or (way.canary is not None and fresh_payloads(found)):
+    found = decide(view, part.rules, now)
+    if not isinstance(found, Release) or (part.canary is not None and fresh_payloads(found)):
         return None  # what a canary says is not known before
     return _released(rehearsal, way, found)
 

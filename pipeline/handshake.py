@@ -58,6 +58,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What another dataset of the run was released under of a kind: the answer for this one too, whatever is known by
+    now."""
+
+    stretches: tuple[Stretch, ...]
+    vetoed: tuple[int, ...] = ()
+    waiver: Waiver | None = None
+
+
+@dataclass(frozen=True)
 class KindView:
     """What is known of one kind for one run. `judged` is None until its finalization has spoken for every unit."""
 
@@ -88,6 +98,8 @@ class KindView:
     """of a run that goes on so, what is concluded of its first units"""
     closed: Judged | None = None
     """what earlier runs that went on so have given: it is in force from this run on"""
+    settled: Settled | None = None
+    """what was settled of it when another dataset of the run was released"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class RunView:
-    """What is known of one run. Times in seconds since 1970."""
+    """What is known of one run, or one dataset of it. Times in seconds since 1970."""
 
     run: int
     units: tuple[int, int]
@@ -110,6 +122,9 @@ class RunView:
     deadline_at: float
     held: str = ""
     """why an operator holds the run; empty if nobody does"""
+    dataset: str = ""
+    is_last: bool = True
+    """whether all other datasets of the run are released"""
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,11 @@ class Release:
     """kind to the waiver it could not have gone without"""
     late: frozenset[str] = frozenset()
     """ids of payloads that earlier runs have gone on without, and that come too late for them"""
+    dataset: str = ""
+    settled: frozenset[str] = frozenset()
+    """kinds that were settled before, with another dataset of the run: nothing is published of them"""
+    is_last: bool = True
+    """whether the run is released in full with it: kinds that no dataset needs are then settled too"""
 
 
 @dataclass(frozen=True)
@@ -149,7 +169,8 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
     stretches: dict[str, tuple[Stretch, ...]] = {}
     waiting: dict[str, str] = {}
     waivers: dict[str, Waiver] = {}
-    for kind in view.kinds:
+    open_kinds = [kind for kind in view.kinds if kind.settled is None]
+    for kind in open_kinds:
         plain = found = _kind(replace(kind, waiver=None), view, rules, late)
         if _counts(kind.waiver, kind) and (isinstance(plain, str) or kind.waiver.payloads):
             found = _kind(kind, view, rules, late)
@@ -165,12 +186,30 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
         return Hold({OPERATOR: view.held} | waiting, wake_at)
     if waiting:
         return Wait(waiting, wake_at)
-    judged = {kind.kind: kind.judged or _so_far(kind) for kind in view.kinds}
+    judged = {kind.kind: kind.judged or _so_far(kind) for kind in open_kinds}
     intervals = {j.payload: (j.first, j.last) for found in judged.values() for j in found if j.payload}
     vetoed = {kind: units for kind, found in judged.items() if (units := _vetoed(found, view))}
-    carrying = (judged[kind.kind] for kind in view.kinds if kind.span is OpenSpan.CARRY)
+    carrying = (judged[kind.kind] for kind in open_kinds if kind.span is OpenSpan.CARRY)
     late_for = (j.payload for found in carrying for j in found if RunLumi.unpack(j.first).run < view.run)
-    return Release(stretches, intervals, vetoed, waivers, frozenset(payload for payload in late_for if payload))
+    late_ids = frozenset(payload for payload in late_for if payload)
+    return _with_settled(Release(stretches, intervals, vetoed, waivers, late_ids), view)
+
+
+def _with_settled(release: Release, view: RunView) -> Release:
+    """The release of a view's dataset, with what was settled when others were released, as it was settled."""
+    known = {kind.kind: kind.settled for kind in view.kinds if kind.settled is not None}
+    return replace(
+        release,
+        stretches={
+            kind.kind: known[kind.kind].stretches if kind.kind in known else release.stretches[kind.kind]
+            for kind in view.kinds
+        },
+        vetoed={**release.vetoed, **{kind: settled.vetoed for kind, settled in known.items() if settled.vetoed}},
+        waivers={**release.waivers, **{kind: settled.waiver for kind, settled in known.items() if settled.waiver}},
+        dataset=view.dataset,
+        settled=frozenset(known),
+        is_last=view.is_last,
+    )
 
 
 def offered(view: RunView) -> dict[str, tuple[str, ...]]:

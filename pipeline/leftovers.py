@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import sqlalchemy as sa
 from dask.utils import parse_timedelta
+from sqlalchemy import Connection
 
 from jobs.ledger import Ledger
 from jobs.sweep import sweep
-from pipeline.canary import canary_group
+from jobs.tables import jobs
+from pipeline.canary import CANARY
+from pipeline.datasets import group_of
 from pipeline.express import express_group, folder_of_run
 from pipeline.products import READING
 from pipeline.prompt import prompt_group
@@ -45,7 +49,7 @@ def _clear_payloads(world: World, grace_s: float) -> int:
 def _clear(world: World, run: int, grace_s: float) -> int:
     with world.database.read() as connection:
         ledger = Ledger(connection, READING)
-        known = {file.path for file in ledger.files([express_group(run), canary_group(run), prompt_group(run)])}
+        known = {file.path for file in ledger.files(_groups(connection, run))}
     found = list(sweep(Path(folder_of_run(world.area, run)), known, grace_s, world.now()))
     for path in found:
         world.probe("delete")
@@ -54,3 +58,10 @@ def _clear(world: World, run: int, grace_s: float) -> int:
     if found:
         logger.info("run %d: %d files of attempts that did not count are deleted", run, len(found))
     return len(found)
+
+
+def _groups(connection: Connection, run: int) -> list[str]:
+    """What the tasks of a run are called that write into its folder; also those of datasets that are no more."""
+    own = [express_group(run), group_of(CANARY, run, ""), prompt_group(run)]
+    of_datasets = (jobs.c.task_group.startswith(f"{group}-", autoescape=True) for group in own)
+    return [*own, *connection.scalars(sa.select(jobs.c.task_group).where(sa.or_(*of_datasets)).distinct())]

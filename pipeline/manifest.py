@@ -1,4 +1,4 @@
-"""The manifest: the conditions a run was released under, unit by unit, signed by its hash."""
+"""The manifest: the conditions a run, or a dataset of it, was released under, unit by unit, signed by its hash."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The conditions of a run, settled: for every kind and unit a state and a payload id. Its id is its hash."""
+    """The conditions of a run or dataset, settled: for every kind and unit a state and a payload id.
+
+    Its id is its hash.
+    """
 
     run: int
     version: int
@@ -51,6 +54,8 @@ class Manifest:
     """kind to packed units that were off, left out of the payload that covers them, and so are not certified"""
     waivers: Mapping[str, Waiver] = field(default_factory=dict)
     """kind to the waiver it was released under, where a rule was against it"""
+    dataset: str = ""
+    """the primary dataset it is for; empty where the run is one"""
 
     @property
     def id(self) -> str:
@@ -103,9 +108,10 @@ class Manifest:
         }
         head = {"run": self.run, "version": self.version, "snapshot": self.snapshot}
         vetoed = {kind: [str(RunLumi.unpack(unit)) for unit in found] for kind, found in self.vetoed.items()}
-        # Left out where there is none: so the id of a manifest from before there were waivers is what it was.
+        # Left out where there is none: so the id of a manifest from before there were such things is what it was.
         waivers = {kind: waiver.to_document() for kind, waiver in sorted(self.waivers.items())}
-        return {**head, "kinds": kinds, "vetoed": vetoed, **({"waivers": waivers} if waivers else {})}
+        more = {"waivers": waivers, "dataset": self.dataset}
+        return {**head, "kinds": kinds, "vetoed": vetoed, **{name: said for name, said in more.items() if said}}
 
     def to_document(self) -> dict[str, Any]:
         """As JSON, with its id."""
@@ -129,7 +135,8 @@ class Manifest:
         }
         vetoed = {kind: tuple(RunLumi.parse(at).packed for at in found) for kind, found in document["vetoed"].items()}
         waivers = {kind: Waiver.from_document(found) for kind, found in document.get("waivers", {}).items()}
-        manifest = cls(document["run"], document["version"], document["snapshot"], kinds, vetoed, waivers)
+        head = (document["run"], document["version"], document["snapshot"])
+        manifest = cls(*head, kinds, vetoed, waivers, document.get("dataset", ""))
         if manifest.id != document["id"]:
             raise ValueError(f"the manifest of run {manifest.run} was altered: {json.dumps(document)[:200]}")
         return manifest
@@ -138,6 +145,15 @@ class Manifest:
         """The payload id of a kind that holds at the end of the run; None where there is none."""
         stretches = self.kinds.get(kind)
         return stretches[-1].payload if stretches else None
+
+    def lines(self) -> list[str]:
+        """Every stretch in words."""
+        return [
+            f"{kind} {RunLumi.unpack(s.first)} to {RunLumi.unpack(s.last)}: "
+            f"{s.condition.value}, {(s.payload or 'none')[:12]}: {s.why}"
+            for kind, stretches in self._sorted()
+            for s in stretches
+        ]
 
     def states(self) -> dict[str, dict[str, int]]:
         """How many stretches of each kind are in each state."""

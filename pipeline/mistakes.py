@@ -54,7 +54,8 @@ def unknown(name: str, siblings: Iterable[str], prefix: str = "", everything: It
     """
     there = sorted(siblings)
     # The right name in the wrong table is as common as a slip of the finger.
-    elsewhere = [full for full in sorted(everything) if full.endswith(f".{name}")]
+    found = sorted(everything, key=lambda full: (ANY in full, full))
+    elsewhere = [full for full in found if full.endswith(f".{name}")]
     near = elsewhere[:1] or difflib.get_close_matches(name, there, n=1)
     if near:
         return f"unknown setting `{prefix}{name}`: did you mean `{near[0]}`?"

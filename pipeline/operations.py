@@ -18,7 +18,8 @@ from pipeline.forgetting import forget, set_aside
 from pipeline.holds import STOPS, hold_text, holds_in_force, holds_of, lift_command, place_text
 from pipeline.in_charge import rules_in_force
 from pipeline.orders import Order, What, add_order, list_orders, moment
-from pipeline.preparation import required_kinds
+from pipeline.preparation import required_of_run
+from pipeline.released import Released
 from pipeline.tables import as_text
 from pipeline.waivers import PAYLOADS, VERSION, waiver_text, waivers_given
 from pipeline.world import World
@@ -53,7 +54,7 @@ class Operator:
             if not same:
                 add_order(connection, order)
             words = [f"{'held already' if same else 'held'}: {hold_text(same[0] if same else order)}"]
-            return "\n".join([*words, *self._beside_hold(connection, run), _obeyed(connection)])
+            return "\n".join([*words, *self._beside_hold(connection, order), _obeyed(connection)])
 
     def lift(self, run: int | None, reason: str = "", dataset: str = "") -> str:
         """Take back all holds put at this place, whoever put them; None: those of all runs. Raises NoEffect."""
@@ -144,16 +145,32 @@ class Operator:
     def _order(self, what: What, run: int | None, reason: str, **more: Any) -> Order:
         return Order(what, run, reason, self.world.author, self.world.now(), **more)
 
-    def _beside_hold(self, connection: Connection, run: int | None) -> list[str]:
+    def _beside_hold(self, connection: Connection, order: Order) -> list[str]:
         """What a hold does not do."""
-        released = set(journal.list_documents(connection, self.world.books.key("manifest")))
+        run, dataset, place = order.run, order.dataset, place_text(order)
+        books = self.world.books
+        if unknown := self._unknown_dataset(dataset):
+            return [unknown]
+        kept = journal.list_documents(connection, books.key("manifest"))
+        wanted = [dataset] if dataset in books.datasets else books.datasets
+        released = {one for one, found in kept.items() if _is_released(found, wanted)}
         if run is None:
             return [f"{len(released)} runs are released already: what was settled stays, and their prompt goes on"]
         if run in released:
-            return [f"run {run} is released already: what was settled stays, and its prompt goes on"]
+            return [f"{place} is released already: what was settled stays, and its prompt goes on"]
         known = catalog.runs(connection)
         unseen = f"run {run} was never seen: the hold waits for it; the runs are {_listed(known)}"
-        return [] if run in known else [unseen]
+        some = sorted(kept[run].get("datasets", {})) if run in kept and not dataset else []
+        gone = [f"datasets {', '.join(some)} of run {run} are released already: their prompt goes on"] if some else []
+        return gone if run in known else [unseen]
+
+    def _unknown_dataset(self, dataset: str) -> str:
+        """What to say where no dataset goes by its name under these settings, and others do. A run that is one is held
+        by a hold of any."""
+        names = self.world.books.datasets
+        if not dataset or dataset in names or not any(names):
+            return ""
+        return f"under these settings there is no dataset {dataset}, so it holds nothing; there are {', '.join(names)}"
 
     def _other_rules(self, rules: Rules) -> list[str]:
         """Whose rule it is how many names a waiver needs, where a run under these settings would go by another."""
@@ -169,17 +186,20 @@ class Operator:
         known = catalog.runs(connection)
         if run not in known:
             raise LookupError(f"run {run} was never seen; the runs are {_listed(known)}")
-        manifest = journal.get_document(connection, run, world.books.key("manifest"))
-        if manifest is not None:
-            under = f"run {run} is released already, under manifest {manifest['id'][:12]}"
-            raise NoEffect(f"{under}: nothing is left to waive")
+        released = Released.from_document(journal.get_document(connection, run, world.books.key("manifest")))
+        if released.whole(world.books.datasets):
+            ids = ", ".join(manifest.id[:12] for manifest in released.manifests.values())
+            under = f"under manifest{'s' if len(released.manifests) > 1 else ''} {ids}"
+            raise NoEffect(f"run {run} is released already, {under}: nothing is left to waive")
         status = journal.get_document(connection, run, world.books.key("status")) or {}
         stopped = {"reasons": status.get("reasons", {}), "offered": status.get("offered", {})}
         if kind in stopped["offered"]:  # its canary too, which is no kind
             return stopped
         if kind == CANARY:
             raise NoEffect(f"no canary holds run {run} now: there is nothing of it to waive")
-        required = required_kinds(world, world.settings_of(run))
+        if settled := [name for name, manifest in released.manifests.items() if kind in manifest.kinds]:
+            raise NoEffect(f"{kind} of run {run} is settled already, with its dataset {settled[0]}")
+        required = required_of_run(world, world.settings_of(run))
         if kind not in required:
             raise LookupError(f"run {run} needs no kind {kind!r}; it needs {', '.join(required)}")
         if kind not in {calibration.kind for calibration in world.experiment.calibrations()}:
@@ -191,6 +211,10 @@ def _canary_holds(run: int, kind: str, stopped: Mapping[str, Any]) -> list[str]:
     """What to say where the canary holds the run, which no waiver of another kind moves."""
     elsewhere = kind != CANARY and CANARY in stopped["offered"]
     return [f"it is the canary that holds run {run}: {ways_on(run)}"] if elsewhere else []
+
+
+def _is_released(document: Mapping[str, Any], datasets: Iterable[str]) -> bool:
+    return set(document.get("datasets", {"": document})) >= set(datasets)
 
 
 def _same(hold: Order, order: Order) -> bool:

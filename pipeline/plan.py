@@ -27,9 +27,10 @@ from pipeline.journal import list_setbacks
 from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal
+from pipeline.released import Released
 from pipeline.restarts import Earlier
 from pipeline.summary import beside, placed
-from pipeline.way import Way
+from pipeline.way import Part, Way
 from pipeline.world import World
 
 
@@ -130,18 +131,31 @@ def _short(value: Any) -> str:
 def _rest(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
     """Finalize, handshake and prompt, as far as they can be foretold."""
     todos = _finalize(world, way, chains)
-    manifest, why = world.books.manifest(way.run), "not complete"
+    for part in way.parts:
+        todos += _prompt(world, way, part, chains)
+    return todos
+
+
+def _prompt(world: World, way: Way, part: Part, chains: Sequence[Chain]) -> list[Todo]:
+    """Handshake and prompt of a run, or of a dataset of it."""
+    todos = []
+    of_it = f" of dataset {part.dataset.name}" if part.dataset.name else ""
+    manifest = world.books.released().get(way.run, Released({})).manifests.get(part.dataset.name)
+    why = "not complete"
     if manifest is None:
-        manifest, why = foretell(world, way, chains), "its conditions differ, or it was never made"
-        then = "publish, release" if manifest else "publish, release, then prompt where its conditions differ"
-        todos.append(Todo(way.run, then, f"no manifest in processing version {world.books.version}"))
+        manifest, why = foretell(world, way, part, chains), "its conditions differ, or it was never made"
+        then = "" if manifest else f", then prompt{of_it} where its conditions differ"
+        no_manifest = f"no manifest{of_it} in processing version {world.books.version}"
+        todos.append(Todo(way.run, f"publish, release{of_it}{then}", no_manifest))
     if manifest is None:
         return todos
+    released = world.books.released()[way.run]
     for chain in chains:
-        chain.settle(way.run, manifest.at_end(chain.kind))
-    if world.products.find(prompt_name(way.context, manifest, world.tiers)) is None:
-        start = world.products.earlier(prompt_tiers(way.context, manifest))
-        todos.append(Todo(way.run, "prompt", why, _run_events(world, way.run), start))
+        if chain.kind in released.settled.kinds or released.whole(world.books.datasets):
+            chain.settle(way.run, released.settled.at_end(chain.kind))
+    if world.products.find(prompt_name(way.context, part.dataset, manifest, world.tiers)) is None:
+        start = world.products.earlier(prompt_tiers(way.context, part.dataset, manifest))
+        todos.append(Todo(way.run, f"prompt{of_it}", why, _run_events(world, way.run), start))
     return todos
 
 

@@ -14,6 +14,7 @@ from calib.tags import Sync
 from pipeline import catalog, journal
 from pipeline.chain import Chain, Link
 from pipeline.cutting import cut
+from pipeline.datasets import canary_of, datasets_of, handshake_of
 from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
 from pipeline.feeding import EXPRESS_CONDITIONS
@@ -24,7 +25,7 @@ from pipeline.processing import Segment
 from pipeline.promotion import algorithm_of
 from pipeline.settings import Settings, apply_calibration_settings
 from pipeline.verdicts import key_of
-from pipeline.way import Stage, Way
+from pipeline.way import Part, Stage, Way
 from pipeline.world import World
 
 TOGETHER = 20
@@ -61,12 +62,32 @@ def gates_of(settings: Settings, kind: str) -> list[Gate]:
     return [gate_from_settings(table) for table in settings.gates.get(kind, ())]
 
 
-def required_kinds(world: World, settings: Settings) -> tuple[str, ...]:
-    """Kinds that a run's manifest must have: those set, else all that are calibrated or that prompt needs."""
-    if settings.handshake.required is not None:
-        return tuple(settings.handshake.required)
-    made = [calibration.kind for calibration in world.experiment.calibrations()]
-    return tuple(sorted({*made, *world.experiment.needs(Step.PROMPT)}))
+def required_kinds(world: World, settings: Settings, dataset: str = "") -> tuple[str, ...]:
+    """Kinds that the manifest of a run, or of a dataset of it, must have: those set, else all that are calibrated or
+    that prompt needs. What prompt needs and nobody waits for, a dataset has without being asked."""
+    set_for_it = handshake_of(settings, dataset).required
+    made, needed = {calibration.kind for calibration in world.experiment.calibrations()}, world.experiment.needs
+    if set_for_it is None:
+        return tuple(sorted({*made, *needed(Step.PROMPT)}))
+    more = set(needed(Step.PROMPT)) - made if dataset else set()
+    return tuple(dict.fromkeys([*set_for_it, *sorted(more)]))
+
+
+def required_of_run(world: World, settings: Settings) -> tuple[str, ...]:
+    """Kinds that some manifest of a run must have."""
+    datasets = datasets_of(settings.datasets)
+    return tuple(dict.fromkeys(kind for one in datasets for kind in required_kinds(world, settings, one.name)))
+
+
+def parts_of(world: World, settings: Settings, first_seen: float) -> tuple[Part, ...]:
+    """The datasets of a run under its settings: those with an earlier deadline first, then those that need less."""
+    parts = []
+    for dataset in datasets_of(settings.datasets):
+        handshake, canary = handshake_of(settings, dataset.name), canary_of(settings, dataset.name)
+        rules = Rules(handshake.max_carried_runs, handshake.failed)
+        required = required_kinds(world, settings, dataset.name)
+        parts.append(Part(rules, required, first_seen + handshake.deadline_s, dataset, canary.part))
+    return tuple(sorted(parts, key=lambda part: (part.deadline_at, len(part.required), part.dataset.name)))
 
 
 def _way(world: World, connection: Connection, run: int, environment: Mapping[str, str]) -> Way | None:
@@ -94,11 +115,7 @@ def _way(world: World, connection: Connection, run: int, environment: Mapping[st
         largest_state=settings.express.largest_state,
         limit_s=float(parse_timedelta(world.settings.cluster.longest_task)),
     )
-    handshake = settings.handshake
-    rules = Rules(handshake.max_carried_runs, handshake.failed)
-    required = required_kinds(world, settings)
-    deadline_at, spent = first_seen + handshake.deadline_s, _spent(world, connection, run)
-    return Way(context, units, rules, required, deadline_at, canary=settings.canary.part, seconds=spent)
+    return Way(context, units, parts_of(world, settings, first_seen), seconds=_spent(world, connection, run))
 
 
 def _no_physics(world: World, connection: Connection, run: int) -> None:
@@ -155,7 +172,9 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
             link = Link(calibration, gates, span)
             links.setdefault(calibration.kind, {})[way.run] = link
     here = {way.run for way in ways}
-    manifests = {run: manifest for run, manifest in world.books.manifests().items() if run in here}
+    released = {run: found for run, found in world.books.released().items() if run in here}
+    whole = {run for run, found in released.items() if found.whole(world.books.datasets)}
+    manifests = {run: found.settled for run, found in released.items()}
     with world.database.read() as connection:
         return [
             Chain(
@@ -163,7 +182,7 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
                 links=of_runs,
                 in_force=_in_force_before(world, connection, kind, ways[0].run),
                 conditions_root=str(world.store.root),
-                settled={run: manifest.at_end(kind) for run, manifest in manifests.items()},
+                settled={run: one.at_end(kind) for run, one in manifests.items() if run in whole or kind in one.kinds},
                 left_open=frozenset(run for run, manifest in manifests.items() if is_open(manifest, kind)),
                 intervals=_intervals(world, connection, kind, manifests),
             )
@@ -179,7 +198,7 @@ def is_open(manifest: Manifest, kind: str) -> bool:
 def open_spans(world: World) -> set[int]:
     """Released runs whose data may still become part of a span: later runs need them beside theirs."""
     found: set[int] = set()
-    manifests = world.books.manifests()
+    manifests = {run: released.settled for run, released in world.books.released().items()}
     for kind in {kind for manifest in manifests.values() for kind in manifest.kinds}:
         went_on = {run for run, manifest in manifests.items() if is_open(manifest, kind)}
         if went_on:

@@ -22,12 +22,13 @@ from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
 from jobs.retry import BadData, Cause
 from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, rows_by_unit, signature, take
+from pipeline.datasets import WHOLE, Dataset
 from pipeline.events import write_tier, written_keys
-from pipeline.experiments.interface import Experiment, Processed, QualityHistogram
+from pipeline.experiments.interface import Experiment, MissingBranch, Processed, QualityHistogram, Wanted
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
 from pipeline.reading import can_be_opened, is_closed, open_patiently, read_sound
 from pipeline.stored import read_stored
-from pipeline.tally import by_unit, counts_of, first_reason, tally
+from pipeline.tally import ELSEWHERE, NOT_EXPRESS, by_unit, counts_of, first_reason, tally
 from pipeline.whole import write_whole
 
 _NONE = np.zeros(0, np.int64)
@@ -77,6 +78,8 @@ class ChunkWork:
     """tiers to write; None for all"""
     fraction: Fraction | None = None
     """the share of the events that express takes"""
+    dataset: Dataset = WHOLE
+    """which events it is about"""
     largest_state: int = LARGEST_STATE
     """bytes that the joined state of one calibration may have"""
     probe: Callable[[str], None] = field(default=nothing)
@@ -164,7 +167,7 @@ class ChunkWork:
             pieces = [piece for piece in chunk.pieces if piece.path == path]
             try:
                 source = open_patiently(path)
-                wanted = self.experiment.wanted(self.step, source.branches(self.experiment.tree))
+                wanted = self._wanted(source.branches(self.experiment.tree))
                 parts, unsound = read_sound(source, self.experiment, wanted.columns, pieces)
             except (BadData, OSError) as problem:
                 if not isinstance(problem, BadData | FileNotFoundError) and not is_closed(problem):
@@ -177,6 +180,14 @@ class ChunkWork:
                 if length(part):
                     found.setdefault((absent, signature(part)), []).append(part)
         return [_Lot(in_order(join(parts)), dict(absent)) for (absent, _), parts in found.items()], bad
+
+    def _wanted(self, branches: frozenset[str]) -> Wanted:
+        """What the step reads, and what tells whose events they are. Raises MissingBranch."""
+        wanted = self.experiment.wanted(self.step, branches)
+        more = [name for name in self.experiment.trigger_columns if self.dataset.name and name not in wanted.columns]
+        if missing := sorted(set(more) - branches):
+            raise MissingBranch(f"no {', '.join(missing)}, by which datasets are told apart")
+        return replace(wanted, columns=(*wanted.columns, *more))
 
     def _process(self, lot: _Lot) -> Iterator[_Result]:
         """Each stretch of events that shares its conditions goes through the experiment on its own."""
@@ -206,7 +217,7 @@ class ChunkWork:
             yield _Result(None, conditions, counts, setback=str(problem))
 
     def _process_alike(self, lot: _Lot, conditions: Conditions) -> _Result:
-        outside = self._not_express(lot.events)
+        why, outside = self._outside(lot)
         inside = take(lot.events, ~outside) if outside.any() else lot.events
         do = lot.again or partial(self.experiment.process, self.step)
         processed = do(inside, conditions)
@@ -214,13 +225,16 @@ class ChunkWork:
         kept = take({name: inside[name] for name in IDENTITY}, reason < 0)
         processed = _with_identity(processed, kept)
         filtered = {name: reason == i for i, name in enumerate(processed.filtered)}
-        return _Result(processed, conditions, counts_of(lot.events, outside, inside, filtered), lot.absent)
+        return _Result(processed, conditions, counts_of(lot.events, {why: outside}, inside, filtered), lot.absent)
 
-    def _not_express(self, events: Columns) -> NDArray[np.bool_]:
-        numbers = np.asarray(events["event"])
-        if self.fraction is None:
-            return np.zeros(len(numbers), np.bool_)
-        return ~is_express(numbers, self.fraction)
+    def _outside(self, lot: _Lot) -> tuple[str, NDArray[np.bool_]]:
+        """The events that this pass is not about, and why. A tier of an earlier one has none."""
+        numbers = np.asarray(lot.events["event"])
+        if self.fraction is not None:
+            return NOT_EXPRESS, ~is_express(numbers, self.fraction)
+        if lot.again or not self.dataset.name:
+            return ELSEWHERE, np.zeros(len(numbers), np.bool_)
+        return ELSEWHERE, ~self.dataset.takes(self.experiment.fired(lot.events), len(numbers))
 
     def _write(self, chunk: Chunk, made: _Made, attempt: str) -> tuple[list[FileRecord], list[dict[str, Any]]]:
         """Write the output, what has different columns or lacks different ones in files of its own."""

@@ -38,13 +38,16 @@ def release(
     publication: Publication,
     probe: Callable[[str], None],
 ) -> Manifest:
-    """Append the fresh payloads, complete the manifest of the run from what the tags now answer, and settle it.
+    """Append the fresh payloads, complete the manifest from what the tags now answer, and settle that.
 
-    `units` are the packed units of the run, sorted. Raises NoConditions when a kind has no payload somewhere; the
-    caller then rolls back, and nothing of it was done.
+    Of a dataset only the kinds that it names are settled, with the last one of the run all others too. `units` are the
+    packed units of the run, sorted. Raises NoConditions when a kind has no payload somewhere; the caller then rolls
+    back, and nothing of it was done.
     """
     probe("publish")
     for kind, stretches in found.stretches.items():
+        if kind in found.settled:
+            continue
         for place, stretch in enumerate(stretches):
             if stretch.condition is Condition.FRESH and stretch.payload is not None:
                 since = RunLumi(run) if place == 0 else RunLumi.unpack(stretch.first)
@@ -60,7 +63,7 @@ def release(
         reasons = "; ".join(f"no payload of kind {kind} ({why})" for kind, why in manifest.missing.items())
         raise NoConditions(f"{reasons}: upload one with `tier0 conditions upload`")
     probe("settle")
-    db.settle(run, snapshot, publication.stamp.now)
+    db.settle(run, snapshot, publication.stamp.now, kinds=None if found.is_last else list(found.stretches))
     return manifest
 
 
@@ -98,7 +101,7 @@ def complete(
     for kind, stretches in found.stretches.items():
         answers = [(segment.since.packed, segment.ids.get(kind)) for segment in segments]
         kinds[kind] = tuple(_joined([part for stretch in stretches for part in _cut(stretch, answers)]))
-    return Manifest(run, version, snapshot.sequence, kinds, found.vetoed, found.waivers)
+    return Manifest(run, version, snapshot.sequence, kinds, found.vetoed, found.waivers, found.dataset)
 
 
 def _cut(stretch: Stretch, answers: Sequence[tuple[int, str | None]]) -> list[Stretch]:

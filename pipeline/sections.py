@@ -120,6 +120,21 @@ class CanarySection(Section):
         return self.share if self.units is None else self.units
 
 
+class DatasetSection(Section):
+    """A primary dataset `[datasets.NAME]`: which events, and when their prompt is released. What is not set is as in
+    [handshake] and [canary]."""
+
+    triggers: tuple[str, ...] = ()
+    """an event that fired one of them is in it; one without triggers takes what no other takes"""
+    required: tuple[str, ...] | None = None
+    """kinds its manifest must have; all that prompt needs are among them"""
+    deadline: Seconds | None = None
+    """after first sight of the run"""
+    max_carried_runs: Annotated[int, Field(ge=0)] | None = None
+    failed: Literal["wait", "fallback"] | None = None
+    canary: CanarySection | None = None
+
+
 class ShadowSection(Section):
     """A candidate that runs beside production and publishes nothing, `[shadow.NAME]`."""
 

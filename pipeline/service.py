@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
 from jobs.flight import Items
 from jobs.job import Job
-from jobs.reduction import NodeReceipt, Work
+from jobs.reduction import NodeReceipt
 from jobs.runner import JobDone, JobFailed, NodeCommitted, Runner
 from pipeline import accounting
 from pipeline.agenda import Agenda
 from pipeline.canaries import Canaries
 from pipeline.canary import CANARY
-from pipeline.certifying import certification
+from pipeline.certifying import astray, certification
 from pipeline.chain import Ask, Chain
+from pipeline.desk import Desk
 from pipeline.express import (
     EVENTS,
     INGREDIENTS,
@@ -35,7 +36,6 @@ from pipeline.express import (
 from pipeline.feeding import feed_express
 from pipeline.handshake import Hold, Release, Wait, decide, offered
 from pipeline.manifest import Manifest
-from pipeline.minutes import Minutes
 from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
@@ -43,20 +43,11 @@ from pipeline.site import REMEDY, SiteStopped
 from pipeline.standing import LOOK_S, NewOrders
 from pipeline.verdicts import keep_verdicts
 from pipeline.views import Views
-from pipeline.way import Ends, News, Stage, Way
+from pipeline.way import Done, News, Part, Stage, Way
 from pipeline.world import World
 
 PAGE = 100
 """jobs entered at a time when all begins: the first can start while others are prepared"""
-
-
-@dataclass(frozen=True)
-class Start:
-    """A job that is to be entered and started."""
-
-    job: Job
-    work: Work
-    items: Items
 
 
 class Service:
@@ -79,18 +70,14 @@ class Service:
         self._runner = runner
         self._ways = {way.run: way for way in ways}
         self._chains = list(chains)
-        self._listen = listen
         self._standing = world.standing()
-        self._canaries = Canaries(world, self._start, self._mark)
+        self._desk = Desk(world.books, runner, listen, self._site_stops)
+        self._canaries = Canaries(world, self._desk.start, self._mark)
         beside = world.undecided_beside(self._ways)
-        self._views = Views(chains, world.books.manifests(), beside, self._standing)
+        self._views = Views(chains, world.books.released(), beside, self._standing, world.books.datasets)
         self._caught_up = False
         self._agenda = Agenda()
-        self._late: set[int] = set()
-        self._next: dict[str, Ends] = {}
-        self._leaves: dict[str, tuple[int, Stage, int, int]] = {}
-        self._starts: list[Start] = []
-        self._minutes = Minutes(world.books)
+        self._late: dict[str, set[int]] = {chain.kind: set() for chain in chains}
 
     def work_off(self, wait: bool = False) -> None:
         """Go on until every run has ended or waits for a time still to come; with `wait`, for that time too.
@@ -98,17 +85,19 @@ class Service:
         Raises SiteStopped when nothing can run.
         """
         for way in self._ways.values():
-            way.began_at, way.wake_at = self._world.now(), way.deadline_at
-            self._agenda.wait(way.run, way.deadline_at)
+            way.began_at = self._world.now()
+            for part in way.parts:
+                part.wake_at = part.deadline_at
+            self._agenda.wait(way.run, way.wake_at)
         self._runner.paused = bool(self._standing.stopped)
         for way in self._ways.values():
             self._begin(way)
             self._go_on()
-            if len(self._starts) >= PAGE:
-                self._write_down()
+            if self._desk.waiting >= PAGE:
+                self._desk.write_down()
         self._catch_up()
-        while self._next or (wait and self._agenda.next_at() is not None):
-            if self._next:
+        while self._desk.busy or (wait and self._agenda.next_at() is not None):
+            if self._desk.busy:
                 events = self._runner.step(self._patience())
             else:
                 events = []
@@ -117,7 +106,7 @@ class Service:
 
     def _catch_up(self) -> None:
         """Take in all that the ledger has already: no deadline counts against what is concluded."""
-        self._write_down()
+        self._desk.write_down()
         while events := self._runner.step(0.0):
             self._turn(events)
         self._caught_up = True
@@ -140,31 +129,20 @@ class Service:
 
     def _turn(self, events: Sequence[JobDone | JobFailed | NodeCommitted]) -> None:
         for event in events:
-            self._take(event)
+            self._desk.take(event)
             self._go_on()
         self._obey(self._standing.look())
         self._go_on()
-        self._write_down()
-
-    def _take(self, event: JobDone | JobFailed | NodeCommitted) -> None:
-        if isinstance(event, NodeCommitted):
-            self._count(event)
-            return
-        then, otherwise = self._next.pop(event.job.name)
-        if isinstance(event, JobDone):
-            then(event.root)
-        elif event.stop:
-            self._site_stops(event.reason)
-        else:
-            otherwise(event.reason)
+        self._desk.write_down()
 
     def _site_stops(self, reason: str) -> NoReturn:
         for way in self._ways.values():
             if not way.ended:
-                way.reasons = {"site": reason}
-                self._tell(way)
-        self._starts.clear()
-        self._write_down()
+                for part in (part for part in way.parts if not part.ended):
+                    part.reasons = {"site": reason}
+                self._desk.tell(way)
+        self._desk.start_nothing()
+        self._desk.write_down()
         raise SiteStopped(f"{reason}; {REMEDY}")
 
     def _go_on(self) -> None:
@@ -180,36 +158,8 @@ class Service:
             elif not self._ask():
                 return
 
-    def _write_down(self) -> None:
-        """Enter what this turn has brought, with the jobs that follow from it; then start these."""
-        starts, self._starts = self._starts, []
-        if self._minutes or starts:
-            with self._world.books.begin() as connection:
-                self._minutes.write(connection)
-                for start in starts:
-                    self._runner.add(connection, start.job)
-            self._minutes.done()
-        for start in starts:
-            self._runner.start(start.job, start.work, start.items)
-
-    def _start(self, way: Way, job: Job, work: Work, items: Items, ends: Ends) -> None:
-        """Have a job entered and started at the end of the turn."""
-        self._expect(way, job, ends)
-        self._starts.append(Start(job, work, items))
-
-    def _expect(self, way: Way, job: Job, ends: Ends) -> None:
-        self._next[job.name] = ends
-        self._leaves[job.name] = (way.run, way.stage, 0, job.leaves)
-
     def _mark(self, way: Way) -> None:
         self._agenda.mark(way.run)
-
-    def _count(self, event: NodeCommitted) -> None:
-        if event.node.level == 1 and event.node.job in self._leaves:
-            run, stage, done, total = self._leaves[event.node.job]
-            done += len(event.receipt.leaves)
-            self._leaves[event.node.job] = (run, stage, done, total)
-            self._listen(News(run, stage, done, total))
 
     # express ----------------------------------------------------------------------------------------------------
 
@@ -223,9 +173,9 @@ class Service:
         made |= dict.fromkeys(missing.values(), job.name)
         chunks = self._chunks(way.run, way.context.express, express_tiers(way.context))
         ends = (partial(self._express_ran, way, made, job), partial(self._express_stops, way, job.group))
-        self._start(way, job, work, chunks, ends)
-        if way.manifest is None:
-            self._enter(way, Stage.EXPRESS)
+        self._desk.start(way, job, work, chunks, ends)
+        if way.undecided:
+            self._enter(way, Stage.EXPRESS, way.undecided)
             self._agenda.mark(way.run)
 
     def _chunks(self, run: int, cut: Cut, tiers: Mapping[str, str]) -> Items:
@@ -238,13 +188,13 @@ class Service:
             return
         left = express_tiers(way.context).values() if made[way.products[EVENTS]] == job.name else ()
         new = [name for name, by in made.items() if by == job.name]
-        self._minutes.add(accounting.add_products, [*new, *left], job.name)
-        self._minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
+        self._desk.minutes.add(accounting.add_products, [*new, *left], job.name)
+        self._desk.minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
         self._express_done(way, made)
 
     def _express_done(self, way: Way, made: Mapping[str, str]) -> None:
-        if way.manifest is None:
-            self._enter(way, Stage.CONDITIONS)
+        if way.undecided:
+            self._enter(way, Stage.CONDITIONS, way.undecided)
         roots = {job: self._world.products.result(job) for job in set(made.values())}
         for chain in (chain for chain in self._chains if way.run in chain.links):
             product = way.products[state_product(chain.kind)]
@@ -254,17 +204,17 @@ class Service:
         self._agenda.mark(way.run)
 
     def _express_stops(self, way: Way, group: str, reason: str) -> None:
-        if way.manifest is None:
-            self._stop(way, group, reason)
-            return
-        # It was released at its deadline, and prompt goes on.
-        self._minutes.set_aside(way.run, "step", group, reason)
+        # What was released at its deadline is in prompt, which goes on.
+        if way.undecided:
+            self._stop(way, way.undecided, group, reason)
+        else:
+            self._desk.minutes.set_aside(way.run, "step", group, reason)
         self._break(way.run, group, reason)
 
     # conditions -------------------------------------------------------------------------------------------------
 
     def _ask(self) -> bool:
-        asks = [(chain, ask) for chain in self._chains for ask in chain.asks(self._late)]
+        asks = [(chain, ask) for chain in self._chains for ask in chain.asks(self._late[chain.kind])]
         for chain, ask in asks:
             self._finalize(chain, ask)
         return bool(asks)
@@ -274,7 +224,7 @@ class Service:
         job = finalize_job(ask.run, ask.work, ask.states, way.context.limit_s)
         work = replace(ask.work, probe=self._world.probe)
         ends = (partial(self._concluded, chain, ask), partial(self._failed, chain, ask.run))
-        self._start(way, job, work, lambda leaves: [ask.states], ends)
+        self._desk.start(way, job, work, lambda leaves: [ask.states], ends)
 
     def _concluded(self, chain: Chain, ask: Ask, root: NodeReceipt) -> None:
         note = root.leaves[0].note
@@ -282,93 +232,114 @@ class Service:
             self._failed(chain, ask.run, str(note["failed"]))
             return
         chain.concluded(ask.run, note["conclusions"], self._world.store)
-        self._minutes.add(keep_verdicts, self._world.books, chain, ask.run)
+        self._desk.minutes.add(keep_verdicts, self._world.books, chain, ask.run)
         made_of = finalize_ingredients(ask.work, ask.states)
-        self._minutes.add(self._world.books.enter_for_ever, ask.run, ingredients_of(chain.kind), made_of)
-        self._minutes.add(self._world.books.mended, ask.run, "conditions", chain.kind)
+        self._desk.minutes.add(self._world.books.enter_for_ever, ask.run, ingredients_of(chain.kind), made_of)
+        self._desk.minutes.add(self._world.books.mended, ask.run, "conditions", chain.kind)
 
     def _failed(self, chain: Chain, run: int, reason: str) -> None:
         chain.broken(run, f"finalize failed: {reason}")
-        self._minutes.set_aside(run, "conditions", chain.kind, reason)
+        self._desk.minutes.set_aside(run, "conditions", chain.kind, reason)
 
     def _look_at(self, way: Way) -> None:
-        now, settled = self._now(), self._views.manifest(way.run)
-        late = now >= way.deadline_at
-        if late:
-            self._late.add(way.run)
+        now = self._now()
+        for kind, late in self._late.items():
+            if now >= way.waited_for(kind):
+                late.add(way.run)
+        for part in way.undecided:
+            self._decide(way, part, now)
+
+    def _decide(self, way: Way, part: Part, now: float) -> None:
+        settled = self._views.manifest(way.run, part.dataset.name)
         # The deadline does not wait for express either.
-        ripe = way.stage is Stage.EXPRESS and (late or settled is not None)
-        if way.stage is not Stage.CONDITIONS and not ripe:
+        ripe = part.stage is Stage.EXPRESS and (now >= part.deadline_at or settled is not None)
+        if part.stage is not Stage.CONDITIONS and not ripe:
             return
         if settled is not None:
-            self._prompt(way, settled)
+            self._prompt(way, part, settled)
             return
-        view = self._views.of(way, now)
-        way.offered = offered(view)
-        found = decide(view, way.rules, now)
+        view = self._views.of(way, part, now)
+        part.offered = offered(view)
+        found = decide(view, part.rules, now)
         if isinstance(found, Release):
-            found = self._canaries.after(way, found, self._standing.waivers(way.run).get(CANARY))
+            found = self._canaries.after(way, part, found, self._standing.waivers(way.run).get(CANARY))
         if isinstance(found, Release):
-            self._release(way, found)
+            self._release(way, part, found)
         else:
-            self._wait(way, found, list(self._views.watched(view, found)))
+            self._wait(way, part, found, list(self._views.watched(view, found)))
 
-    def _wait(self, way: Way, found: Wait | Hold, watched: Sequence[int] = ()) -> None:
-        way.wake_at = found.wake_at
+    def _wait(self, way: Way, part: Part, found: Wait | Hold, watched: Sequence[int] = ()) -> None:
+        part.wake_at = found.wake_at
         self._agenda.wait(way.run, way.wake_at, watched)
-        if dict(found.reasons) != dict(way.reasons):
-            way.reasons = found.reasons
+        if dict(found.reasons) != dict(part.reasons):
+            part.reasons = found.reasons
             self._agenda.changed(way.run)
-            self._tell(way)
+            self._desk.tell(way)
 
-    def _release(self, way: Way, found: Release) -> None:
+    def _release(self, way: Way, part: Part, found: Release) -> None:
         world = self._world
         try:
             with world.books.begin() as connection:
                 self._standing.confirm(connection)
-                self._minutes.write(connection)
+                self._desk.minutes.write(connection)
                 db = world.conditions(connection)
                 manifest = release(db, way.run, way.units, found, world.publication(), world.probe)
-                job, _ = prompt_job(way.context, manifest, world.tiers, world.probe)
+                job, _ = prompt_job(way.context, part.dataset, manifest, world.tiers, world.probe)
                 world.books.add_manifest(connection, manifest)
-                feed_express(world, connection, manifest)
+                feed_express(world, connection, manifest, found.settled)
                 self._runner.add(connection, job)
         except NoConditions as lack:
-            self._wait(way, Hold({"conditions": str(lack)}))
+            self._wait(way, part, Hold({"conditions": str(lack)}))
             return
         except NewOrders:
             self._obey(new=True)
             return
-        self._minutes.done()
+        self._desk.minutes.done()
         self._views.released(manifest)
-        self._prompt(way, manifest)
+        self._prompt(way, part, manifest)
 
     # prompt and certification -----------------------------------------------------------------------------------
 
-    def _prompt(self, way: Way, manifest: Manifest) -> None:
-        way.manifest, way.reasons, way.wake_at = manifest, {}, None
-        self._agenda.wait(way.run, None)
+    def _prompt(self, way: Way, part: Part, manifest: Manifest) -> None:
+        part.manifest, part.reasons, part.wake_at = manifest, {}, None
+        self._agenda.wait(way.run, way.wake_at)
+        settled = self._views.settled(way.run) or manifest
         for chain in self._chains:
-            chain.settle(way.run, manifest.at_end(chain.kind))
-        job, work = prompt_job(way.context, manifest, self._world.tiers, self._world.probe)
-        way.prompt = job.name
+            if chain.kind in settled.kinds or not way.undecided:
+                chain.settle(way.run, settled.at_end(chain.kind))
+        job, work = prompt_job(way.context, part.dataset, manifest, self._world.tiers, self._world.probe)
+        part.prompt = job.name
         self._world.probe("released")
-        self._enter(way, Stage.PROMPT)
-        self._expect(way, job, (partial(self._prompt_done, way, job, manifest), partial(self._stop, way, job.group)))
-        chunks = self._chunks(way.run, way.context.prompt, prompt_tiers(way.context, manifest))
-        self._runner.start(job, work, chunks)
+        self._enter(way, Stage.PROMPT, [part])
+        tiers = prompt_tiers(way.context, part.dataset, manifest)
+        left = written(tiers, self._world.tiers)
+        ends = (partial(self._prompt_done, way, part, job, left), partial(self._prompt_stops, way, part, job.group))
+        self._desk.expect(way, Stage.PROMPT, job, ends)
+        self._runner.start(job, work, self._chunks(way.run, way.context.prompt, tiers))
 
-    def _prompt_done(self, way: Way, job: Job, manifest: Manifest, root: NodeReceipt) -> None:
+    def _prompt_done(self, way: Way, part: Part, job: Job, left: Sequence[str], root: NodeReceipt) -> None:
         problem = self._unbalanced(way.run, job, way.context.prompt)
         if problem:
-            self._stop(way, job.group, problem)
+            self._prompt_stops(way, part, job.group, problem)
             return
-        left = written(prompt_tiers(way.context, manifest), self._world.tiers)
-        self._minutes.add(accounting.add_products, left, job.name)
-        document = certification(self._world, way, manifest, job, root)
-        self._minutes.add(self._world.books.enter, way.run, "certification", document)
-        self._minutes.add(self._world.books.mended, way.run, "step")
-        self._enter(way, Stage.CERTIFIED)
+        self._desk.minutes.add(accounting.add_products, left, job.name)
+        part.done = Done(job, root)
+        if any(other.done is None for other in way.parts):
+            self._enter(way, Stage.DONE, [part])
+        elif problem := astray(self._world, way):
+            self._stop(way, way.parts, job.group, problem)
+        else:
+            self._certify(way)
+
+    def _prompt_stops(self, way: Way, part: Part, group: str, reason: str) -> None:
+        self._stop(way, [part], group, reason)
+        if not way.undecided:
+            self._break(way.run, group, reason)
+
+    def _certify(self, way: Way) -> None:
+        self._desk.minutes.add(self._world.books.enter, way.run, "certification", certification(self._world, way))
+        self._desk.minutes.add(self._world.books.mended, way.run, "step")
+        self._enter(way, Stage.CERTIFIED, way.parts)
 
     def _unbalanced(self, run: int, job: Job, cut: Cut) -> str:
         with self._world.database.read() as connection:
@@ -376,24 +347,23 @@ class Service:
 
     # where every run stands -------------------------------------------------------------------------------------
 
-    def _stop(self, way: Way, group: str, reason: str) -> None:
-        self._minutes.set_aside(way.run, "step", group, reason)
-        way.reasons, way.wake_at = {group: reason}, None
-        self._agenda.wait(way.run, None)
-        self._enter(way, Stage.STOPPED)
-        self._break(way.run, group, reason)
+    def _stop(self, way: Way, parts: Iterable[Part], group: str, reason: str) -> None:
+        stopped = list(parts)
+        self._desk.minutes.set_aside(way.run, "step", group, reason)
+        for part in stopped:
+            part.reasons, part.wake_at = {group: reason}, None
+        self._agenda.wait(way.run, way.wake_at)
+        self._enter(way, Stage.STOPPED, stopped)
 
     def _break(self, run: int, group: str, reason: str) -> None:
         for chain in self._chains:
             if run in chain.links:
                 chain.broken(run, f"{group} stopped: {reason}")
 
-    def _enter(self, way: Way, stage: Stage) -> None:
-        now = self._world.now()
-        way.seconds[way.stage] = way.seconds.get(way.stage, 0.0) + now - way.began_at
-        way.stage, way.began_at = stage, now
-        self._tell(way)
-
-    def _tell(self, way: Way) -> None:
-        self._minutes.tell(way)
-        self._listen(News(way.run, way.stage, text="; ".join(way.reasons.values())))
+    def _enter(self, way: Way, stage: Stage, parts: Iterable[Part]) -> None:
+        now, before = self._world.now(), way.stage
+        way.seconds[before] = way.seconds.get(before, 0.0) + now - way.began_at
+        way.began_at = now
+        for part in parts:
+            part.stage = stage
+        self._desk.tell(way)

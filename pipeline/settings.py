@@ -19,6 +19,7 @@ from pipeline.sections import (
     CanarySection,
     CertifySection,
     ConditionsSection,
+    DatasetSection,
     ExperimentSection,
     ExpressSection,
     HandshakeSection,
@@ -62,6 +63,8 @@ class Settings(Section):
     """kind to the gates its payloads must pass"""
     handshake: HandshakeSection = HandshakeSection()
     canary: CanarySection = CanarySection()
+    datasets: dict[str, DatasetSection] = Field(default_factory=dict)
+    """name to a primary dataset; without any, a run is one"""
     shadow: dict[str, ShadowSection] = Field(default_factory=dict)
     """name to a candidate"""
     conditions: ConditionsSection = ConditionsSection()
@@ -114,7 +117,9 @@ def settings_from(plain: Mapping[str, Any], source: str = "", folder: Path | Non
         mistakes = in_words(problem, _known(Settings))
     mistakes += _wrong_overrides(plain)
     if mistakes:
-        raise SettingsError(mistakes, source)
+        from pipeline.salvage import further_mistakes  # reads the experiment, which good settings need not here
+
+        raise SettingsError([*mistakes, *(further_mistakes(plain) if source else ())], source)
     return settings if folder is None else _from_folder(settings, folder)
 
 
@@ -152,12 +157,16 @@ def apply_calibration_settings(calibrations: Sequence[Kind], tables: Mapping[str
 
 
 def check_settings(
-    settings: Settings, calibrations: Sequence[Any], kinds: Iterable[str], gate: Callable[[Table], object]
+    settings: Settings,
+    calibrations: Sequence[Any],
+    kinds: Iterable[str],
+    gate: Callable[[Table], object],
+    others: Iterable[str] = (),
 ) -> None:
     """Hold the tables of calibrations, gates and required kinds to an experiment, for all runs.
 
-    `kinds` are all kinds of conditions it knows; `gate` makes a gate of a table and raises ValueError. Raises
-    SettingsError naming all that is wrong.
+    `kinds` are all kinds of conditions it knows; `gate` makes a gate of a table and raises ValueError; `others` are
+    mistakes that were found elsewhere. Raises SettingsError naming all that is wrong.
     """
     known = sorted(kinds)
     mistakes: list[str] = []
@@ -176,6 +185,7 @@ def check_settings(
                 for kind in handshake.get(name) or ()
                 if kind not in known
             ]
+    mistakes.extend(others)
     if mistakes:
         raise SettingsError(mistakes)
 
@@ -287,4 +297,5 @@ def _known(section: Any) -> Known:
         names["for"] = {**_known(Override)}
         del names["overrides"]
         names["shadow"] = {ANY: _known(ShadowSection)}
+        names["datasets"] = {ANY: {**_known(DatasetSection), "canary": _known(CanarySection)}}
     return names

@@ -54,7 +54,7 @@ class Shadows:
         """
         kind = self._section(name).kind
         world = self.world
-        manifests = world.books.manifests()
+        manifests = {run: released.settled for run, released in world.books.released().items()}
         known = {
             run: Shadowed.from_document(run, found)
             for run, found in sorted(world.books.documents(shadow_record(name)).items())
@@ -105,7 +105,7 @@ class Shadows:
         with world.database.begin() as connection:
             rules = rules_in_force(connection, world.settings.authority, world.author)
             may_write(world.author, rules, world.tag_of(section.kind, Sync.PROMPT), Sync.PROMPT)
-            since = begins(world.books.manifests())
+            since = begins(world.books.released())
             promotion = Promotion.of(name, section, since, world.author, world.now(), reason)
             last = [one for one in promotions(connection) if one.kind == section.kind][-1:]
             if last and last[0].sets_the_same(promotion):

@@ -49,9 +49,9 @@ class Standing:
         if self.look(connection):
             raise NewOrders
 
-    def held(self, run: int) -> str:
-        """Who keeps a run from being released, and why; empty if nobody does."""
-        return why_held(self._holds, run)
+    def held(self, run: int, dataset: str = "") -> str:
+        """Who keeps a run, or a dataset of it, from being released, and why; empty if nobody does."""
+        return why_held(self._holds, run, dataset)
 
     @property
     def stopped(self) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from jobs.lease import driver
 from pipeline import accounting, catalog
+from pipeline.certifying import prompts_of
 from pipeline.handshake import OPERATOR
 from pipeline.holds import hold_text, holds_in_force, holds_of
 from pipeline.in_charge import rules_in_force
@@ -20,11 +21,29 @@ from pipeline.journal import Setback, get_document, list_documents, list_setback
 from pipeline.manifest import Condition, Manifest
 from pipeline.model import Counts
 from pipeline.orders import list_orders, moment
+from pipeline.released import Released
 from pipeline.restarts import Start, start_of
 from pipeline.standing import orders_about, standing_orders
-from pipeline.tables import as_text
+from pipeline.tables import as_text, columns
+from pipeline.tally import ELSEWHERE
 from pipeline.way import Stage
 from pipeline.world import World
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """One dataset of a run that has several."""
+
+    name: str
+    stage: Stage
+    prompt: Counts
+    """of its own events"""
+    elsewhere: int
+    """events of the run that are in other datasets only"""
+    manifest: str
+    """id of what it was released under; empty while it is not"""
+    reasons: Mapping[str, str]
+    wake_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class RunRow:
     setbacks: tuple[Setback, ...] = ()
     starts: Mapping[str, Start] = field(default_factory=dict)
     """step to what it has read, where that could be a tier of an earlier pass instead of RAW"""
+    datasets: tuple[DatasetRow, ...] = ()
+    """where it has several; `prompt` is then the sum of theirs, and an event that is in two counts twice"""
 
     @property
     def certified(self) -> bool:
@@ -107,10 +128,12 @@ class Summary:
             return 4
         return 3 if self.setbacks or any(not row.in_order for row in self.rows) else 0
 
-    def text(self, width: int = 160) -> str:
+    def text(self, width: int | None = None) -> str:
         """The table, for a terminal; where there is no run, only the words."""
         rows, title = [_cells(row) for row in self.rows], f"processing version {self.version}"
-        table = as_text(_heads(self.unit_name), rows, title, width) if rows else f"{title}: no run to show"
+        table = (
+            as_text(_heads(self.unit_name), rows, title, width or columns(160)) if rows else f"{title}: no run to show"
+        )
         return "\n".join([table, *_afterwords(self)])
 
     def __str__(self) -> str:
@@ -166,21 +189,22 @@ def _orders(world: World, connection: Connection, rows: Sequence[RunRow]) -> tup
 
 def _row(world: World, connection: Connection, run: int, status: Mapping[str, Any] | None) -> RunRow:
     found = status or {"stage": Stage.EXPRESS, "reasons": {}, "wake_at": None, "seconds": {}, "express": ""}
-    manifest = get_document(connection, run, world.books.key("manifest"))
-    settled = Manifest.from_document(manifest) if manifest else None
+    released = Released.from_document(get_document(connection, run, world.books.key("manifest")))
+    settled = released.settled if released.manifests else None
     certification = get_document(connection, run, world.books.key("certification")) or {}
     express = accounting.made_by(connection, [found["express"]]).get(found["express"], "")
-    prompt = certification.get("prompt", "")
+    prompts = prompts_of(certification, found)
+    datasets = _datasets(connection, found, released, prompts)
     units, _ = catalog.units(connection, run)
-    jobs = (("express", express), ("prompt", prompt or found.get("prompt", "")))
-    starts = {step: start_of(connection, run, job) for step, job in jobs}
+    steps = {f"prompt of dataset {name}" if name else "prompt": job for name, job in prompts.items()}
+    starts = {step: start_of(connection, run, job) for step, job in {"express": express, **steps}.items()}
     good = sum(last - first + 1 for ranges in certification.get("good", {}).values() for first, last in ranges)
     return RunRow(
         run=run,
         stage=Stage(found["stage"]),
         units=len(units),
         express=accounting.total_of(connection, express),
-        prompt=accounting.total_of(connection, prompt),
+        prompt=sum((row.prompt for row in datasets), accounting.total_of(connection, certification.get("prompt", ""))),
         conditions=_conditions(world, settled) if settled else {},
         good=good,
         tests=certification.get("tests", {}),
@@ -192,7 +216,29 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
         waivers={kind: str(waiver) for kind, waiver in settled.waivers.items()} if settled else {},
         starts={step: start for step, start in starts.items() if start},
+        datasets=datasets,
     )
+
+
+def _datasets(
+    connection: Connection, status: Mapping[str, Any], released: Released, prompts: Mapping[str, str]
+) -> tuple[DatasetRow, ...]:
+    rows = []
+    for name, found in status.get("datasets", {}).items():
+        counts, elsewhere = _own(accounting.total_of(connection, prompts.get(name, "")))
+        under = released.manifests.get(name)
+        manifest = under.id if under else ""
+        rows.append(
+            DatasetRow(name, Stage(found["stage"]), counts, elsewhere, manifest, found["reasons"], found["wake_at"])
+        )
+    return tuple(sorted(rows, key=lambda row: row.name))
+
+
+def _own(counts: Counts) -> tuple[Counts, int]:
+    """The counts of a dataset's own events, and how many are in others only."""
+    filtered = {reason: events for reason, events in counts.filtered.items() if reason != ELSEWHERE}
+    elsewhere = counts.filtered.get(ELSEWHERE, 0)
+    return Counts(counts.read - elsewhere, counts.out, filtered, counts.bad), elsewhere
 
 
 def _conditions(world: World, manifest: Manifest) -> dict[str, dict[str, int]]:
@@ -226,12 +272,12 @@ def _cells(row: RunRow) -> list[str]:
         str(row.run),
         str(row.units),
         _counts(row.express),
-        _counts(row.prompt),
+        "\n".join(f"{one.name}: {_counts(one.prompt)}" for one in row.datasets) or _counts(row.prompt),
         "\n".join(states) or "-",
         "\n".join(f"{name}: {_verdicts(found)}" for name, found in row.tests.items()) or "-",
         f"{row.good} of {row.units}",
         times,
-        row.stage.value,
+        "\n".join([row.stage.value, *(f"{one.name}: {one.stage.value}" for one in row.datasets)]),
     ]
 
 
@@ -255,6 +301,7 @@ def _afterwords(summary: Summary) -> list[str]:
     lines += summary.orders
     for row in summary.rows:
         lines += [f"run {row.run}: {reason}" for reason in _reasons(row, summary.orders)]
+        lines += [f"run {row.run}, {_standing(one)}" for one in row.datasets]
         lines += [f"run {row.run}: {kind} was released {waiver}" for kind, waiver in row.waivers.items()]
         lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
         lines += [f"run {row.run}: {placed(setback)}" for setback in row.setbacks]
@@ -270,6 +317,12 @@ def _afterwords(summary: Summary) -> list[str]:
     if summary.wall_s:
         lines.append(f"{summary.wall_s:.1f} s in all")
     return lines
+
+
+def _standing(row: DatasetRow) -> str:
+    under = f"released under manifest {row.manifest[:12]}" if row.manifest else "not released"
+    waits = f" (looked at again at {moment(row.wake_at)})" if row.wake_at else ""
+    return f"dataset {row.name}: {row.stage.value}, {under}{waits}"
 
 
 def _filtered(summary: Summary) -> dict[str, int]:
@@ -294,7 +347,7 @@ def explain(world: World, run: int) -> str:
     """Why a run stands where it stands. Raises LookupError for a run that was never seen."""
     with world.database.read() as connection:
         status = get_document(connection, run, world.books.key("status"))
-        manifest = get_document(connection, run, world.books.key("manifest"))
+        released = Released.from_document(get_document(connection, run, world.books.key("manifest")))
         known = catalog.runs(connection)
         orders = list_orders(connection)
     ordered, held = orders_about(orders, run), holds_of(holds_in_force(orders), run)
@@ -307,12 +360,8 @@ def explain(world: World, run: int) -> str:
     row = found.rows[0]
     lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
     lines += [*_afterwords(found), *ordered]
-    for kind, stretches in (manifest or {"kinds": {}})["kinds"].items():
-        for stretch in stretches:
-            payload = (stretch["payload"] or "none")[:12]
-            lines.append(
-                f"{kind} {stretch['first']} to {stretch['last']}: {stretch['state']}, {payload}: {stretch['why']}"
-            )
+    for name, manifest in released.manifests.items():
+        lines += [f"{name}, {line}" if name else line for line in manifest.lines()]
     certification = world.books.document(run, "certification") or {"bad": {}}
     lines += [f"{unit} is not good: {'; '.join(why)}" for unit, why in certification["bad"].items()]
     return "\n".join(lines)

@@ -13,6 +13,8 @@ from calib.iov import RunLumi
 from pipeline.model import Chunk, Columns, Counts, Piece
 
 NOT_EXPRESS = "not express"
+ELSEWHERE = "in other datasets"
+"""why an event is left out of a pass over one dataset"""
 
 
 class Unaccounted(Exception):
@@ -28,11 +30,15 @@ def first_reason(events: int, filtered: Mapping[str, NDArray[np.bool_]]) -> NDAr
 
 
 def counts_of(
-    events: Columns, outside: NDArray[np.bool_], inside: Columns, filtered: Mapping[str, NDArray[np.bool_]]
+    events: Columns,
+    outside: Mapping[str, NDArray[np.bool_]],
+    inside: Columns,
+    filtered: Mapping[str, NDArray[np.bool_]],
 ) -> dict[int, Counts]:
-    """What became of the events, by packed unit."""
+    """What became of the events, by packed unit: `outside` (reason to mask) of all of them, `filtered` of the rest."""
     all_units, inner = packed_units(events), packed_units(inside)
-    lost = {name: by_unit(inner[mask]) for name, mask in filtered.items()} | {NOT_EXPRESS: by_unit(all_units[outside])}
+    lost = {name: by_unit(inner[mask]) for name, mask in filtered.items()}
+    lost |= {name: by_unit(all_units[mask]) for name, mask in outside.items()}
     counts = {}
     for unit, read in by_unit(all_units).items():
         reasons = {name: found[unit] for name, found in lost.items() if unit in found}

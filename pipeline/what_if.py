@@ -5,7 +5,7 @@ Nothing is entered. The fate told is that of an append that is rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
@@ -16,12 +16,15 @@ from calib.late import Fate
 from calib.payload import Payload
 from jobs.ledger import Ledger
 from pipeline import accounting, catalog
+from pipeline.certifying import prompts_of
+from pipeline.datasets import dataset_named
 from pipeline.express import folder_of_run
 from pipeline.manifest import Manifest, Stretch
 from pipeline.merits import Compared, compare
 from pipeline.model import Chunk, Step
 from pipeline.processing import ChunkWork
 from pipeline.products import READING
+from pipeline.released import Released
 from pipeline.sampling import sample
 from pipeline.two_ways import BothWays, TwoWays
 from pipeline.world import World
@@ -92,7 +95,10 @@ class Consequences:
 
 def consequences(world: World, tag: str, payload: Payload, since: RunLumi) -> Consequences:
     """What would follow if a payload went into a tag. Raises UnknownTag, WrongKind, ValueError for a wrong moment."""
-    manifests = world.books.manifests()
+    released = world.books.released()
+    manifests = {run: found.settled for run, found in released.items()}
+    whole = {run for run, found in released.items() if found.whole(world.books.datasets)}
+    settled = {run for run, manifest in manifests.items() if run in whole or payload.kind in manifest.kinds}
     with world.database.read() as connection:
         until = next_entry(world.conditions(connection), tag, since.packed)
         ranges = {
@@ -100,11 +106,13 @@ def consequences(world: World, tag: str, payload: Payload, since: RunLumi) -> Co
             for run, manifest in sorted(manifests.items())
             if (found := changed_ranges(manifest, payload.kind, payload.id, since.packed, until))
         }
-        touched = tuple(_touched(world, connection, run, found) for run, found in ranges.items())
+        touched = tuple(
+            _touched(world, connection, run, found, _with(released[run], payload.kind)) for run, found in ranges.items()
+        )
         waiting = tuple(
             run
             for run in catalog.runs(connection)
-            if run not in manifests and since.run <= run and (until is None or RunLumi(run).packed < until)
+            if run not in settled and since.run <= run and (until is None or RunLumi(run).packed < until)
         )
     fate = _fate(world, tag, payload, since)
     return Consequences(payload.kind, payload.id, tag, since.packed, until, fate, touched, waiting)
@@ -148,21 +156,22 @@ def under(manifest: Manifest, kind: str, payload_id: str, ranges: Sequence[tuple
 def samples(world: World, found: Consequences, events: int) -> list[tuple[TwoWays, Chunk]]:
     """What to do both ways for about so many events, spread evenly over the touched runs and their units."""
     work: list[tuple[TwoWays, Chunk]] = []
+    released = world.books.released()
     runs = found.touched[:: max(1, len(found.touched) // max(1, events))] if found.touched else ()
     share = -(-events // max(1, len(runs)))
     for touched in runs:
-        manifest = world.books.manifest(touched.run)
-        if manifest is None:
-            continue
-        ways = two_ways(world, manifest, under(manifest, found.kind, found.payload_id, touched.ranges))
         with world.database.read() as connection:
             pieces = [piece for piece in catalog.pieces_of(connection, touched.run) if _within(piece.unit, touched)]
-        work += [(ways, chunk) for chunk in sample(touched.run, pieces, share)]
+        chunks = list(sample(touched.run, pieces, share))
+        for manifest in _with(released[touched.run], found.kind):
+            ways = two_ways(world, manifest, under(manifest, found.kind, found.payload_id, touched.ranges))
+            work += [(ways, chunk) for chunk in chunks]
     return work
 
 
 def two_ways(world: World, old: Manifest, new: Manifest) -> TwoWays:
-    """Prompt of a run under two manifests, for events of which nothing is kept."""
+    """Prompt of a run, or of a dataset of it, under two manifests, for events of which nothing is kept."""
+    dataset = dataset_named(world.settings.datasets, new.dataset)
     ways = [
         ChunkWork(
             experiment=world.experiment,
@@ -172,6 +181,7 @@ def two_ways(world: World, old: Manifest, new: Manifest) -> TwoWays:
             conditions_root=str(world.store.root),
             folder=folder_of_run(world.area, new.run),
             header={},
+            dataset=dataset,
         )
         for manifest in (old, new)
     ]
@@ -196,21 +206,28 @@ def _within(unit: int, touched: Touched) -> bool:
     return any(first <= unit <= last for first, last in touched.ranges)
 
 
-def _touched(world: World, connection: Connection, run: int, ranges: tuple[tuple[int, int], ...]) -> Touched:
+def _with(released: Released, kind: str) -> list[Manifest]:
+    """The manifests of a run that name a kind: those of the datasets that depend on it."""
+    return [manifest for manifest in released.manifests.values() if kind in manifest.kinds]
+
+
+def _touched(
+    world: World,
+    connection: Connection,
+    run: int,
+    ranges: tuple[tuple[int, int], ...],
+    manifests: Sequence[Manifest],
+) -> Touched:
     units, _ = catalog.units(connection, run)
     inside = sum(int(((units >= first) & (units <= last)).sum()) for first, last in ranges)
-    certification = _certification(world, run)
-    job = str(certification.get("prompt", ""))
+    prompts = prompts_of(world.books.document(run, "certification") or {}, {})
+    jobs = [prompts[manifest.dataset] for manifest in manifests if manifest.dataset in prompts]
     tiers: dict[str, Held] = {}
-    for output in accounting.outputs_of(connection, job):
+    for output in (output for job in jobs for output in accounting.outputs_of(connection, job)):
         held = tiers.get(output.tier, Held(output.tier, 0, 0, 0))
         tiers[output.tier] = Held(output.tier, held.files + 1, held.events + output.events, held.size + output.size)
-    spent = Ledger(connection, READING).spent(job) if job else 0.0
+    spent = sum(Ledger(connection, READING).spent(job) for job in jobs)
     return Touched(run, ranges, inside, tuple(tiers.values()), spent)
-
-
-def _certification(world: World, run: int) -> Mapping[str, object]:
-    return world.books.document(run, "certification") or {}
 
 
 def _fate(world: World, tag: str, payload: Payload, since: RunLumi) -> Fate:

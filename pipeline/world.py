@@ -19,9 +19,11 @@ from calib.iov import Clock, RunLumi
 from calib.payload import PayloadStore, open_store
 from calib.tags import Stamp, Sync
 from pipeline import catalog
+from pipeline.areas import claim
 from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
+from pipeline.datasets import datasets_of, last_deadline_s, wrong_datasets
 from pipeline.experiments.interface import Experiment
 from pipeline.in_charge import GuardedConditions, acting, may_write, rules_in_force
 from pipeline.lineage import lineage
@@ -114,7 +116,7 @@ class World:
     def undecided_beside(self, here: Container[int]) -> dict[int, float]:
         """Other runs that wait for their conditions, and until when the runs worked on `here` must wait for them."""
         beside = {run: seen for run, seen in self.books.undecided().items() if run not in here}
-        return {run: seen + self.settings_of(run).handshake.deadline_s for run, seen in beside.items()}
+        return {run: seen + last_deadline_s(self.settings_of(run)) for run, seen in beside.items()}
 
     def publication(self) -> Publication:
         """Where prompt conditions are published, and by whom."""
@@ -154,7 +156,8 @@ def open_world(
     settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
-    check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings)
+    wrong = wrong_datasets(settings.datasets, chosen)
+    check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings, wrong)
     mask = _mask(settings)
     area = Path(settings.storage.area).absolute()
     area.mkdir(parents=True, exist_ok=True)
@@ -162,10 +165,12 @@ def open_world(
     migrated = bring_up_to_date(database, clock())
     if migrated.copy:
         logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
+    claim(area, database, clock())
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
         promoted = promotions(connection)
-    books = Books(database, version, clock)
+    names = tuple(dataset.name for dataset in datasets_of(settings.datasets))
+    books = Books(database, version, clock, names)
     who, store = acting(database), open_store(area / "conditions")
     return World(settings, chosen, area, database, store, books, who, clock, probe, promoted, mask)
 
@@ -199,9 +204,13 @@ def settings_lineage(settings: Settings, experiment: Experiment) -> str:
         section["express"].pop("largest_state", None)
     # A table `[[for]]` that sets nothing else is none.
     selects = {"runs", "era"}
-    # Not there where it is not set, so that databases from before it keep their version.
+    # Not there where they are not set, so that databases from before them keep their version.
     if not relevant["handshake"]["feeds_express"]:
         del relevant["handshake"]["feeds_express"]
+    if not relevant["datasets"]:
+        del relevant["datasets"]
+    for dataset in relevant.get("datasets", {}).values():
+        dataset.pop("canary")
     for one in relevant["overrides"]:
         one.pop("canary")
     relevant["overrides"] = [one for one in relevant["overrides"] if any(one[name] for name in one.keys() - selects)]

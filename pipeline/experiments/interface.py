@@ -135,6 +135,10 @@ class Experiment(ABC):
     versions: ClassVar[Mapping[Step, int]]
     """raised by hand when a step would give another result on the same input"""
     settings_model: ClassVar[type[ExperimentSettings]] = ExperimentSettings
+    triggers: ClassVar[tuple[str, ...]] = ()
+    """names of the triggers that events are put into datasets by; none if it has no such thing"""
+    trigger_columns: ClassVar[tuple[str, ...]] = ()
+    """the columns that `fired` reads"""
     judging: ClassVar[frozenset[str]] = frozenset()
     """names of settings that only the quality tests look at: changing them redoes no event"""
 
@@ -158,6 +162,11 @@ class Experiment(ABC):
     @abstractmethod
     def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Do one step on events that share their conditions. An event's result must not depend on its neighbours."""
+
+    def fired(self, events: Columns) -> Mapping[str, NDArray[np.bool_]]:
+        """Which of the events fired each of `triggers`: bool[n]. It looks at `trigger_columns` and nothing else, and
+        whether an event did must not depend on its neighbours."""
+        return {}
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
         """The tiers that a step can start from, the one with the least left to do first."""

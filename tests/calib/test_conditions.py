@@ -285,6 +285,33 @@ def test_settling_an_outdated_snapshot_is_refused_whole(db: ConditionsDB) -> Non
     assert sorted(db.settle(11, old, NOON)) == sorted([name, other])
 
 
+def test_kinds_are_settled_by_themselves(db: ConditionsDB) -> None:
+    """What one dataset has used is fixed; what another still waits for is open, and settled later as it is then."""
+    name, other = tag(db), tag(db, kind="pedestal")
+    db.define_global_tag("both", {"beamspot": name, "pedestal": other})
+    begin(db, name, r10=1)
+    assert db.settle(12, db.snapshot("both"), NOON, kinds=["beamspot"]) == [name]
+    assert (db.settled_runs(name), db.settled_runs(other)) == ([12], [])
+    late = db.append(other, RunLumi(12), payload(3, "pedestal"), ANN)
+    assert (late.kind, late.runs) == (FateKind.ACCEPTED, ())
+    assert db.append(name, RunLumi(12), payload(2), ANN).kind is FateKind.SHIFTED
+    assert db.settle(12, db.snapshot("both"), NOON) == [other]
+    assert value_at(db, "both", RunLumi(12, 1), "pedestal") == 3
+    assert value_at(db, "both", RunLumi(12, 1)) == 1
+    with pytest.raises(ValueError, match="global tag 'both' has no kind gain"):
+        db.settle(13, db.snapshot("both"), NOON, kinds=["gain"])
+
+
+def test_an_outdated_answer_of_another_kind_is_no_hindrance(db: ConditionsDB) -> None:
+    name, other = tag(db), tag(db, kind="pedestal")
+    db.define_global_tag("both", {"beamspot": name, "pedestal": other})
+    old = db.snapshot("both")
+    db.append(name, RunLumi(12, 3), payload(2), ANN)
+    assert db.settle(12, old, NOON, kinds=["pedestal"]) == [other]
+    with pytest.raises(SnapshotOutdated):
+        db.settle(12, old, NOON, kinds=["beamspot"])
+
+
 def test_entry_that_changes_no_answer_does_not_outdate_a_snapshot(db: ConditionsDB) -> None:
     name = tag(db)
     begin(db, name, r10=1)

@@ -25,7 +25,7 @@ from pipeline.handshake import Rules
 from pipeline.model import Stream
 from pipeline.service import Service
 from pipeline.settings import settings_from
-from pipeline.way import Stage, Way
+from pipeline.way import Part, Stage, Way
 from pipeline.world import open_world, set_up
 from tests.pipeline.tiny import Offset, Tiny, settings
 
@@ -95,7 +95,8 @@ def way(world, run):
     places = {"conditions_root": str(world.store.root), "area": str(world.area)}
     context = RunContext(run, cut, cut, Tiny(), (Offset(),), None, (), **places)
     units = np.array([RunLumi(run, 1).packed])
-    return Way(context, units, Rules(max_carried_runs=RUNS, failed="wait"), ("offset",), world.now() + 3600.0)
+    rules = Rules(max_carried_runs=RUNS, failed="wait")
+    return Way(context, units, (Part(rules, ("offset",), world.now() + 3600.0),))
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_a_run_is_looked_at_as_often_whether_others_wait_or_not(work_off):
 def test_when_results_come_in_any_order_those_that_wait_are_looked_at_little_more_often(work_off):
     ways, looks, transactions = work_off(range(1, RUNS + 1), any_order())
     assert {way.stage for way in ways} == {Stage.CERTIFIED}
-    assert [way.manifest.states()["offset"] for way in ways[2:]] == [
+    assert [way.parts[0].manifest.states()["offset"] for way in ways[2:]] == [
         {"fresh" if way.run % 3 == 0 else "carried": 1} for way in ways[2:]
     ]
     # Every look of one that waits halves, on the average, the runs it may still wait for.

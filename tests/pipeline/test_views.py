@@ -10,9 +10,10 @@ from pipeline.express import Cut, RunContext, StateFile
 from pipeline.handshake import TOO_LITTLE, Rules, decide
 from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.model import Stream
+from pipeline.released import Released
 from pipeline.standing import Standing
 from pipeline.views import Views, carried_in_a_row
-from pipeline.way import Way
+from pipeline.way import Part, Way
 from tests.pipeline.tiny import Offset, Tiny
 
 RULES = Rules(max_carried_runs=2, failed="wait")
@@ -28,7 +29,7 @@ def manifest(run, why=LITTLE, condition=Condition.CARRIED):
 def way(run):
     cut = Cut(Stream.PHYSICS, "events", "events", leaves=1, fan_in=2)
     context = RunContext(run, cut, cut, Tiny(), (Offset(),), None, (), conditions_root="", area="")
-    return Way(context, np.array([RunLumi(run, 1).packed]), RULES, ("offset",), DEADLINE)
+    return Way(context, np.array([RunLumi(run, 1).packed]), (Part(RULES, ("offset",), DEADLINE),))
 
 
 @pytest.fixture
@@ -46,7 +47,13 @@ def too_little(chain, run):
 
 
 def views(chain, released=(), elsewhere=None):
-    return Views([chain], {one.run: one for one in released}, elsewhere or {}, Standing(lambda: None, 1))
+    settled = {one.run: Released({"": one}) for one in released}
+    return Views([chain], settled, elsewhere or {}, Standing(lambda: None, 1))
+
+
+def view_of(found, run, now):
+    one = way(run)
+    return found.of(one, one.parts[0], now)
 
 
 def test_only_what_was_carried_for_want_of_data_counts_and_only_in_a_row():
@@ -60,30 +67,30 @@ def test_only_what_was_carried_for_want_of_data_counts_and_only_in_a_row():
 def test_released_runs_right_before_a_run_are_counted_as_they_are_released(chain):
     too_little(chain, 7)
     found = views(chain, [manifest(5)])
-    assert found.of(way(7), 0.0).kinds[0].carried_before == 1
+    assert view_of(found, 7, 0.0).kinds[0].carried_before == 1
     found.released(manifest(6))
     found.released(manifest(8))
-    assert found.of(way(7), 0.0).kinds[0].carried_before == 2
+    assert view_of(found, 7, 0.0).kinds[0].carried_before == 2
 
 
 def test_a_run_elsewhere_is_waited_for_until_its_deadline(chain):
     too_little(chain, 7)
     found = views(chain, elsewhere={5: 100.0, 6: 50.0, 8: 900.0})
     for now, earlier, until in ((0.0, 5, 100.0), (60.0, 5, 100.0), (100.0, None, np.inf)):
-        kind = found.of(way(7), now).kinds[0]
+        kind = view_of(found, 7, now).kinds[0]
         assert (kind.earlier_undecided, kind.earlier_until) == (earlier, until)
 
 
 def test_a_run_watches_the_one_before_it_that_is_undecided_or_could_free_it_from_the_limit(chain):
     too_little(chain, 9)
     found = views(chain)
-    view = found.of(way(9), 0.0)
+    view = view_of(found, 9, 0.0)
     assert view.kinds[0].earlier_undecided == 8
     assert list(found.watched(view, decide(view, RULES, 0.0))) == [8]
     too_little(chain, 8)
     too_little(chain, 7)
     over = views(chain, [manifest(5), manifest(6)])
-    view = over.of(way(9), 0.0)
+    view = view_of(over, 9, 0.0)
     waits = decide(view, RULES, 0.0)
     assert view.kinds[0].earlier_undecided is None and "the limit" in waits.reasons["offset"]
     # A release of run 8 with a payload, or by fallback, is what ends the row.

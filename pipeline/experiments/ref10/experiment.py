@@ -32,6 +32,9 @@ from pipeline.experiments.ref10.reconstruct.stages import BEHIND_CLUSTERS, CLUST
 from pipeline.experiments.simulated import Demonstration, Order, Simulated, Simulation
 from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
+TRIGGERS = {"minimum_bias": daq.MINIMUM_BIAS, "dimuon": daq.DIMUON, "nzs": daq.NZS}
+"""name to bit of `trig`; events without zero suppression (`nzs`) are of minimum bias too"""
+
 KEYS = ("run", "lumi", "event")
 HEADER = ("bx", "orbit", "trig")
 TIER = "CLUSTERS"
@@ -57,6 +60,8 @@ class Ref10(Simulated):
     tree: ClassVar[str] = daq.TREE
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 2, Step.PROMPT: 2}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
+    triggers: ClassVar[tuple[str, ...]] = tuple(TRIGGERS)
+    trigger_columns: ClassVar[tuple[str, ...]] = ("trig",)
     judging: ClassVar[frozenset[str]] = frozenset({"strip_charge_ke", "least_clusters"})
     settings: Ref10Settings
 
@@ -97,6 +102,11 @@ class Ref10(Simulated):
         if step is Step.EXPRESS:
             measured |= pedestal_columns(events, conditions)
         return Processed({TIER: header | found.columns()}, measured)
+
+    def fired(self, events: Columns) -> Mapping[str, NDArray[np.bool_]]:
+        """By the bits that the DAQ has set."""
+        trig = np.asarray(events["trig"])
+        return {name: trig & np.uint32(bit) != 0 for name, bit in TRIGGERS.items()}
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
         """From clusters, where the Lorentz angle or the alignment has changed; not in express, which measures pedestals
