@@ -82,7 +82,7 @@ def test_masses_have_the_widths_of_the_physics_note_and_errors_that_are_right(na
     assert abs(np.median(pull)) < 4 * 1.25 / np.sqrt(len(pull))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 12), min_size=1, max_size=4), st.floats(1.0, 60.0))
 def test_as_in_plain_loops(seed, sizes, pt):
     rng = np.random.default_rng(seed)

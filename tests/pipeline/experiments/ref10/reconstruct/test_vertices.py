@@ -87,7 +87,7 @@ def test_cooling_and_weights_are_those_of_the_physics_note():
     assert weights(np.array([100.0]), 256.0)[0] > 0.45
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), min_size=1, max_size=4), st.booleans())
 def test_as_in_plain_loops(seed, sizes, twins):
     """Vertices of some sizes in a few events; tracks that are displaced, flagged or there twice among them."""
