@@ -7,7 +7,7 @@ it reads no event, and can be tried on every run whose states are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from calib.calibration import Calibration
 from calib.gates import Decision, gate_from_settings
 from calib.iov import RunLumi
 from jobs.runner import JobDone, JobFailed, Runner
+from pipeline import verdicts
 from pipeline.chain import Ask, Chain, Link
 from pipeline.express import StateFile, express_products, finalize_job, state_product
 from pipeline.handshake import Judged
@@ -78,19 +79,12 @@ class Shadowed:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON."""
-        return {"judged": [asdict(one) for one in self.judged], "failed": self.failed}
+        return {"judged": list(map(verdicts.to_document, self.judged)), "failed": self.failed}
 
     @classmethod
     def from_document(cls, run: int, found: Mapping[str, Any]) -> Shadowed:
         """Read what `to_document` gave."""
-        return cls(run, tuple(map(_judged, found["judged"])), found["failed"])
-
-
-def _judged(row: Mapping[str, Any]) -> Judged:
-    from calib.calibration import Outcome
-
-    decision = Decision(row["decision"]) if row["decision"] else None
-    return Judged(**{**row, "outcome": Outcome(row["outcome"]), "decision": decision, "vetoed": tuple(row["vetoed"])})
+        return cls(run, tuple(map(verdicts.from_document, found["judged"])), found["failed"])
 
 
 def run_shadows(world: World, runner: Runner, ways: Sequence[Way]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from calib.calibration import Outcome
 from calib.gates import Decision, Measure
 from calib.iov import RunLumi
 from pipeline.books import Books
@@ -43,21 +44,21 @@ def keep_verdicts(connection: Connection, books: Books, chain: Chain, run: int) 
     first = min((RunLumi.unpack(judged.first).run for judged in chain.found(run)), default=run)
     for one in chain.runs[bisect_left(chain.runs, first) : bisect_right(chain.runs, run)]:
         if chain.found(one):
-            document = {"intervals": [_plain(judged) for judged in chain.found(one)]}
+            document = {"intervals": [to_document(judged) for judged in chain.found(one)]}
             books.enter(connection, one, key_of(chain.kind), document)
 
 
-def _plain(judged: Judged) -> dict[str, Any]:
-    return {
-        "first": judged.first,
-        "last": judged.last,
-        "outcome": judged.outcome.value,
-        "payload": judged.payload,
-        "decision": judged.decision.value if judged.decision else None,
-        "why": judged.why,
-        "measures": [asdict(measure) for measure in judged.measures],
-        "held_to": judged.held_to,
-    }
+def to_document(judged: Judged) -> dict[str, Any]:
+    """A conclusion as JSON."""
+    return asdict(judged)
+
+
+def from_document(found: Mapping[str, Any]) -> Judged:
+    """Read what `to_document` gave."""
+    decision = Decision(found["decision"]) if found["decision"] else None
+    measures = tuple(Measure(**measure) for measure in found.get("measures", ()))
+    lists = {"measures": measures, "vetoed": tuple(found.get("vetoed", ()))}
+    return Judged(**{**found, **lists, "outcome": Outcome(found["outcome"]), "decision": decision})
 
 
 def candidates(documents: Iterable[Mapping[str, Any]]) -> list[Candidate]:
@@ -68,9 +69,10 @@ def candidates(documents: Iterable[Mapping[str, Any]]) -> list[Candidate]:
 
 
 def _candidate(row: Mapping[str, Any]) -> Candidate:
-    measures = tuple(Measure(**measure) for measure in row["measures"])
-    decision = Decision(row["decision"])
-    return Candidate(row["first"], row["last"], row["payload"], decision, row["why"], measures, row["held_to"])
+    one = from_document(row)
+    if one.payload is None or one.decision is None:
+        raise ValueError(f"what the units {one.first} to {one.last} gave was not judged")
+    return Candidate(one.first, one.last, one.payload, one.decision, one.why, one.measures, one.held_to)
 
 
 def without_payload(documents: Iterable[Mapping[str, Any]]) -> int:
