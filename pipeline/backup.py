@@ -23,6 +23,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from jobs.lease import Holder, lives
 from jobs.tables import leases
+from pipeline.areas import renew_identity
 from pipeline.database import Database, DatabaseRefused, open_database
 from pipeline.migration import SCHEMA, bring_up_to_date, versions, versions_metadata
 from pipeline.processing import nothing
@@ -74,7 +75,7 @@ class Restored:
         lines = [
             f"{self.backup.text()}",
             f"restored into {self.into}: name it as `database` under [storage], and start `tier0 run` as ever",
-            "the database of before must not be driven again: over one area there can be only one",
+            "its area follows it, and is then refused to the database of before: over one area there can be only one",
         ]
         if self.driver is not None:
             lines.append(f"pid {self.driver.pid}, the driver of then, is still alive: stop it first")
@@ -196,6 +197,7 @@ def _fill(source: Database, target: Database, connection: Connection, now: float
     row = connection.execute(sa.select(leases).where(leases.c.id == 1, leases.c.host.is_not(None))).one_or_none()
     # The driver of then goes on elsewhere or is gone: here nobody drives yet.
     connection.execute(sa.update(leases).values(host=None, pid=None, born=None))
+    renew_identity(connection, now)
     driver = None if row is None else Holder(row.host, row.pid, row.born)
     return driver if driver is not None and driver.host == Holder.here().host and lives(driver) else None
 

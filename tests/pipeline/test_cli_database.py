@@ -55,7 +55,7 @@ def test_a_database_is_backed_up_restored_and_found_well(used: Path, tmp_path: P
     done = tier0("database", "backup", tmp_path / "backup", "-s", used)
     assert done.exit_code == 0 and f"{tmp_path}/backup: {tmp_path}/area/tier0.db as of " in done.output
     done = tier0("database", "restore", tmp_path / "backup", "--into", tmp_path / "to.db")
-    assert done.exit_code == 0 and "must not be driven again" in done.output
+    assert done.exit_code == 0 and "refused to the database of before" in done.output
     for where in (("-s", used), ("--database", tmp_path / "to.db")):
         done = tier0("database", "check", *where)
         assert done.exit_code == 0 and "all is well" in done.output
