@@ -54,6 +54,20 @@ def test_a_scenario_that_cannot_be_read_is_said(toml: Path) -> None:
     assert not begun(toml)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ('{"faults": {"dead_chips": 100000}}', "dead_chips is 100000, and this detector has "),
+        ('{"faults": {"dead_rocs": 100000}}', "dead_rocs is 100000, and this detector has "),
+    ],
+)
+def test_more_dead_chips_than_there_are_are_refused_in_a_line(toml: Path, scenario: str, said: str) -> None:
+    (toml.parent / "wrong.json").write_text(scenario)
+    done = simulate(toml, "--scenario", str(toml.parent / "wrong.json"))
+    assert done.exit_code == 1 and done.output.startswith(f"tier0: {said}") and done.output.count("\n") == 1
+    assert not begun(toml)
+
+
 def test_a_format_that_is_not_known_is_refused(toml: Path) -> None:
     done = simulate(toml, "--format", "parquet")
     assert done.exit_code == 1 and "tier0: RAW is written as ttree or rntuple, not as 'parquet'" in done.output
@@ -78,10 +92,12 @@ def test_a_seed_has_64_bits(toml: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        ("0", "a run is one of 1 to 4294967295"),
+        ("0", "a run is one of 1 to 2147483647"),
         ("7-5", "7-5 ends before it begins"),
         ("4294967296", "a run is one of 1 to"),
         ("seven", "write run numbers such as 101-103"),
+        ("1-2000000000", "more than 100000 runs at once"),
+        ("1-60000,100001-150000", "more than 100000 runs at once"),
     ],
 )
 def test_runs_that_cannot_be_are_wrong_use(toml: Path, runs: str, said: str) -> None:
