@@ -38,6 +38,7 @@ def _command(name: str, *parameters: Callable[[Any], Any]) -> Callable[[Any], An
 
 
 _kind = click.argument("kind")
+_kind_or_tag = click.argument("kind", metavar="KIND|TAG")
 _kinds = click.argument("kinds", metavar="[KIND]...", nargs=-1)
 _tag = click.option("--tag", help="A tag by name instead of the one that prompt uses.")
 _tags = click.option("--tag", "tags", multiple=True, help="A tag by name; may be given several times.")
@@ -73,9 +74,9 @@ def snapshots(settings: Path | None) -> None:
     click.echo(opened(settings).conditions.snapshots())
 
 
-@_command("show", _kind, _tag, click.option("--plot", type=_path, help="Draw it to this file as well."))
+@_command("show", _kind_or_tag, _tag, click.option("--plot", type=_path, help="Draw it to this file as well."))
 def show(kind: str, tag: str | None, plot: Path | None, settings: Path | None) -> None:
-    """The intervals of a kind with their constants.
+    """The intervals of a kind, or of a tag, with their constants.
 
     \b
     tier0 conditions show beamspot --plot beamspot.png
@@ -109,9 +110,14 @@ def plot(kind: str, names: tuple[str, ...], tags: tuple[str, ...], output: Path 
     click.echo(f"drawn to {opened(settings).conditions.plot(kind, *names, tag=tags or None, path=path)}")
 
 
-@_command("history", _kind, _tag, click.option("--as-of", help="Entry number, or time such as 2026-05-01."))
+@_command("history", _kind_or_tag, _tag, click.option("--as-of", help="Entry number, or time such as 2026-05-01."))
 def history(kind: str, tag: str | None, as_of: str | None, settings: Path | None) -> None:
-    """Every entry of a tag: who, when, from where on, and why; withdrawals too."""
+    """Every entry of a tag: who, when, from where on, and why; withdrawals too.
+
+    \b
+    tier0 conditions history beamspot
+    tier0 conditions history beamspot_prompt_v1
+    """
     click.echo(opened(settings).conditions.history(kind, tag, as_of))
 
 
@@ -158,8 +164,8 @@ def judge(
     """Try gates on past runs: what was said of every payload the loop has made, and what would be.
 
     No event is read, and nothing is changed. A payload is held to the one that would be in force under these gates.
-    Without --set and --gates the ones of the settings file are tried. Exit code 0: all as it was; 3: some verdict
-    would be another.
+    Without --set and --gates the ones of the settings file are tried. Exit code 0: all as it was; 2: no payload was
+    judged in these runs; 3: some verdict would be another.
 
     \b
     tier0 conditions judge beamspot --set max_move.x.limit=0.02 --runs 190456-190500
@@ -192,10 +198,9 @@ def _changes(words: tuple[str, ...]) -> dict[str, Any]:
     click.option("-o", "--output", type=_path, default=Path("conditions"), show_default=True, help="A folder."),
     click.option("--format", "form", type=click.Choice(["npz", "zarr"]), default="npz", show_default=True),
     click.option("--file", type=_path, help="One zip file instead of a folder."),
+    click.option("--force", is_flag=True, help="With --file: write it anew where it exists."),
 )
-def export(
-    kinds: tuple[str, ...], tags: tuple[str, ...], output: Path, form: Any, file: Path | None, settings: Path | None
-) -> None:
+def export(kinds: tuple[str, ...], tags: tuple[str, ...], settings: Path | None, **where: Any) -> None:
     """Write payloads and their intervals so that they can be read without this program.
 
     A folder has one npz file or zarr folder a payload, and TAG.json with the intervals. The one file is a zip of JSON
@@ -208,11 +213,14 @@ def export(
     tier0 conditions export --file conditions.zip
     tier0 conditions export --tag prompt@41 --file as-it-was.zip
     """
+    file, force = where["file"], where["force"]
+    if force and not file:
+        raise click.UsageError("--force is for one file: give it with --file")
     view = opened(settings).conditions
     if file:
-        click.echo(f"written to {view.export_file(kinds, file, tags)}")
+        click.echo(f"written to {view.export_file(kinds, file, tags, force=force)}")
         return
-    for index in view.export(kinds, output, tags, form):
+    for index in view.export(kinds, where["output"], tags, where["form"]):
         click.echo(f"written to {index}")
 
 
@@ -314,7 +322,12 @@ def delete(name: str, reason: str, settings: Path | None) -> None:
 
 @_command("unused", click.option("--history", is_flag=True, help="What was deleted, by whom and why."))
 def unused(history: bool, settings: Path | None) -> None:
-    """What may be deleted: payloads that nothing names, and tags that were never used."""
+    """What may be deleted: payloads that nothing names, and tags that were never used.
+
+    \b
+    tier0 conditions unused
+    tier0 conditions unused --history
+    """
     click.echo(opened(settings).conditions.unused(history=history))
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from calib.differences import Difference, Distance, Lacking, differences, distances
 from calib.iov import Clock
 from pipeline.conditions_words import Refused, Source, sources_of, spoken
-from pipeline.tables import as_text
+from pipeline.tables import as_text, columns
 from pipeline.world import World
 
 
@@ -40,7 +40,7 @@ class Comparison:
         """0 the same answers everywhere, 3 not."""
         return 3 if self.rows or self.only else 0
 
-    def text(self, width: int = 160) -> str:
+    def text(self, width: int | None = None) -> str:
         """The table."""
         lines = [f"only {which} has kind {kind}" for kind, which in self.only]
         if not self.rows:
@@ -51,7 +51,7 @@ class Comparison:
             heads += ["array", "largest distance", "in sigma", "changed"]
             names = {Lacking.ONE: self.one, Lacking.OTHER: self.other}
             cells = [line for row in self.rows for line in _with_values(row, names)]
-        return "\n".join([as_text(heads, cells, width=width), *lines])
+        return "\n".join([as_text(heads, cells, width=width or columns(160)), *lines])
 
     def __str__(self) -> str:
         return self.text()

@@ -113,8 +113,15 @@ class ConditionsEditor(ConditionsView):
         """
         return export_folder(folder, self._contents(kinds, tag), self.world.store, form, self.world.probe)
 
-    def export_file(self, kinds: str | Sequence[str], file: Path, tag: str | Sequence[str] | None = None) -> Path:
-        """Write payloads and intervals to one zip file for other programs; the same content gives the same bytes."""
+    def export_file(
+        self, kinds: str | Sequence[str], file: Path, tag: str | Sequence[str] | None = None, *, force: bool = False
+    ) -> Path:
+        """Write payloads and intervals to one zip file for other programs; the same content gives the same bytes.
+
+        Raises Refused where the file exists, unless `force` says to write it anew.
+        """
+        if file.is_file() and not force:
+            raise Refused(f"{file} exists already: give another name, or --force to write it anew")
         return export_file(file, self._contents(kinds, tag), self.world.store, self.world.probe)
 
     def import_tags(

@@ -14,7 +14,7 @@ from calib.inventory import counts_of_entries, snapshots_used
 from calib.payload import Payload
 from calib.tags import Sync, Validity
 from pipeline.comparing import Comparison, compare
-from pipeline.conditions_words import Source, entry_of, source_of, spoken
+from pipeline.conditions_words import Source, entry_of, source_named, spoken
 from pipeline.plots import Interval, drawable, plot, save
 from pipeline.rehearsal import rehearsal
 from pipeline.rejudging import Trial
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class ConditionsView:
     """Looks at the conditions of one Tier-0, and changes nothing.
 
-    Without a tag, the one that prompt uses is meant. A tag may be named `prompt` or `express`, and with `@` and an
-    entry number or time (`beamspot_prompt_v1@41`) as it was then.
+    Without a tag, the one that prompt uses is meant; a tag may stand in place of a kind. A tag may be named `prompt` or
+    `express`, and with `@` and an entry number or time (`beamspot_prompt_v1@41`) as it was then.
     """
 
     world: World
@@ -74,7 +74,7 @@ class ConditionsView:
         """The intervals of a kind with the single numbers of their payloads, errors and units."""
         intervals = self.intervals(kind, tag)
         if not intervals:
-            return f"no payload of kind {kind} yet"
+            return f"no payload of {'kind' if kind in kinds_of(self.world.experiment) else 'tag'} {kind} yet"
         names = _scalars([interval.payload for interval in intervals])
         rows = [
             [
@@ -91,7 +91,7 @@ class ConditionsView:
     def history(self, kind: str, tag: str | None = None, as_of: str | None = None) -> str:
         """Every entry of a tag in the order made: number, who, when, from where on, why."""
         with self.world.database.read() as connection:
-            source = source_of(self.world, connection, kind, tag)
+            source = source_named(self.world, connection, kind, tag)
             upto = source.as_of if as_of is None else entry_of(connection, as_of)
             entries = self.world.conditions(connection).history(source.tag.name, upto)
         rows = [
@@ -153,7 +153,7 @@ class ConditionsView:
             return [kind for kind, tag in tags.items() if tag.number not in counts]
 
     def _found(self, connection: Connection, kind: str, tag: str | None) -> tuple[Source, list[Validity]]:
-        source = source_of(self.world, connection, kind, tag)
+        source = source_named(self.world, connection, kind, tag)
         return source, source.intervals(self.world.conditions(connection))
 
     def _with_payloads(self, validities: Sequence[Validity]) -> Iterator[Interval]:

@@ -12,7 +12,7 @@ from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.verdict import meant, quantity
 from pipeline.conditions_words import Refused
-from pipeline.tables import as_text
+from pipeline.tables import as_text, columns
 from pipeline.verdicts import Candidate
 
 Table = Mapping[str, Any]
@@ -87,6 +87,8 @@ class Trial:
     """intervals of these runs that gave nothing to judge"""
     looks_back: bool = False
     """whether the calibration makes a payload from the one before, and so might have made others"""
+    runs: tuple[int, ...] = ()
+    """all runs that were judged, whatever was asked for"""
 
     @property
     def changes(self) -> tuple[Rejudged, ...]:
@@ -95,17 +97,20 @@ class Trial:
 
     @property
     def exit_code(self) -> int:
-        """0 all as it was, 3 some would be judged otherwise."""
+        """0 all as it was, 2 there was nothing to judge, 3 some would be judged otherwise."""
+        if not self.rows:
+            return 2
         return 3 if self.changes else 0
 
-    def text(self, width: int = 180) -> str:
+    def text(self, width: int | None = None) -> str:
         """The table: then and now with the numbers the gates looked at, and how many would change."""
         if not self.rows:
-            return f"no payload of kind {self.kind} was judged in these runs"
+            there = f"; runs {min(self.runs)} to {max(self.runs)} were judged" if self.runs else ""
+            return "\n".join([f"no payload of kind {self.kind} was judged in these runs{there}", *self._without()])
         heads = ["units", "payload", "then", "would be (* differs)", "looked at (limit)", "why"]
         title = f"{self.kind}, processing version {self.version}"
         tried = "; ".join(map(str, self.gates)) or "none: all is published"
-        table = as_text(heads, [_cells(row) for row in self.rows], title, width)
+        table = as_text(heads, [_cells(row) for row in self.rows], title, width or columns(180))
         return "\n".join([table, f"gates tried: {tried}", *self._afterwords()])
 
     def __str__(self) -> str:
@@ -116,14 +121,16 @@ class Trial:
     def _afterwords(self) -> list[str]:
         ways = Counter(f"{row.candidate.decision} -> {row.now.decision}" for row in self.changes)
         which = f": {', '.join(f'{number} {way}' for way, number in sorted(ways.items()))}" if ways else ""
-        lines = [f"{len(self.changes)} of {len(self.rows)} payloads would be judged otherwise{which}"]
-        if self.without_payload:
-            lines.append(f"{self.without_payload} intervals gave no payload and are not judged")
+        lines = [f"{len(self.changes)} of {len(self.rows)} payloads would be judged otherwise{which}", *self._without()]
         if self.looks_back and self.changes:
             lines.append(
                 f"{self.kind} is made from the payload before it: some could have come out otherwise themselves"
             )
         return lines
+
+    def _without(self) -> list[str]:
+        number = self.without_payload
+        return [f"{number} intervals gave no payload and are not judged"] if number else []
 
 
 def _cells(row: Rejudged) -> list[str]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from typing import Any
 
 
-def as_text(heads: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", width: int = 200) -> str:
-    """Rows under heads, as text without colours."""
+def columns(usual: int) -> int:
+    """How wide a table is: as the variable COLUMNS of the environment says, in a pipe too, else as usual."""
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else usual
+
+
+def as_text(heads: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", width: int | None = None) -> str:
+    """Rows under heads, as text without colours; where no width is given, that of COLUMNS, or 200."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -20,5 +27,5 @@ def as_text(heads: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(table)
+    Console(file=stream, width=width or columns(200), color_system=None).print(table)
     return stream.getvalue().rstrip("\n")

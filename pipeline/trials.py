@@ -51,7 +51,8 @@ def try_gates(world: World, kind: str, proposal: Proposal) -> Trial:
     last = max(wanted, default=0)
     made_by = calibrations_of(world, world.settings_of(last), last)
     looks_back = any(calibration.kind == kind and calibration.looks_at_previous for calibration in made_by)
-    return Trial(kind, chosen.books.version, gates(last), rows, without_payload(wanted.values()), looks_back)
+    without = without_payload(wanted.values())
+    return Trial(kind, chosen.books.version, gates(last), rows, without, looks_back, tuple(documents))
 
 
 def _within(words: str | None, run: int) -> bool:

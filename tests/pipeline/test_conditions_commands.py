@@ -123,3 +123,35 @@ def test_a_state_of_the_past_is_shown(call: Call) -> None:
     assert "[0:0, open)" in call("show", "offset", "--tag", "offset_prompt_v1@1")[1]
     code, said = call("history", "offset", "--as-of", 4711)
     assert code == 1 and "there is no entry 4711; the newest is" in said
+
+
+def test_a_file_that_is_there_is_not_written_over_unless_told_so(call: Call) -> None:
+    Path("a.zip").write_text("precious")
+    code, said = call("export", "--file", "a.zip")
+    assert code == 1 and "a.zip exists already: give another name, or --force" in said
+    assert Path("a.zip").read_text() == "precious"
+    assert call("export", "--file", "a.zip", "--force") == (0, "written to a.zip\n")
+    assert Path("a.zip").read_bytes().startswith(b"PK")
+    assert call("export", "--force")[0] == 2
+
+
+def test_a_tag_may_be_named_where_a_kind_is(call: Call) -> None:
+    by_kind = call("history", "offset")
+    assert by_kind[0] == 0 and call("history", "offset_prompt_v1") == by_kind
+    assert call("show", "offset_prompt_v1@1") == call("show", "offset", "--tag", "offset_prompt_v1@1")
+    call("tag", "create", "mine", "--kind", "offset")
+    assert call("show", "mine") == (0, "no payload of tag mine yet\n")
+    code, said = call("history", "offset_promt_v1")
+    assert code == 1 and "there is no kind or tag 'offset_promt_v1'; did you mean 'offset_prompt_v1'?" in said
+    assert "this experiment has the kinds offset" in said
+
+
+@pytest.mark.parametrize("width", [60, 150])
+def test_tables_are_as_wide_as_columns_says_in_a_pipe_too(call: Call, width: int) -> None:
+    reason = "a reason that is by far longer than a narrow terminal is wide, so that it must be broken somewhere in it"
+    call("withdraw", "offset", "--since", 9, "--reason", reason)
+    usual = CliRunner().invoke(main, ["conditions", "history", "offset"], env={"COLUMNS": None}).output
+    said = CliRunner().invoke(main, ["conditions", "history", "offset"], env={"COLUMNS": str(width)}).output
+    assert max(map(len, said.splitlines())) <= width < max(map(len, usual.splitlines())) <= 200
+    for odd in ("", "0", "wide"):
+        assert CliRunner().invoke(main, ["conditions", "history", "offset"], env={"COLUMNS": odd}).output == usual

@@ -310,3 +310,5 @@ def test_judge_on_the_command_line(past: Any) -> None:
     assert code == 3 and "the gate has mean in mm, the payload in cm" in said
     code, said = call("--runs", "many")
     assert code == 1 and "no run range" in said
+    code, said = call("--runs", "900-999")
+    assert code == 2 and "no payload of kind offset was judged in these runs; runs 7 to 10 were judged" in said
