@@ -29,8 +29,8 @@ USES = HIT_KINDS
 
 Ints = NDArray[np.int64]
 
-BLOCK = 100_000
-"""clusters worked on at a time, 300 bytes for each"""
+BLOCK = 200_000
+"""clusters worked on at a time at the most (or one event), some 300 bytes for each"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Candidates:
 def candidates(clusters: Collection, conditions: Mapping[str, Payload], search: Search = DEFAULT) -> Candidates:
     """The candidates of tracks among placed clusters; within an event the best come first (`arbitration.ranked`).
 
-    Clusters flagged LARGE take no part. An event that would need more than `search.combinations` has no candidates
-    and the flag UNCOMBINED. Raises UnknownModule for clusters of another geometry.
+    Clusters flagged LARGE take no part. An event in which more would have to be combined than `search`
+    allows has no candidates and the flag UNCOMBINED. Raises UnknownModule for clusters of another geometry.
     """
     parts = []
     for start, some in _blocks(clusters):
@@ -62,10 +62,11 @@ def candidates(clusters: Collection, conditions: Mapping[str, Payload], search: 
 
 
 def _blocks(clusters: Collection) -> Iterator[tuple[int, Collection]]:
-    """Events in turn, about BLOCK clusters at a time, and one event at least; with the place of the first cluster."""
+    """Events in turn, in blocks about as large as one another; with the place of the first cluster of each."""
     starts = np.append(0, np.cumsum(clusters.counts))
-    group = starts[:-1] // BLOCK
-    for first, last in pairwise([0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(clusters.counts)]):
+    blocks = -(-int(starts[-1]) // BLOCK)
+    bounds = np.searchsorted(starts[:-1], [starts[-1] * block // blocks for block in range(1, blocks)])
+    for first, last in pairwise([0, *np.unique(bounds).tolist(), len(clusters.counts)]):
         start, stop = starts[first], starts[last]
         flat = {name: values[start:stop] for name, values in clusters.flat.items()}
         yield int(start), Collection(clusters.counts[first:last], flat)
@@ -73,7 +74,7 @@ def _blocks(clusters: Collection) -> Iterator[tuple[int, Collection]]:
 
 def _found(hits: LayerHits, events: int, search: Search) -> tuple[Ints, Ints, NDArray[np.uint8]]:
     """Event and hits [n, 10] of all tracks, and the events' flags."""
-    budget = Budget.of(events, search.combinations)
+    budget = Budget.of(events, search)
     found: list[Tracks] = [(np.zeros(0, np.int64), np.zeros((0, len(LAYERS)), np.int64), np.zeros(0))]
     for layers in TRIPLETS:
         for begun in seeds(hits, layers, search, budget):

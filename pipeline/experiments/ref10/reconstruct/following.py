@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.experiments.ref10.reconstruct.budget import Budget, entry_slices
+from pipeline.experiments.ref10.reconstruct.budget import Budget
 from pipeline.experiments.ref10.reconstruct.kalman import Helices, measured
-from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, each_of
+from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Window
 from pipeline.experiments.ref10.reconstruct.search import Search
 from pipeline.experiments.ref10.reconstruct.seeds import Seeds
 
@@ -53,9 +53,12 @@ def _stepped(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> F
     """With the layer's hits and its material taken in, less those that can no more have enough hits or do not fit."""
     shell, place = hits.shells[layer], tracks.hit[layer]
     there = place >= 0
-    found = measured(tracks.helices, hits, np.maximum(place, 0), shell).where(there)
-    r = np.where(there, found.r, 0.5 * (shell.inner + shell.outer))
-    helices = tracks.helices.updated(found).scattered(shell, r, search)
+    found = measured(tracks.helices, hits, np.maximum(place, 0), shell, search).where(there)
+    middle = 0.5 * (shell.inner + shell.outer)
+    r = np.where(there, found.r, middle)
+    helices = tracks.helices.updated(found)
+    way = found.way if there.all() else np.where(there, found.way, helices.way(middle))
+    helices = helices.scattered(shell, r, way, search)
     missed = (tracks.hit[: layer + 1] < 0).sum(axis=0)
     keep = (missed <= len(hits.shells) - search.hits) & (found.beyond <= search.sigmas)
     chi2 = tracks.chi2 + found.chi2()
@@ -64,27 +67,27 @@ def _stepped(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> F
 
 def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budget: Budget) -> Ints:
     """The place of the hit nearest to each track in units of its error, -1 where none is near enough."""
-    shell = hits.shells[layer]
-    begin, number = _window(hits, tracks, layer, search)
-    number = budget.allowed(tracks.event, number)
+    shell, window = hits.shells[layer], _window(hits, tracks, layer, search)
+    window = replace(window, number=budget.to_try(tracks.event, window.number))
     nearest = np.full(len(tracks.event), -1, np.int64)
-    for some in entry_slices(number, search.at_once):
-        which, entry = each_of(begin[some], number[some])
-        place = hits.tables[layer][1][entry]
-        found = measured(tracks.helices.of(which + some.start), hits, place, shell)
+    for some in budget.entries(window.number):
+        which, place = window.hits(some)
+        found = measured(tracks.helices.of(which), hits, place, shell, search)
         near = np.flatnonzero((found.turn.chi2 <= search.sigmas**2) & (found.beyond <= search.sigmas))
-        nearest[some] = _best(which[near], place[near], found.chi2()[near], some.stop - some.start)
+        nearest[some] = _best(which[near] - some.start, place[near], found.chi2()[near], some.stop - some.start)
     return nearest
 
 
-def _window(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> tuple[Ints, Ints]:
+def _window(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> Window:
     """Where a track's hit may lie, whatever the radius at which it meets the layer's sensors."""
     shell, helices = hits.shells[layer], tracks.helices
-    azimuth, variance = (np.stack(part) for part in zip(*map(helices.azimuth, (shell.inner, shell.outer)), strict=True))
-    slack = search.sigmas * np.sqrt(variance.max(axis=0) + (shell.precision / shell.inner) ** 2)
+    azimuth = np.stack([helices.azimuth(shell.inner), helices.azimuth(shell.outer)])
+    slack = search.sigmas * np.sqrt(
+        helices.variance(shell.outer) + (shell.precision**2 + search.placed**2) / shell.inner**2
+    )
     slack += shell.lean / shell.inner
-    begin, number = hits.within(layer, tracks.event, azimuth.min(axis=0) - slack, azimuth.max(axis=0) + slack)
-    return begin, np.where(helices.reaches(shell.inner), number, 0)
+    window = hits.within(layer, tracks.event, azimuth.min(axis=0) - slack, azimuth.max(axis=0) + slack)
+    return replace(window, number=np.where(helices.reaches(shell.inner), window.number, 0))
 
 
 def _best(which: Ints, place: Ints, chi2: Floats, tracks: int) -> Ints:

@@ -62,10 +62,14 @@ class Helices:
         found: Mask = np.abs(self.sine(r)) < 1 - 0.5 * GRAZING**2
         return found
 
-    def azimuth(self, r: Floats | float) -> tuple[Floats, Floats]:
-        """Azimuth at radius r, not brought into a turn, and its variance; of tracks that turn back, where they do."""
-        sine = np.clip(self.sine(r), -1.0, 1.0)
-        return self.circle[0] - np.arcsin(sine), _spread(self.circle_cov, self._gradient(r, sine))[1]
+    def azimuth(self, r: float) -> Floats:
+        """Azimuth at radius r, not brought into a turn; of tracks that turn back before it, where they do."""
+        found: Floats = self.circle[0] - np.arcsin(np.clip(self.sine(r), -1.0, 1.0))
+        return found
+
+    def variance(self, r: float) -> Floats:
+        """Of the azimuth at radius r."""
+        return _spread(self.circle_cov, self._gradient(r, np.clip(self.sine(r), -1.0, 1.0)))[1]
 
     def _gradient(self, r: Floats | float, sine: Floats) -> tuple[Floats, Floats]:
         """Of the azimuth at radius r, by curvature and by d0; by phi it is 1."""
@@ -89,10 +93,10 @@ class Helices:
         zz, zc, cc = self.line_cov
         return self.line[0] + self.line[1] * way, zz + way * (2 * zc + way * cc)
 
-    def scattered(self, shell: Shell, r: Floats, search: Search) -> Self:
+    def scattered(self, shell: Shell, r: Floats, way: Floats, search: Search) -> Self:
         """Behind the material of a layer, met at radius r: Highland's width, as physics note 5.4, with beta = 1.
 
-        The turn is about the point at r: it changes phi and d0 such that the azimuth at r stays.
+        The turn is about the point at r: it changes phi and d0 such that the azimuth there stays. `way` is that to r.
         """
         rho, cot = self.circle[1], self.line[1]
         sine = np.clip(self.sine(r), -1.0, 1.0)
@@ -103,7 +107,6 @@ class Helices:
         by_d0 = r * cosine / (1 + rho * self.circle[2])
         by_phi = -by_d0 * self._gradient(r, sine)[1]
         added = turn * np.stack([by_phi**2, np.zeros_like(r), by_phi * by_d0, *np.zeros((2, len(r))), by_d0**2])
-        way = self.way(r)
         upwards = turn * across * np.stack([way * way, -way, np.ones_like(way)])
         return type(self)(self.circle, self.circle_cov + added, self.line, self.line_cov + upwards)
 
@@ -160,7 +163,7 @@ class Measured:
         return self.turn.chi2 if self.height is None else self.turn.chi2 + self.height.chi2
 
 
-def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell) -> Measured:
+def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell, search: Search) -> Measured:
     """The hits at `place`, all of the layer with this shell, one for each track."""
     way = tracks.way(hits.r[place])
     z, variance = tracks.height(way)
@@ -172,12 +175,12 @@ def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell) -> Mea
     gradient = tracks._gradient(r, sine)
     turn = np.arctan2(y, x) - tracks.circle[0] + np.arcsin(sine)
     turn -= 2 * np.pi * np.rint(turn / (2 * np.pi))
-    error = (hits.u_error[place] ** 2 + (lean_x**2 + lean_y**2) * variance) / r**2
+    error = (hits.u_error[place] ** 2 + search.placed**2 + (lean_x**2 + lean_y**2) * variance) / r**2
     residual = Residual(turn, _spread(tracks.circle_cov, gradient)[1] + error)
     if shell.reach:
         beyond = np.maximum(np.abs(off) - shell.reach, 0.0) / np.sqrt(variance)
         return Measured(r, way, residual, *gradient, None, beyond)
-    height = Residual(off, variance + hits.v_error[place] ** 2)
+    height = Residual(off, variance + hits.v_error[place] ** 2 + search.placed**2)
     return Measured(r, way, residual, *gradient, height, np.sqrt(height.chi2))
 
 

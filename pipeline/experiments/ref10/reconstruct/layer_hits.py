@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
 from pipeline.experiments.ref10.reconstruct.placed import USES, frames_of
 
-__all__ = ["USES", "LayerHits", "Shell", "each_of", "layer_hits"]
+__all__ = ["USES", "LayerHits", "Shell", "Window", "layer_hits"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -71,68 +70,84 @@ class LayerHits:
     shells: tuple[Shell, ...]
     """of the ten layers"""
     usable: Mask
+    tables: tuple[tuple[Ints, Ints], ...]
+    """for each layer the keys of usable hits, rising, and their places"""
 
     def without(self, hit: Ints) -> LayerHits:
         """With these hits (places, -1 for none) out of use."""
         usable = self.usable.copy()
         usable[hit[hit >= 0]] = False
-        return replace(self, usable=usable)
+        left = [np.flatnonzero(usable[place]) for _, place in self.tables]
+        tables = tuple((key[some], place[some]) for (key, place), some in zip(self.tables, left, strict=True))
+        return replace(self, usable=usable, tables=tables)
 
-    @cached_property
-    def tables(self) -> tuple[tuple[Ints, Ints], ...]:
-        """For each layer the keys of usable hits, rising, and their places."""
-        step = _steps(self.phi)
-        return tuple(self._table(layer, step) for layer in range(len(LAYERS)))
-
-    def _table(self, layer: int, step: Ints) -> tuple[Ints, Ints]:
-        place = np.flatnonzero(self.usable & (self.layer == layer))
-        again = place[step[place] < WIDEST]
-        key = np.concatenate([_key(self.event[place], step[place]), _key(self.event[again], step[again] + TURN)])
-        order = np.argsort(key, kind="stable")
-        return key[order], np.concatenate([place, again])[order]
-
-    def within(self, layer: int, event: Ints, low: Floats, high: Floats) -> tuple[Ints, Ints]:
-        """For each window of azimuth in an event where in the layer's table its hits begin, and their number."""
-        key, _ = self.tables[layer]
+    def within(self, layer: int, event: Ints, low: Floats, high: Floats) -> Window:
+        """The usable hits of a layer within azimuths of events, from `low` to `high`."""
+        key, place = self.tables[layer]
         start = np.floor(low * (TURN / (2 * np.pi))).astype(np.int64)
         width = np.ceil((high - low) * (TURN / (2 * np.pi))).astype(np.int64) + 1
         first = _key(event, start & (TURN - 1))
         begin = np.searchsorted(key, first)
         end = np.searchsorted(key, first + np.clip(width, 0, WIDEST), side="right")
-        return begin, end - begin
+        return Window(place, begin, end - begin)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """For each of n entries a range of hits."""
+
+    place: Ints
+    """of all hits of the layer, by azimuth"""
+    begin: Ints
+    number: Ints
+
+    def hits(self, entries: slice) -> tuple[Ints, Ints]:
+        """The pairs (entry, place of the hit) of some entries.
+
+        >>> window = Window(np.array([5, 6, 7, 8]), np.array([2, 0, 1]), np.array([2, 0, 1]))
+        >>> [part.tolist() for part in window.hits(slice(0, 3))]
+        [[0, 0, 2], [7, 8, 6]]
+        """
+        number = self.number[entries]
+        which = np.repeat(np.arange(len(number)), number)
+        offset = self.begin[entries] - (np.cumsum(number) - number)
+        return which + entries.start, self.place[np.arange(len(which)) + np.repeat(offset, number)]
 
 
 def layer_hits(clusters: Collection, conditions: Mapping[str, Payload]) -> LayerHits:
     """Of placed clusters; those flagged LARGE are of no use. Raises UnknownModule for clusters of another geometry."""
     geometry, frames = geometry_of(conditions[GEOMETRY]), frames_of(conditions)
     row = geometry.rows_of(clusters.flat["module"])
+    layer, event = (geometry.layer - 1)[row], clusters.event
     x, y, z = (clusters[name] for name in "xyz")
+    phi = np.arctan2(y, x)
     slope = np.where(geometry.pixel, 0.0, 1 / np.where(geometry.pixel, 1.0, frames.v[:, 2]))
+    usable = (clusters.flat["flags"] & np.uint8(ClusterFlag.LARGE)) == 0
+    step = np.floor(phi * (TURN / (2 * np.pi))).astype(np.int64) & (TURN - 1)
     return LayerHits(
-        event=clusters.event,
-        layer=(geometry.layer - 1)[row],
+        event=event,
+        layer=layer,
         x=x,
         y=y,
         z=z,
         r=np.hypot(x, y),
-        phi=np.arctan2(y, x),
+        phi=phi,
         u_error=clusters["u_error"],
         v_error=clusters["v_error"],
         lean_x=(frames.v[:, 0] * slope)[row],
         lean_y=(frames.v[:, 1] * slope)[row],
         shells=_shells(geometry, frames),
-        usable=(clusters.flat["flags"] & np.uint8(ClusterFlag.LARGE)) == 0,
+        usable=usable,
+        tables=tuple(_table(np.flatnonzero(usable & (layer == own)), event, step) for own in range(len(LAYERS))),
     )
 
 
-def each_of(begin: Ints, number: Ints) -> tuple[Ints, Ints]:
-    """Ranges in line: to which each entry belongs, and the entry.
-
-    >>> [part.tolist() for part in each_of(np.array([7, 0, 3]), np.array([2, 0, 1]))]
-    [[0, 0, 2], [7, 8, 3]]
-    """
-    which = np.repeat(np.arange(len(number)), number)
-    return which, np.arange(len(which)) + np.repeat(begin - (np.cumsum(number) - number), number)
+def _table(place: Ints, event: Ints, step: Ints) -> tuple[Ints, Ints]:
+    """Of the hits at these places."""
+    again = place[step[place] < WIDEST]
+    key = np.concatenate([_key(event[place], step[place]), _key(event[again], step[again] + TURN)])
+    order = np.argsort(key, kind="stable")
+    return key[order], np.concatenate([place, again])[order]
 
 
 def _shells(geometry: Geometry, frames: Frames) -> tuple[Shell, ...]:
@@ -151,10 +166,6 @@ def _shell(geometry: Geometry, frames: Frames, own: Mask) -> Shell:
         reach=float((geometry.length[own] / 2).max()) if strips else 0.0,
         material=float(geometry.x0[own].max()),
     )
-
-
-def _steps(phi: Floats) -> Ints:
-    return np.floor(phi * (TURN / (2 * np.pi))).astype(np.int64) & (TURN - 1)
 
 
 def _key(event: Ints, step: Ints) -> Ints:

@@ -19,15 +19,20 @@ class Search:
     """largest distance from the z axis [cm]; beams meet within 0.1 cm of it"""
     z0: float = 16.0
     """largest |z| [cm] at the axis, three and a half widths of the luminous region"""
+    placed: float = 0.01
+    """how well it is known where sensors lie [cm] before they are aligned: half barrels are off by up to 80 um, ladders
+    of strips by 50. Without it stiff tracks are lost, of those above 5 GeV one in fifteen"""
     sigmas: float = 5.0
-    """of hit and scattering together, within which a hit belongs to a track"""
+    """of hit, scattering and placement together, within which a hit belongs to a track"""
     hits: int = 8
     """least number on a track, each in a layer of its own"""
     pixel_hits: int = 3
     """least number of these from pixels"""
-    combinations: int = 100_000
-    """an event with more pairs of hits, triplets or continuations to be tried at once is flagged, and has no
-    tracks; five hundred tracks make some 10 000"""
+    tried: int = 2_000_000
+    """an event in which more pairs of hits, triplets or continuations would have to be tried is flagged, and has no
+    tracks; five hundred tracks want some 50 000"""
+    kept: int = 50_000
+    """the same for those of them that are kept, 1 kB each; five hundred tracks leave some 5 000 pairs"""
     at_once: int = 200_000
     """combinations worked on at a time, some 200 bytes for each; does not show in the result"""
 

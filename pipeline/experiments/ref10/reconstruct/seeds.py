@@ -6,19 +6,21 @@ collisions are; a doublet and the range of d0 leave a window for the third hit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.experiments.ref10.reconstruct.budget import Budget, event_slices
+from pipeline.experiments.ref10.reconstruct.budget import Budget
 from pipeline.experiments.ref10.reconstruct.kalman import HIGHLAND_GEV, Helices, through
-from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Shell, each_of
+from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Shell, Window
 from pipeline.experiments.ref10.reconstruct.search import Search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 TRIPLETS = ((0, 1, 2), (0, 1, 2), (1, 2, 3), (0, 2, 3), (0, 1, 3))
 """pixel layers (0 to 3) in which seeds are looked for, in turn: the first for tracks with a hit in each, and once more
@@ -42,32 +44,33 @@ class Seeds:
 
 def seeds(hits: LayerHits, layers: tuple[int, int, int], search: Search, budget: Budget) -> Iterator[Seeds]:
     """The seeds of three layers, some events at a time."""
-    inner = np.flatnonzero(hits.usable & (hits.layer == layers[0]))
-    begin, number = _second(hits, layers, inner, search)
-    number = budget.allowed(hits.event[inner], number)
-    for some in event_slices(hits.event[inner], number, search.at_once):
-        which, entry = each_of(begin[some], number[some])
-        pair = np.stack([inner[some][which], hits.tables[layers[1]][1][entry]])
-        yield from _triplets(hits, layers, pair[:, _from_collisions(hits, pair, search)], search, budget)
+    inner = np.flatnonzero(hits.usable & (hits.layer == layers[0]))[None]
+    collided, in_line = partial(_from_collisions, hits, search), partial(_in_line, hits, hits.shells[layers[1]], search)
+    for pair in _extended(hits, inner, _second(hits, layers, inner[0], search), collided, budget):
+        for triplet in _extended(hits, pair, _third(hits, layers, pair, search), in_line, budget):
+            helices = through(hits, triplet)
+            _, rho, d = helices.circle
+            sound = np.flatnonzero((np.abs(rho) <= search.curvature) & (np.abs(d) <= search.d0))
+            yield Seeds(layers, triplet[:, sound], helices.of(sound))
 
 
-def _triplets(
-    hits: LayerHits, layers: tuple[int, int, int], pair: Ints, search: Search, budget: Budget
-) -> Iterator[Seeds]:
-    event = hits.event[pair[0]]
-    begin, number = _third(hits, layers, pair, search)
-    number = budget.allowed(event, number)
-    for some in event_slices(event, number, search.at_once):
-        which, entry = each_of(begin[some], number[some])
-        triplet = np.stack([*pair[:, some][:, which], hits.tables[layers[2]][1][entry]])
-        triplet = triplet[:, _in_line(hits, triplet, hits.shells[layers[1]], search)]
-        helices = through(hits, triplet)
-        _, rho, d = helices.circle
-        sound = np.flatnonzero((np.abs(rho) <= search.curvature) & (np.abs(d) <= search.d0))
-        yield Seeds(layers, triplet[:, sound], helices.of(sound))
+def _extended(
+    hits: LayerHits, groups: Ints, window: Window, fits: Callable[[Ints], Mask], budget: Budget
+) -> Iterator[Ints]:
+    """Groups of k hits [k, n], each with every hit of its window that fits, [k + 1, m]; whole events at a time."""
+    event = hits.event[groups[0]]
+    window = replace(window, number=budget.to_try(event, window.number))
+    for some in budget.events(event, window.number):
+        parts = []
+        for part in budget.entries(window.number[some]):
+            which, place = window.hits(slice(some.start + part.start, some.start + part.stop))
+            longer = np.stack([*groups[:, which], place])
+            parts.append(longer[:, fits(longer)])
+        found = np.concatenate(parts, axis=1)
+        yield found[:, budget.to_keep(hits.event[found[0]])]
 
 
-def _second(hits: LayerHits, layers: tuple[int, int, int], inner: Ints, search: Search) -> tuple[Ints, Ints]:
+def _second(hits: LayerHits, layers: tuple[int, int, int], inner: Ints, search: Search) -> Window:
     """Where hits of the second layer may lie, for those of the first."""
     r, outer = hits.r[inner], hits.shells[layers[1]].outer
     turn = np.arcsin(0.5 * search.curvature * outer) - np.arcsin(0.5 * search.curvature * r)
@@ -75,14 +78,14 @@ def _second(hits: LayerHits, layers: tuple[int, int, int], inner: Ints, search: 
     return hits.within(layers[1], hits.event[inner], hits.phi[inner] - reach, hits.phi[inner] + reach)
 
 
-def _from_collisions(hits: LayerHits, pair: Ints, search: Search) -> NDArray[np.bool_]:
+def _from_collisions(hits: LayerHits, search: Search, pair: Ints) -> Mask:
     """Whether the straight line through two hits comes from where collisions are."""
     r, z = hits.r[pair], hits.z[pair]
-    found: NDArray[np.bool_] = np.abs(z[0] - (z[1] - z[0]) * r[0] / (r[1] - r[0])) <= search.z0
+    found: Mask = np.abs(z[0] - (z[1] - z[0]) * r[0] / (r[1] - r[0])) <= search.z0
     return found
 
 
-def _third(hits: LayerHits, layers: tuple[int, int, int], pair: Ints, search: Search) -> tuple[Ints, Ints]:
+def _third(hits: LayerHits, layers: tuple[int, int, int], pair: Ints, search: Search) -> Window:
     """Where hits of the third layer may lie: with azimuth phi - curvature r / 2 - d0 / r, for all d0 that may be."""
     shell = hits.shells[layers[2]]
     r, phi = hits.r[pair], hits.phi[pair]
@@ -100,13 +103,13 @@ def _third(hits: LayerHits, layers: tuple[int, int, int], pair: Ints, search: Se
     return hits.within(layers[2], hits.event[pair[0]], phi[1] + low, phi[1] + high)
 
 
-def _in_line(hits: LayerHits, triplet: Ints, middle: Shell, search: Search) -> NDArray[np.bool_]:
+def _in_line(hits: LayerHits, middle: Shell, search: Search, triplet: Ints) -> Mask:
     """Whether the third hit lies where a line through the others has it, but for what bends and scatters."""
     r, z = hits.r[triplet], hits.z[triplet]
     cot = (z[1] - z[0]) / (r[1] - r[0])
     bow = search.curvature**2 / 24 * r[2] ** 3 * np.abs(cot)
     scattered = search.sigmas * _scattering(middle, search) * (1 + cot**2) * (r[2] - r[1])
-    found: NDArray[np.bool_] = np.abs(z[2] - z[1] - cot * (r[2] - r[1])) <= bow + scattered + HIT
+    found: Mask = np.abs(z[2] - z[1] - cot * (r[2] - r[1])) <= bow + scattered + HIT
     return found
 
 

@@ -78,11 +78,14 @@ class NaiveTrack:
         point = np.array([hit.x, hit.y]) + hit.lean * (z - hit.z)
         r = float(np.hypot(*point))
         azimuth, gradient = self.azimuth(r)
-        variance = gradient @ self.cov @ gradient + (hit.u_error**2 + hit.lean @ hit.lean * z_variance) / r**2
+        variance = (
+            gradient @ self.cov @ gradient
+            + (hit.u_error**2 + self.search.placed**2 + hit.lean @ hit.lean * z_variance) / r**2
+        )
         turn, off = half_turn(np.arctan2(point[1], point[0]) - azimuth), hit.z - z
         found = {"r": r, "turn": turn, "gradient": gradient, "variance": variance, "off": off, "slope": slope}
         if hit.pixel:
-            found |= {"z_variance": z_variance + hit.v_error**2}
+            found |= {"z_variance": z_variance + hit.v_error**2 + self.search.placed**2}
             return found | {"beyond": abs(off) / np.sqrt(found["z_variance"])}
         return found | {"beyond": max(abs(off) - hit.half_length, 0) / np.sqrt(z_variance)}
 
@@ -105,7 +108,7 @@ class NaiveTrack:
             self.line = self.line + gain * found["off"]
             self.line_cov = self.line_cov - np.outer(gain, found["slope"] @ self.line_cov)
 
-    def scatter(self, layer: int, r: float) -> None:
+    def scatter(self, layer: int, r: float, way: float) -> None:
         _, rho, d = self.circle
         sine = np.clip(self.sine(r), -1, 1)
         cosine = max(np.sqrt(1 - sine**2), 0.05)
@@ -117,7 +120,7 @@ class NaiveTrack:
         by_phi = by_d0 * (1 + rho * d - rho * self.sine(r) * r) / ((1 + rho * d) * r * cosine)
         turned = np.array([by_phi, 0.0, by_d0])
         self.cov = self.cov + angle**2 * np.outer(turned, turned)
-        lifted = np.array([-self.way(r), 1.0])
+        lifted = np.array([-way, 1.0])
         self.line_cov = self.line_cov + angle**2 * across * np.outer(lifted, lifted)
 
 
@@ -182,7 +185,8 @@ class NaiveSearch:
                 if not track.fits(found, seed=True):
                     return None
                 track.take(hit, found)
-            track.scatter(layer, found["r"] if hit else self.middle(layer))
+            middle = self.middle(layer)
+            track.scatter(layer, *((found["r"], found["slope"][1]) if hit else (middle, track.way(middle))))
             if layer - len(track.hits) > 10 - self.search.hits:
                 return None
         return [track.hits[layer].place if layer in track.hits else -1 for layer in LAYERS], track.chi2

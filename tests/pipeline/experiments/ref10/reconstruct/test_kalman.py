@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.experiments.ref10.reconstruct.kalman import Helices, measured, through
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, layer_hits
-from pipeline.experiments.ref10.reconstruct.search import DEFAULT
+from pipeline.experiments.ref10.reconstruct.search import DEFAULT, Search
 from pipeline.experiments.ref10.simulate.helix import CURVATURE_GEV, launched
 from tests.pipeline.experiments.ref10.reconstruct.hits_by_hand import CONDITIONS, FIELD, clusters, tracks
 from tests.pipeline.experiments.ref10.reconstruct.raw import PLAN
@@ -39,7 +39,7 @@ def flown(x, y, pt, eta, phi, charge):
     r, phi = np.hypot(*places[:2]), np.arctan2(places[1], places[0])
     event, layer = np.zeros(n, np.int64), np.zeros(n, np.int16)
     error = np.full(n, 1e-3)
-    return LayerHits(event, layer, *places, r, phi, error, error, zero, zero, SHELLS, np.ones(n, bool)), flight
+    return LayerHits(event, layer, *places, r, phi, error, error, zero, zero, SHELLS, np.ones(n, bool), ()), flight
 
 
 @given(flights)
@@ -53,7 +53,7 @@ def test_three_points_give_the_helix_and_it_meets_the_others(flight):
     assert found.circle[2, 0] == pytest.approx((closest.x * closest.dy - closest.y * closest.dx)[0], abs=1e-8)
     assert found.line[:, 0] == pytest.approx([closest.z[0], exact.slope[0]], abs=1e-7)
     for place in range(len(RADII)):
-        seen = measured(found, hits, np.array([place]), SHELLS[0])
+        seen = measured(found, hits, np.array([place]), SHELLS[0], DEFAULT)
         assert seen.turn.value[0] == pytest.approx(0, abs=1e-8)
         assert seen.height.value[0] == pytest.approx(0, abs=1e-6)
 
@@ -69,10 +69,10 @@ def test_gradients_are_those_of_the_azimuth(flight, r):
         for sign in (-1, 1):
             circle = helix.circle.copy()
             circle[number] += sign * step
-            sides.append(replace(helix, circle=circle).azimuth(r)[0][0])
+            sides.append(replace(helix, circle=circle).azimuth(r)[0])
         cov = np.zeros((6, 1))
         cov[diagonal] = 1.0
-        spread = np.sqrt(replace(helix, circle_cov=cov).azimuth(r)[1][0])
+        spread = np.sqrt(replace(helix, circle_cov=cov).variance(r)[0])
         assert spread == pytest.approx(abs(sides[1] - sides[0]) / (2 * step), rel=1e-4)
 
 
@@ -82,8 +82,8 @@ def test_scattering_spreads_behind_a_layer_and_not_at_it(flight):
     hits, _ = flown(*flight)
     helix = through(hits, np.array([[0], [1], [2]]))
     known = replace(helix, circle_cov=np.zeros((6, 1)), line_cov=np.zeros((3, 1)))
-    behind = known.scattered(SHELLS[2], np.array([11.0]), DEFAULT)
-    here, later = (behind.azimuth(r)[1][0] for r in (11.0, 25.0))
+    behind = known.scattered(SHELLS[2], np.array([11.0]), known.way(11.0), DEFAULT)
+    here, later = (behind.variance(r)[0] for r in (11.0, 25.0))
     assert here == pytest.approx(0, abs=1e-9 * later)
     _, _, pt, eta, _, _ = flight
     # Highland's angle at the material that is met, times the way over the radius: small bends only change it a little.
@@ -99,14 +99,14 @@ def test_hits_lie_as_far_from_where_they_are_expected_as_is_said():
     """Over many tracks: pulls in azimuth and along z, layer by layer, have width 1."""
     events = [hits for pt in (0.6, 4.0) for hits in tracks(pt, 250)]
     events = [hits for hits in events if [PLAN.layer[hit.row] for hit in hits] == list(range(1, 11))]
-    hits = layer_hits(clusters(events), CONDITIONS)
+    hits, sure = layer_hits(clusters(events), CONDITIONS), Search(placed=0.0)
     place = np.arange(10)[:, None] + 10 * np.arange(len(events))
     helices: Helices = through(hits, place[:3])
     for layer, shell in enumerate(hits.shells):
-        found = measured(helices, hits, place[layer], shell)
+        found = measured(helices, hits, place[layer], shell, sure)
         if layer >= 3:
             assert np.mean(found.turn.chi2) == pytest.approx(1, abs=4 * np.sqrt(2 / len(events)) + 0.1), layer
             assert (found.beyond <= 5).all()
         if layer == 3:
             assert np.mean(found.height.chi2) == pytest.approx(1, abs=4 * np.sqrt(2 / len(events)) + 0.1)
-        helices = helices.updated(found).scattered(shell, found.r, DEFAULT)
+        helices = helices.updated(found).scattered(shell, found.r, found.way, sure)
