@@ -233,7 +233,15 @@ def _sqlite(
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_S}, **own)
     sa.event.listen(engine, "connect", prepare)
     sa.event.listen(engine, "begin", _begin)
+    sa.event.listen(engine, "handle_error", lambda context: _refuse_damaged(path, context.original_exception))
     return engine
+
+
+def _refuse_damaged(path: Path, problem: BaseException) -> None:
+    # Beside the code itself SQLite has finer ones, whose lowest byte it is.
+    if getattr(problem, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        remedy = "move it away and put the last backup in its place with `tier0 database restore`"
+        raise DatabaseRefused(f"{path} is damaged, or no database ({problem}): {remedy}") from problem
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,19 @@ def test_every_connection_is_durable_and_checks_foreign_keys(database: Database)
     assert found == ["wal", 2, 1]
     with pytest.raises(sa.exc.IntegrityError), database.begin() as connection:
         connection.execute(sa.insert(children), {"id": 1, "parent": 99})
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.write_bytes(b"no database" * 99), lambda path: os.truncate(path, 5000)]
+)
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    path = tmp_path / "tier0.db"
+    database = open_database(path)
+    database.create(metadata)
+    database.close()
+    damage(path)
+    with pytest.raises(DatabaseRefused, match=r"tier0\.db is damaged.*`tier0 database restore`"):
+        open_database(path).create(metadata)
 
 
 def test_read_blocks_no_writer_and_keeps_its_view(database: Database) -> None:
