@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_tags import SERVES, global_tag_group, tag_group
 
 
 @click.group()
@@ -45,7 +46,6 @@ _tags = click.option("--tag", "tags", multiple=True, help="A tag by name; may be
 _path = click.Path(path_type=Path)
 _reason = click.option("--reason", required=True, help="Why; kept in the history.")
 _only = click.option("--only", multiple=True, metavar="TAG", help="Only this tag of the file; may be repeated.")
-SERVES = ("hlt", "express", "prompt", "pcl", "offline", "validation")
 _serves = click.option(
     "--kind-of-tag", "serves", type=click.Choice(SERVES), help="Whom the new tag serves; as the other if not given."
 )
@@ -331,28 +331,15 @@ def unused(history: bool, settings: Path | None) -> None:
     click.echo(opened(settings).conditions.unused(history=history))
 
 
-@conditions.group("tag")
-def tag_group() -> None:
-    """Tags themselves."""
-
-
-@tag_group.command("create")
-@click.argument("name")
-@click.option("--kind", required=True, help="What its payloads are, such as beamspot.")
-@click.option("--clock", type=click.Choice(["run", "lumi", "time"]), default="lumi", show_default=True)
-@click.option("--kind-of-tag", "serves", type=click.Choice(SERVES), default="offline", show_default=True)
-@settings_option
-def tag_create(name: str, kind: str, clock: str, serves: str, settings: Path | None) -> None:
-    """A new empty tag. Whom it serves decides what becomes of a late payload.
-
-    hlt, express and prompt shift it to the first safe moment; pcl and validation refuse it; offline queues it for
-    re-reconstruction.
+@_command("late", click.argument("tag", required=False))
+def late(tag: str | None, settings: Path | None) -> None:
+    """What became of all payloads and withdrawals that touched settled runs, of one TAG or all; and what is queued.
 
     \b
-    tier0 conditions tag create beamspot_test --kind beamspot --kind-of-tag validation
-    tier0 conditions upload beamspot survey.npz --since 0 --reason "a test" --tag beamspot_test
+    tier0 conditions late
+    tier0 conditions late beamspot_offline
     """
-    click.echo(opened(settings).conditions.create_tag(name, kind, clock, serves))
+    click.echo(opened(settings).conditions.late(tag))
 
 
 @_command(
@@ -376,3 +363,7 @@ def what_if(kind: str, file: Path, since: str, tag: str | None, sample: int, set
     found = opened(settings).conditions.what_if(kind, file, since, tag, sample)
     click.echo(found)
     sys.exit(3 if found.found.worse else 0)
+
+
+for group in (tag_group, global_tag_group):
+    conditions.add_command(group)

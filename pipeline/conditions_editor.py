@@ -87,6 +87,16 @@ class ConditionsEditor(ConditionsView):
                 raise TagExists(f"tag {name!r} exists and has entries")
         return told_of(content)
 
+    def define_global_tag(self, name: str, tags: Sequence[str]) -> str:
+        """Name a set of tags, one a kind, for ever. Raises UnknownTag, Refused, and TagExists for another set."""
+        with self.world.database.begin() as connection:
+            db = self.world.conditions(connection)
+            of_kind = {tag.kind: tag.name for tag in map(db.tag, tags)}
+            if len(of_kind) < len(set(tags)):
+                raise Refused(f"a global tag has one tag of a kind, and {', '.join(tags)} have some twice")
+            db.define_global_tag(name, of_kind)
+        return f"global tag {name}: {', '.join(f'{kind}: {tag}' for kind, tag in sorted(of_kind.items()))}"
+
     def delete(self, name: str, reason: str) -> str:
         """Delete a payload (by its id) that nothing names, or a tag that was never used.
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from calib.inventory import counts_of_entries, snapshots_used
+from calib.late import FateKind
 from calib.payload import Payload
 from calib.tags import Sync, Validity
 from pipeline.comparing import Comparison, compare
 from pipeline.conditions_words import Source, entry_of, source_named, spoken
+from pipeline.fates import fate_text
 from pipeline.plots import Interval, drawable, plot, save
 from pipeline.rehearsal import rehearsal
 from pipeline.rejudging import Trial
@@ -106,6 +108,16 @@ class ConditionsView:
             for entry in entries
         ]
         return as_text(["entry", "recorded (UTC)", "author", "since", "payload", "why"], rows)
+
+    def late(self, tag: str | None = None) -> str:
+        """What became of every payload and withdrawal that touched a settled run, by tag in the order they came."""
+        with self.world.database.read() as connection:
+            db = self.world.conditions(connection)
+            names = [tag] if tag is not None else [known.name for known in db.tags()]
+            fates = [fate for name in names for fate in db.fates(name)]
+        queued = sorted({run for fate in fates if fate.kind is FateKind.QUEUED for run in fate.runs})
+        waits = f"queued for re-reconstruction: runs {', '.join(map(str, queued))}"
+        return "\n".join([*map(fate_text, fates), *([waits] if queued else [])]) or "nothing came late"
 
     def plot(
         self, kind: str, *names: str, tag: str | Sequence[str] | None = None, path: Path | None = None

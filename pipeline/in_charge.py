@@ -101,6 +101,11 @@ class GuardedConditions(ConditionsDB):
         self._allow(name, Sync(sync))
         return super().create_tag(name, kind, clock, sync)
 
+    def define_global_tag(self, name: str, tag_of_kind: Mapping[str, str]) -> None:
+        for tag in tag_of_kind.values():
+            self._allow(tag, self.tag(tag).sync)
+        super().define_global_tag(name, tag_of_kind)
+
     def append(
         self, tag: str, since: Moment, payload: Payload | str, stamp: Stamp, info: Mapping[str, Any] | None = None
     ) -> Fate:

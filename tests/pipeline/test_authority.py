@@ -184,6 +184,7 @@ def test_the_conditions_are_guarded_tag_by_tag(either):
             lambda: db.withdraw("offset_prompt_v1", db.history("offset_prompt_v1")[0].since, eve.stamp("gone")),
             lambda: db.fill("offset_prompt_v1", (), eve.stamp()),
             lambda: db.create_tag("mine", "offset", db.tag("offset_prompt_v1").clock, Sync.PROMPT),
+            lambda: db.define_global_tag("ours", {"offset": "offset_prompt_v1"}),
         ):
             with pytest.raises(NotAllowed, match="who may: ops"):
                 forbidden()

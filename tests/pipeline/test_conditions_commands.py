@@ -13,7 +13,7 @@ from calib.tags import Sync
 from pipeline.cli import main
 from pipeline.cli_conditions import SERVES, conditions
 from pipeline.toml_text import toml_text
-from tests.pipeline.conditions_shelf import editor, enter, offset, settle, written
+from tests.pipeline.conditions_shelf import ANN, editor, enter, offset, settle, written
 from tests.pipeline.tiny import settings
 
 Call = Callable[..., tuple[int, str]]
@@ -46,11 +46,11 @@ def test_every_word_for_whom_a_tag_serves_is_one() -> None:
     assert set(clock.type.choices) == set(Clock)
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), ["tag", "create"]])
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), ["tag", "create"], ["global-tag", "create"]])
 def test_help_says_what_it_does(words: list[str]) -> None:
     done = CliRunner().invoke(main, ["conditions", *words, "--help"])
     assert done.exit_code == 0
-    if words not in (["list"], ["global-tags"], ["history"], ["tag"]):
+    if words not in (["list"], ["global-tags"], ["history"], ["tag"], ["global-tag"]):
         assert " ".join(["  tier0 conditions", *words]) in done.output
 
 
@@ -155,3 +155,34 @@ def test_tables_are_as_wide_as_columns_says_in_a_pipe_too(call: Call, width: int
     assert max(map(len, said.splitlines())) <= width < max(map(len, usual.splitlines())) <= 200
     for odd in ("", "0", "wide"):
         assert CliRunner().invoke(main, ["conditions", "history", "offset"], env={"COLUMNS": odd}).output == usual
+
+
+def test_a_global_tag_of_ones_own(call: Call) -> None:
+    call("copy", "prompt", "mine", "--kind-of-tag", "offline")
+    assert call("global-tag", "create", "rereco", "mine") == (0, "global tag rereco: offset: mine\n")
+    assert "rereco" in call("global-tags")[1] and call("diff", "prompt", "rereco")[0] == 0
+    assert call("global-tag", "create", "rereco", "mine")[0] == 0
+    code, said = call("global-tag", "create", "rereco", "offset_prompt_v1")
+    assert code == 1 and "exists and never changes" in said
+    code, said = call("global-tag", "create", "both", "mine", "offset_prompt_v1")
+    assert code == 1 and "one tag of a kind" in said
+    code, said = call("global-tag", "create", "other", "mien")
+    assert code == 1 and "did you mean 'mine'" in said
+
+
+def test_what_came_late_can_be_asked_again_and_what_is_queued(call: Call, tmp_path: Path) -> None:
+    assert call("late") == (0, "nothing came late\n")
+    call("copy", "prompt", "mine", "--kind-of-tag", "offline")
+    call("global-tag", "create", "rereco", "mine")
+    shelf = editor(tmp_path / "area")
+    with shelf.world.database.begin() as connection:
+        db = shelf.world.conditions(connection)
+        db.settle(8, db.snapshot("rereco"), ANN.now)
+    shelf.world.database.close()
+    file = written(tmp_path / "one.npz", offset(9.0))
+    told = call("upload", "offset", file, "--since", "8:1", "--reason", "one", "--tag", "mine")[1]
+    assert "queued for re-reconstruction of run 8" in told
+    for words in (("late",), ("late", "mine")):
+        code, said = call(*words)
+        assert code == 0 and told.strip() in said and said.endswith("queued for re-reconstruction: runs 8\n")
+    assert call("late", "prompt_v1")[0] == 1
