@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs.lease import Holder, SecondDriver, take_lease
 from jobs.tables import ledger_metadata
+from pipeline.areas import IDENTITY
 from pipeline.database import Database, DatabaseRefused, open_database
 from pipeline.migration import (
     SCHEMA,
@@ -136,7 +137,12 @@ def test_a_database_of_before_is_brought_up_to_date_when_it_is_opened(tmp_path: 
     world = open_world(settings_from(plain))
     with world.database.read() as connection:
         assert SCHEMA.version_of(connection) == SCHEMA.latest
-        assert {table: contents(connection, table) for table in rows} == rows
+        found = {table: contents(connection, table) for table in rows}
+    kept = found[OLD.tables["catalog_documents"]]
+    own = [row for row in kept if IDENTITY in row]  # by which its area knows it
+    assert len(own) == 1
+    kept.remove(own[0])
+    assert found == rows
     world.database.close()
 
 
