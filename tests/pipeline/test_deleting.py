@@ -103,6 +103,15 @@ def test_what_a_document_names_is_kept(shelf, key, document, said):
     assert "nothing is unused" in shelf.unused()
 
 
+def test_what_the_settings_name_is_kept(shelf):
+    payload_id = stray(shelf)
+    table = {"gate": "max_move", "array": "mean", "limit": 1.0, "unit": "cm", "of": payload_id}
+    named = replace(shelf.world, settings=shelf.world.settings.model_copy(update={"gates": {"offset": (table,)}}))
+    with pytest.raises(InUse, match="is kept, a gate of the settings holds to it"):
+        ConditionsEditor(named).delete(payload_id, "of a test")
+    assert ConditionsEditor(named).unused() == "nothing is unused"
+
+
 def test_what_a_waiver_names_is_kept(shelf):
     payload_id, world = stray(shelf), shelf.world
     with world.database.begin() as connection:
