@@ -53,6 +53,14 @@ def test_each_gets_what_its_rule_says_and_none_waits_for_another(plain, tmp_path
         # The deadline ends the wait for the one that hangs, never the hold of what was seen to be worse.
         assert (summary[3].stage, summary[3].conditions) == (Stage.CERTIFIED, {"offset": {"fallback": 1}})
         assert summary[2].stage is Stage.CONDITIONS
-        assert [interval.iov.since.run for interval in tier0.conditions.intervals("offset")] == [0, 4]
-    said = {header["run"] for header in headers(plain, "prompt")}
-    assert said == {1, 3, 4}
+        held = tier0.conditions.intervals("offset")
+        assert [interval.iov.since.run for interval in held] == [0, 4]
+        design, made = (interval.payload.id for interval in held)
+    manifests = {header["run"]: header["manifest"]["kinds"]["offset"] for header in headers(plain, "prompt")}
+    # Each is of one piece over all its lumisections, and says what it has and why; the payload is the one in force.
+    told = {run: [(s["state"], s["first"], s["last"]) for s in found] for run, found in manifests.items()}
+    states = {1: "carried", 3: "fallback", 4: "fresh"}
+    assert told == {run: [(state, f"{run}:1", f"{run}:4")] for run, state in states.items()}
+    payloads = {run: found[0]["payload"] for run, found in manifests.items()}
+    assert payloads[1] == payloads[3] == design and payloads[4] == made and design != made
+    assert "too little data" in manifests[1][0]["why"] and "it ran for" in manifests[3][0]["why"]
