@@ -121,7 +121,7 @@ def place_text(run: int, dataset: str) -> str:
 
 def wrong_datasets(sections: Mapping[str, DatasetSection], experiment: Experiment) -> Iterator[str]:
     """What is wrong with the tables `[datasets.NAME]` for an experiment, in words."""
-    if sections and not experiment.triggers:
+    if sections and not experiment.triggers.names:
         yield f"`datasets`: {experiment.name} names no triggers to tell datasets by; leave these tables out"
         return
     made = {calibration.kind for calibration in experiment.calibrations()}
@@ -131,7 +131,7 @@ def wrong_datasets(sections: Mapping[str, DatasetSection], experiment: Experimen
         here = f"datasets.{name}"
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
             yield f"`{here}`: call it by letters, digits and _, a letter first"
-        yield from _not_among(section.triggers, experiment.triggers, f"{here}.triggers", "trigger")
+        yield from _not_among(section.triggers, experiment.triggers.names, f"{here}.triggers", "trigger")
         if section.required is not None:
             yield from _not_among(section.required, known, f"{here}.required", "kind")
             for kind in sorted(made.intersection(needed) - set(section.required)):

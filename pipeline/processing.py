@@ -184,7 +184,7 @@ class ChunkWork:
     def _wanted(self, branches: frozenset[str]) -> Wanted:
         """What the step reads, and what tells whose events they are. Raises MissingBranch."""
         wanted = self.experiment.wanted(self.step, branches)
-        more = [name for name in self.experiment.trigger_columns if self.dataset.name and name not in wanted.columns]
+        more = [name for name in self.experiment.triggers.columns if self.dataset.name and name not in wanted.columns]
         if missing := sorted(set(more) - branches):
             raise MissingBranch(f"no {', '.join(missing)}, by which datasets are told apart")
         return replace(wanted, columns=(*wanted.columns, *more))
@@ -234,7 +234,7 @@ class ChunkWork:
             return NOT_EXPRESS, ~is_express(numbers, self.fraction)
         if lot.again or not self.dataset.name:
             return ELSEWHERE, np.zeros(len(numbers), np.bool_)
-        return ELSEWHERE, ~self.dataset.takes(self.experiment.fired(lot.events), len(numbers))
+        return ELSEWHERE, ~self.dataset.takes(self.experiment.triggers.fired(lot.events), len(numbers))
 
     def _write(self, chunk: Chunk, made: _Made, attempt: str) -> tuple[list[FileRecord], list[dict[str, Any]]]:
         """Write the output, what has different columns or lacks different ones in files of its own."""

@@ -124,6 +124,21 @@ class Merit:
     entries: int = 100
 
 
+def _none_fired(_: Columns) -> Mapping[str, NDArray[np.bool_]]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Triggers:
+    """The triggers that events are put into datasets by; as it is, none."""
+
+    names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """what `fired` reads"""
+    fired: Callable[[Columns], Mapping[str, NDArray[np.bool_]]] = _none_fired
+    """which of the events fired each of them, bool[n]; whether an event did must not depend on its neighbours"""
+
+
 class Experiment(ABC):
     """The plug-in. Pure: it reads only through the source it is given and keeps nothing between calls."""
 
@@ -135,10 +150,12 @@ class Experiment(ABC):
     versions: ClassVar[Mapping[Step, int]]
     """raised by hand when a step would give another result on the same input"""
     settings_model: ClassVar[type[ExperimentSettings]] = ExperimentSettings
-    triggers: ClassVar[tuple[str, ...]] = ()
-    """names of the triggers that events are put into datasets by; none if it has no such thing"""
-    trigger_columns: ClassVar[tuple[str, ...]] = ()
-    """the columns that `fired` reads"""
+    triggers: ClassVar[Triggers] = Triggers()
+    """none if it has no such thing"""
+    tiers: ClassVar[tuple[str, ...] | None] = None
+    """the tiers that prompt makes; settings that ask for another are refused. None if it does not say"""
+    default_tiers: ClassVar[tuple[str, ...] | None] = None
+    """the tiers that express writes, and prompt where the settings name none; None for all"""
     judging: ClassVar[frozenset[str]] = frozenset()
     """names of settings that only the quality tests look at: changing them redoes no event"""
 
@@ -162,11 +179,6 @@ class Experiment(ABC):
     @abstractmethod
     def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Do one step on events that share their conditions. An event's result must not depend on its neighbours."""
-
-    def fired(self, events: Columns) -> Mapping[str, NDArray[np.bool_]]:
-        """Which of the events fired each of `triggers`: bool[n]. It looks at `trigger_columns` and nothing else, and
-        whether an event did must not depend on its neighbours."""
-        return {}
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
         """The tiers that a step can start from, the one with the least left to do first."""

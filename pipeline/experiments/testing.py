@@ -197,19 +197,19 @@ class ExperimentLaws(DeclarationLaws):
             compare(f"measured {which}", found, picked(whole, whole.measured, every, n))
 
     def test_triggers_do_not_depend_on_the_cut(self, experiment: Experiment, source: EventSource) -> None:
-        n, columns = source.entries(experiment.tree), experiment.trigger_columns
-        lacking = sorted(set(columns) - source.branches(experiment.tree))
-        hold(not lacking, f"trigger_columns names {lacking}, which the file has not")
+        n, triggers = source.entries(experiment.tree), experiment.triggers
+        lacking = sorted(set(triggers.columns) - source.branches(experiment.tree))
+        hold(not lacking, f"the columns of triggers name {lacking}, which the file has not")
         keys = experiment.identify(source, 0, n)._asdict()
-        events = {**source.arrays(experiment.tree, columns, 0, n), **keys}
-        whole = experiment.fired(events)
-        odd = sorted(set(whole) ^ set(experiment.triggers))
+        events = {**source.arrays(experiment.tree, triggers.columns, 0, n), **keys}
+        whole = triggers.fired(events)
+        odd = sorted(set(whole) ^ set(triggers.names))
         hold(not odd, f"triggers and what `fired` gives differ in {odd}")
         for name, mask in whole.items():
             right = mask.dtype == np.bool_ and mask.shape == (n,)
             hold(right, f"fired[{name!r}] is {mask.dtype}{mask.shape}, not bool({n})")
         for cut in cuts(n) if whole else ():
-            parts = [experiment.fired(take(events, chosen)) for chosen in cut]
+            parts = [triggers.fired(take(events, chosen)) for chosen in cut]
             every = np.concatenate(cut)
             compare("triggers of events cut apart", parts, {name: mask[every] for name, mask in whole.items()})
 

@@ -9,7 +9,7 @@ import numpy as np
 from calib.payload import Payload
 from pipeline import accounting
 from pipeline.content import content_hash
-from pipeline.experiments.interface import Measure, Merit
+from pipeline.experiments.interface import Measure, Merit, Triggers
 from pipeline.settings import settings_from
 from pipeline.world import open_world
 from tests.pipeline.tiny import Offset, Tiny, TinySettings, write_file
@@ -33,11 +33,11 @@ class Triggered(Tiny):
     """Reads `tiny` files with a column of trigger bits."""
 
     name = "triggered"
-    triggers = ("muon", "beam")
-    trigger_columns = ("trig",)
-
-    def fired(self, events):
-        return {"muon": events["trig"] & MUON != 0, "beam": events["trig"] & BEAM != 0}
+    triggers = Triggers(
+        ("muon", "beam"),
+        ("trig",),
+        lambda events: {"muon": events["trig"] & MUON != 0, "beam": events["trig"] & BEAM != 0},
+    )
 
     def calibrations(self):
         return (Offset(), Spread())
@@ -59,7 +59,11 @@ class Fickle(Triggered):
 
     settings_model = FickleSettings
 
-    def fired(self, events):
+    @property
+    def triggers(self):
+        return Triggers(("muon", "beam"), ("trig",), self._fired)
+
+    def _fired(self, events):
         asked = Path(self.settings.folder) / f"{events['run'][0]}-{events['lumi'][0]}"
         again = asked.exists()
         asked.touch()

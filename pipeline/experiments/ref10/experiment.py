@@ -21,6 +21,7 @@ from pipeline.experiments.interface import (
     QualityHistogram,
     QualityTest,
     Restart,
+    Triggers,
     Wanted,
 )
 from pipeline.experiments.ref10 import alignment, constants, daq
@@ -43,6 +44,12 @@ STRIP_CHARGE = tuple(np.linspace(0.0, 100.0, 51).tolist())
 CLUSTERS = tuple(np.linspace(0.0, 400.0, 81).tolist())
 
 
+def fired(events: Columns) -> dict[str, NDArray[np.bool_]]:
+    """Which events fired each trigger, by the bits that the DAQ has set."""
+    trig = np.asarray(events["trig"])
+    return {name: trig & np.uint32(bit) != 0 for name, bit in TRIGGERS.items()}
+
+
 class Ref10Settings(ExperimentSettings):
     """Which detector, and how certification judges."""
 
@@ -60,8 +67,7 @@ class Ref10(Simulated):
     tree: ClassVar[str] = daq.TREE
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 2, Step.PROMPT: 2}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
-    triggers: ClassVar[tuple[str, ...]] = tuple(TRIGGERS)
-    trigger_columns: ClassVar[tuple[str, ...]] = ("trig",)
+    triggers: ClassVar[Triggers] = Triggers(tuple(TRIGGERS), ("trig",), fired)
     judging: ClassVar[frozenset[str]] = frozenset({"strip_charge_ke", "least_clusters"})
     settings: Ref10Settings
 
@@ -102,11 +108,6 @@ class Ref10(Simulated):
         if step is Step.EXPRESS:
             measured |= pedestal_columns(events, conditions)
         return Processed({TIER: header | found.columns()}, measured)
-
-    def fired(self, events: Columns) -> Mapping[str, NDArray[np.bool_]]:
-        """By the bits that the DAQ has set."""
-        trig = np.asarray(events["trig"])
-        return {name: trig & np.uint32(bit) != 0 for name, bit in TRIGGERS.items()}
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
         """From clusters, where the Lorentz angle or the alignment has changed; not in express, which measures pedestals

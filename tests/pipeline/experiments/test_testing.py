@@ -24,6 +24,7 @@ from pipeline.experiments.interface import (
     QualityHistogram,
     QualityTest,
     Restart,
+    Triggers,
     Wanted,
 )
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, differences, kept, measured, read
@@ -317,7 +318,7 @@ PROCESS_FAULTS = {
 
 def triggered(fired: Any, columns: tuple[str, ...] = ("event",)) -> type[Wires]:
     """Wires with one trigger."""
-    return declaring(triggers=("high",), trigger_columns=columns, fired=lambda self, events: fired(events))
+    return declaring(triggers=Triggers(("high",), columns, fired))
 
 
 DECLARATION_FAULTS = {
