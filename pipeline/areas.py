@@ -18,7 +18,7 @@ from pipeline import journal
 from pipeline.books import NO_RUN
 from pipeline.database import Database, DatabaseRefused
 from pipeline.processing import nothing
-from pipeline.whole import write_whole
+from pipeline.whole import write_first, write_whole
 
 MARK = "database.json"
 """the file of an area that names its database"""
@@ -32,7 +32,7 @@ def claim(area: Path, database: Database, now: float) -> None:
     ours = {"identity": own[-1], "database": name}
     found = _marked(mark)
     if found is None:
-        _mark_first(mark, ours)
+        write_first(mark, _content(ours))
         found = _marked(mark) or ours
     if is_what := _foreign(found, own, name):
         raise DatabaseRefused(
@@ -89,15 +89,3 @@ def _marked(mark: Path) -> dict[str, str] | None:
 
 def _content(ours: Mapping[str, str]) -> bytes:
     return json.dumps(ours, indent=1).encode()
-
-
-def _mark_first(mark: Path, ours: Mapping[str, str]) -> None:
-    """Write the mark whole, unless another is first."""
-    partial = mark.with_name(f"{mark.name}.{uuid.uuid4().hex}.partial")
-    try:
-        write_whole(partial, _content(ours), nothing)
-        os.link(partial, mark)  # fails where there is one, as a rename would not
-    except FileExistsError:
-        pass
-    finally:
-        partial.unlink(missing_ok=True)

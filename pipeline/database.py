@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError
 
+from pipeline.whole import write_first
+
 BUSY_S = 60.0
 """how long a writer waits for another one"""
 
@@ -153,8 +155,8 @@ def open_database(where: str | Path, mounts: str | None = None, *, read_only: bo
     """Open the database of a path or URL; a SQLite file and its folder are made if they are not there.
 
     `mounts` is the mount table of the host in the form of /proc/mounts (read from there by default). Raises
-    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted, and, if it is only
-    to be read, for one that is not there.
+    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted, for one of 0 bytes,
+    and, if it is only to be read, for one that is not there.
     """
     url = _url(where)
     if url.get_backend_name() != "sqlite":
@@ -173,6 +175,13 @@ def open_database(where: str | Path, mounts: str | None = None, *, read_only: bo
         raise DatabaseRefused(f"there is no database {path}; see `area` and `database` in the settings")
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_first(path, _of_no_tables())
+    if not path.stat().st_size:
+        raise DatabaseRefused(
+            f"{path} has lost its content: it has 0 bytes, and a new database has more. Delete it, and put the last "
+            f"backup in its place with `tier0 database restore FILE --into {path}`; without one all begins anew"
+        )
     return Database.of_file(path, read_only=read_only)
 
 
@@ -235,6 +244,13 @@ def _sqlite(
     sa.event.listen(engine, "begin", _begin)
     sa.event.listen(engine, "handle_error", lambda context: _refuse_damaged(path, context.original_exception))
     return engine
+
+
+def _of_no_tables() -> bytes:
+    """A SQLite file without a table. SQLite itself begins with one of 0 bytes, which is also what damage can leave."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("PRAGMA user_version = 0")
+        return connection.serialize()
 
 
 def _refuse_damaged(path: Path, problem: BaseException) -> None:

@@ -29,6 +29,20 @@ def whole(path: Path, probe: Callable[[str], None]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_first(path: Path, content: bytes) -> None:
+    """Write bytes whole, unless the file is there: of several that do at once one is first, and its file stays."""
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(content)
+        sync(partial)
+        os.link(partial, path)  # fails where there is one, as a rename would not
+        sync(path.parent)
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Have the system put a file or folder on disk."""
     descriptor = os.open(path, os.O_RDONLY)

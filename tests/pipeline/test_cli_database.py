@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -72,6 +73,25 @@ def test_no_command_makes_a_database_that_is_not_there(toml: Path, tmp_path: Pat
         done = tier0("database", *words, "-s", toml)
         assert done.exit_code == 1 and "there is no database" in done.output
     assert not (tmp_path / "area").exists() and not (tmp_path / "backup").exists()
+
+
+def test_a_database_of_0_bytes_is_no_new_one_to_any_command(used: Path, tmp_path: Path) -> None:
+    assert tier0("database", "backup", tmp_path / "backup", "-s", used).exit_code == 0
+    lost = tmp_path / "area" / "tier0.db"
+    os.truncate(lost, 0)
+    looks = (("status",), ("why", 1), ("conditions", "list"), ("database", "check"), ("serve-conditions",))
+    for words in (*looks, ("conditions", "upload", "offset", "x.npz", "--since", "0", "--reason", "test")):
+        done = tier0(*words, "-s", used)
+        assert done.exit_code == 1 and "has lost its content: it has 0 bytes" in done.output, words
+    lost.unlink()
+    assert tier0("database", "restore", tmp_path / "backup", "--into", lost).exit_code == 0
+    assert tier0("status", "-s", used).exit_code == 0
+
+
+def test_who_is_killed_as_a_database_begins_leaves_one_to_begin_with(toml: Path) -> None:
+    open_database(places_of(load_settings(toml)).database)  # the file is there, and nothing was committed to it
+    done = tier0("status", "-s", toml)
+    assert done.exit_code == 0 and "no run to show" in done.output
 
 
 def test_an_older_database_is_migrated_once(old: Path, tmp_path: Path) -> None:

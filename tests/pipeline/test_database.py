@@ -79,6 +79,19 @@ def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path, damage: Calla
         open_database(path).create(metadata)
 
 
+def test_a_file_of_0_bytes_is_never_a_new_database(tmp_path: Path) -> None:
+    """Neither of our own making, whoever is killed when it is there and has no table yet."""
+    path = tmp_path / "tier0.db"
+    open_database(path)
+    assert path.stat().st_size > 0
+    open_database(path).create(metadata)
+    os.truncate(path, 0)
+    for read_only in (True, False):
+        with pytest.raises(DatabaseRefused, match=r"tier0\.db has lost its content.*.*`tier0 database restore"):
+            open_database(path, read_only=read_only)
+    assert path.stat().st_size == 0
+
+
 def test_read_blocks_no_writer_and_keeps_its_view(database: Database) -> None:
     with database.read() as reader:
         query = sa.select(sa.func.count()).select_from(parents)

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from pipeline.whole import checksum_of, whole, write_whole
+from pipeline.whole import checksum_of, whole, write_first, write_whole
 
 
 def passing(point):
@@ -35,3 +35,10 @@ def test_an_older_file_stands_until_the_new_one_is_whole(tmp_path):
         partial.write_bytes(b"ne")
         raise OSError("disk full")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_of_two_that_write_first_the_first_stays(tmp_path):
+    for content in (b"one", b"two"):
+        write_first(tmp_path / "file.bin", content)
+    assert (tmp_path / "file.bin").read_bytes() == b"one"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.bin"]
