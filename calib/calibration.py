@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from calib.boundaries import Interval
 from calib.form import Leeway
-from calib.gates import Decision, Gate, judge
+from calib.gates import Decision, Gate, judge, nowhere
 from calib.iov import LUMI_BITS
 from calib.payload import Payload
 from calib.state import State
@@ -187,12 +187,18 @@ def row_keys(columns: Columns, counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def conclude(
-    calibration: Calibration, state: State, previous: Payload | None, flush: bool, gates: Sequence[Gate] = ()
+    calibration: Calibration,
+    state: State,
+    previous: Payload | None,
+    flush: bool,
+    gates: Sequence[Gate] = (),
+    find: Callable[[str], Payload | None] = nowhere,
 ) -> list[Conclusion]:
     """Finalize every closed interval of a state, in order.
 
     Each sees as `previous` the last payload before it that the gates let pass, as it would if every interval were
-    finalized and judged by itself. What a vetoed unit left in the state does not enter.
+    finalized and judged by itself. What a vetoed unit left in the state does not enter. `find` gives the payload of an
+    id, for gates that hold to one of their own.
     """
     conclusions = []
     for interval in calibration.intervals(state, flush):
@@ -207,6 +213,6 @@ def conclude(
             conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
         else:
             conclusions.append(Conclusion(interval, Outcome.MADE, payload))
-            if judge(payload, previous, gates).decision is Decision.PUBLISH:
+            if judge(payload, previous, gates, find).decision is Decision.PUBLISH:
                 previous = payload
     return conclusions

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
-from calib.payload import Payload
+from calib.payload import Payload, is_payload_id
 from calib.verdict import (
     Decision,
     Finding,
@@ -30,6 +30,7 @@ from calib.verdict import (
 __all__ = [
     "GATES",
     "Decision",
+    "Distance",
     "Finding",
     "Finite",
     "Gate",
@@ -42,6 +43,7 @@ __all__ = [
     "Within",
     "gate_from_settings",
     "judge",
+    "nowhere",
 ]
 
 
@@ -169,18 +171,55 @@ class MaxMove(Gate):
             return Finding(Decision.PUBLISH)
         if wrong := incomparable(payload, in_force, self.array):
             return wrong
-        old, new = _doubles(in_force, self.array), _doubles(payload, self.array)
-        moves = np.where(np.isnan(old), 0.0, _distance(old, new))
-        far = ~(moves <= self.limit)
-        worst = int(np.argmax(np.where(np.isnan(moves), math.inf, moves))) if moves.size else -1
-        move = float(moves.flat[worst]) if moves.size else 0.0
+        move, which, before, now = _furthest(payload, in_force, self.array)
         measure = Measure(self.name, f"largest move of {self.array}", move, self.limit, self.unit)
-        if not far.any():
+        if move <= self.limit:
             return Finding(Decision.PUBLISH, measures=(measure,))
-        path = f"from {old.flat[worst]:.6g} to {quantity(float(new.flat[worst]), self.unit)}"
-        reason = (
-            f"{element(self.array, new, worst)} moved {path}, at most {quantity(self.limit, self.unit)} are allowed"
-        )
+        allowed = f"at most {quantity(self.limit, self.unit)} are allowed"
+        reason = f"{which} moved from {before:.6g} to {quantity(now, self.unit)}, {allowed}"
+        return Finding(Decision.REJECT, reason, (measure,))
+
+
+@dataclass(frozen=True)
+class Distance(Gate):
+    """No value is further than `limit` from that of the payload `reference` (its id), such as a survey or a simulation.
+
+    `unit` is the limit's and must be the payload's. What the reference does not know (NaN) may be any.
+    """
+
+    name: ClassVar[str] = "distance"
+    array: str
+    reference: str
+    limit: float
+    unit: str
+
+    def __post_init__(self) -> None:
+        _demand(self.limit > 0, f"limit is a distance above 0, not {self.limit}")
+        _demand(is_payload_id(self.reference), f"reference is the whole id of a payload, not {self.reference!r}")
+
+    @property
+    def standard(self) -> str:
+        """The reference."""
+        return self.reference
+
+    def look(self, payload: Payload, in_force: Payload | None) -> Finding:
+        """Rejects what is too far off, no number, or of another shape or unit; and all while the reference is gone."""
+        if in_force is None:
+            return Finding(Decision.REJECT, f"the reference {self.reference[:12]} is not among the payloads")
+        if in_force.kind != payload.kind:
+            return Finding(Decision.REJECT, f"the reference is of kind {in_force.kind}")
+        if wrong := unfit(payload, self.array, self.unit):
+            return wrong
+        if self.array not in in_force.arrays:
+            return Finding(Decision.REJECT, f"the reference has no array {self.array!r}")
+        if wrong := incomparable(payload, in_force, self.array, "the reference"):
+            return wrong
+        off, which, there, here = _furthest(payload, in_force, self.array)
+        measure = Measure(self.name, f"largest distance of {self.array} to the reference", off, self.limit, self.unit)
+        if off <= self.limit:
+            return Finding(Decision.PUBLISH, measures=(measure,))
+        allowed = f"at most {quantity(self.limit, self.unit)} apart are allowed"
+        reason = f"{which} is {here:.6g}, in the reference {quantity(there, self.unit)}, {allowed}"
         return Finding(Decision.REJECT, reason, (measure,))
 
 
@@ -246,20 +285,27 @@ class Significance(Gate):
 
 
 GATES: Mapping[str, type[Gate]] = {
-    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Significance)
+    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Distance, Significance)
 }
 """every gate by the name settings use"""
 
 
-def judge(payload: Payload, in_force: Payload | None, gates: Sequence[Gate]) -> Verdict:
+def nowhere(payload_id: str) -> None:
+    """There are no payloads to hold to."""
+
+
+def judge(
+    payload: Payload, in_force: Payload | None, gates: Sequence[Gate], find: Callable[[str], Payload | None] = nowhere
+) -> Verdict:
     """The verdict over a payload. One gate that rejects is enough; NO_CHANGE needs every gate that watches to say so.
 
-    Without a payload in force, and without a gate that watches, there is no NO_CHANGE. Raises ValueError when the
-    payload in force is of another kind.
+    Without a payload in force, and without a gate that watches, there is no NO_CHANGE. `find` gives the payload of an
+    id, for gates that hold to one of their own; None where it is gone. Raises ValueError when the payload in force is
+    of another kind.
     """
     if in_force is not None and in_force.kind != payload.kind:
         raise ValueError(f"a payload of kind {payload.kind!r} cannot be held to one of kind {in_force.kind!r}")
-    findings = [(gate, gate.look(payload, in_force)) for gate in gates]
+    findings = [(gate, gate.look(payload, find(gate.standard) if gate.standard else in_force)) for gate in gates]
     # JSON, in which verdicts are kept, knows neither NaN nor infinity.
     measures = tuple(m for _, finding in findings for m in finding.measures if math.isfinite(m.value))
     decision = Decision.PUBLISH
@@ -322,6 +368,20 @@ def _doubles(payload: Payload, name: str) -> Floats:
 def _distance(old: Floats, new: Floats) -> Floats:
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(old == new, 0.0, np.abs(new - old))
+
+
+def _furthest(payload: Payload, other: Payload, name: str) -> tuple[float, str, float, float]:
+    """The largest distance of the array between two payloads: how far, of which element, the value there and here.
+
+    What the other does not know (NaN) is no distance; what this one does not know is infinitely far.
+    """
+    old, new = _doubles(other, name), _doubles(payload, name)
+    if not new.size:
+        return 0.0, name, 0.0, 0.0
+    far = np.where(np.isnan(old), 0.0, _distance(old, new))
+    worst = int(np.argmax(np.where(np.isnan(far), math.inf, far)))
+    off = float(np.where(np.isnan(far.flat[worst]), math.inf, far.flat[worst]))
+    return off, element(name, new, worst), float(old.flat[worst]), float(new.flat[worst])
 
 
 def _most_significant(moves: Floats, sigma: Floats) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections import OrderedDict
@@ -32,6 +33,15 @@ class PayloadMissing(LookupError):
 
 class PayloadDamaged(ValueError):
     """What the store holds under an id no longer has that content."""
+
+
+def is_payload_id(text: str) -> bool:
+    """Whether a text can be the id of a payload: 64 hexadecimal digits.
+
+    >>> is_payload_id("beamspot")
+    False
+    """
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +169,10 @@ class PayloadStore:
             self._kept_bytes -= _nbytes(dropped)
         probe("delete")
         shutil.rmtree(aside, ignore_errors=True)
+
+    def find(self, payload_id: str) -> Payload | None:
+        """The payload of that id, None where there is none. Raises PayloadDamaged when its content has changed."""
+        return self.get(payload_id) if self.has(payload_id) else None
 
     def get(self, payload_id: str) -> Payload:
         """The payload of that id. Raises PayloadMissing, or PayloadDamaged when its content has changed."""

@@ -70,9 +70,15 @@ class Gate(ABC):
     watches: ClassVar[bool] = False
     """whether it can say that nothing has moved"""
 
+    @property
+    def standard(self) -> str:
+        """Id of the payload it compares with in place of the one in force; empty for none."""
+        return ""
+
     @abstractmethod
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
-        """What this gate says of a payload. Raises nothing: what cannot be checked is rejected with a reason."""
+        """What this gate says of a payload, beside the one in force or the gate's `standard`. Raises nothing: what
+        cannot be checked is rejected with a reason."""
 
     def settings(self) -> dict[str, Any]:
         """Name and parameters, as `gate_from_settings` takes them."""
@@ -96,16 +102,14 @@ def unfit(payload: Payload, name: str, unit: str) -> Finding | None:
     return Finding(Decision.REJECT, f"the gate has {name} in {unit or 'no unit'}, the payload in {has or 'no unit'}")
 
 
-def incomparable(payload: Payload, in_force: Payload, name: str) -> Finding | None:
-    """The finding when the array has another unit or shape in the payload in force; None when all is well."""
-    old, new = in_force.units.get(name, ""), payload.units.get(name, "")
+def incomparable(payload: Payload, other: Payload, name: str, called: str = "the payload in force") -> Finding | None:
+    """The finding when the array has another unit or shape in the other payload; None when all is well."""
+    old, new = other.units.get(name, ""), payload.units.get(name, "")
     if old != new:
-        return Finding(
-            Decision.REJECT, f"{name} is in {new or 'no unit'}, in the payload in force in {old or 'no unit'}"
-        )
-    old_shape, new_shape = in_force[name].shape, payload[name].shape
+        return Finding(Decision.REJECT, f"{name} is in {new or 'no unit'}, in {called} in {old or 'no unit'}")
+    old_shape, new_shape = other[name].shape, payload[name].shape
     if old_shape != new_shape:
-        return Finding(Decision.REJECT, f"{name} has shape {new_shape}, in the payload in force {old_shape}")
+        return Finding(Decision.REJECT, f"{name} has shape {new_shape}, in {called} {old_shape}")
     return None
 
 

@@ -289,7 +289,7 @@ class Chain:
             return Judged(first, last, outcome, note["payload"], why=note["message"], vetoed=vetoed)
         payload_id = str(note["payload"])
         in_force = self._in_force_before(first) if link.relative else None
-        verdict = judge(store.get(payload_id), store.get(in_force) if in_force else None, link.gates)
+        verdict = judge(store.get(payload_id), store.get(in_force) if in_force else None, link.gates, store.find)
         why = "; ".join(verdict.reasons)
         judged = Judged(first, last, outcome, payload_id, verdict.decision, why, bool(note["unconfirmed"]), vetoed)
         return replace(judged, measures=verdict.measures, held_to=(in_force or "") if link.relative else None)

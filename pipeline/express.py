@@ -140,7 +140,7 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         conditions_root=context.conditions_root,
         folder=f"{folder_of_run(context.area, context.run)}/express-{name[:12]}",
         header=header,
-        tiers=None if EVENTS in wanted else (),
+        tiers=context.experiment.default_tiers if EVENTS in wanted else (),
         fraction=context.fraction,
         largest_state=context.largest_state,
         probe=probe,
@@ -190,7 +190,7 @@ class FinalizeWork:
                 state = self.calibration.merge(state, _from_unit(found, file.since))
         store = open_store(self.conditions_root)
         previous = store.get(self.previous) if self.previous else None
-        conclusions = conclude(self.calibration, state, previous, self.flush, self.gates)
+        conclusions = conclude(self.calibration, state, previous, self.flush, self.gates, store.find)
         for conclusion in conclusions:
             if conclusion.payload is not None:
                 store.put(conclusion.payload, self.probe)

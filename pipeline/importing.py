@@ -108,7 +108,8 @@ class Intake:
         if wrong := forms.misfits(payload, held):
             return misfit_words(self.kind, wrong)
         settings = world.settings_of(at.run) if isinstance(at, RunLumi) else world.settings
-        verdict = judge(payload, world.store.get(held) if held else None, gates_of(settings, self.kind))
+        in_force = world.store.get(held) if held else None
+        verdict = judge(payload, in_force, gates_of(settings, self.kind), world.store.find)
         return f"the gates are against it: {'; '.join(verdict.reasons)}" if verdict.decision is Decision.REJECT else ""
 
 

@@ -55,7 +55,8 @@ def rejudge(
     rejudged: list[Rejudged] = []
     for candidate in found:
         held = _held(candidate, rejudged, entered)
-        verdict = judge(get(candidate.payload), get(held) if held else None, gates(RunLumi.unpack(candidate.last).run))
+        of_run = gates(RunLumi.unpack(candidate.last).run)
+        verdict = judge(get(candidate.payload), get(held) if held else None, of_run, get)
         rejudged.append(Rejudged(candidate, verdict, held))
     return rejudged
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from calib.conditions import ConditionsDB
-from calib.gates import gate_from_settings
+from calib.gates import Gate, gate_from_settings
 from calib.iov import Clock, RunLumi
 from calib.payload import PayloadStore, open_store
 from calib.tags import Stamp, Sync
@@ -36,6 +36,7 @@ from pipeline.release import Publication
 from pipeline.restarts import Earlier, with_stored
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
 from pipeline.standing import Standing
+from pipeline.tiers import tiers_of, wrong_tiers
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class World:
     @property
     def tiers(self) -> tuple[str, ...] | None:
         """The tiers that prompt writes; None for all."""
-        return self.settings.prompt.tiers
+        return tiers_of(self.settings.prompt.tiers, self.experiment)
 
     def chunks(self, run: int, layout: str, wanted: range, earlier: Earlier | None = None) -> list[Chunk]:
         """Some chunks of a run, each with what an earlier job has left of it where there is one."""
@@ -156,10 +157,11 @@ def open_world(
     settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
-    wrong = wrong_datasets(settings.datasets, chosen)
-    check_settings(settings, chosen.calibrations(), kinds_of(chosen), gate_from_settings, wrong)
-    mask = _mask(settings)
+    wrong = [*wrong_datasets(settings.datasets, chosen), *wrong_tiers(settings.prompt.tiers, chosen)]
     area = Path(settings.storage.area).absolute()
+    store = open_store(area / "conditions")
+    check_settings(settings, chosen.calibrations(), kinds_of(chosen), partial(_gate, store), wrong)
+    mask = _mask(settings)
     area.mkdir(parents=True, exist_ok=True)
     database = open_database(places_of(settings).database)
     migrated = bring_up_to_date(database, clock())
@@ -171,8 +173,16 @@ def open_world(
         promoted = promotions(connection)
     names = tuple(dataset.name for dataset in datasets_of(settings.datasets))
     books = Books(database, version, clock, names)
-    who, store = acting(database), open_store(area / "conditions")
-    return World(settings, chosen, area, database, store, books, who, clock, probe, promoted, mask)
+    return World(settings, chosen, area, database, store, books, acting(database), clock, probe, promoted, mask)
+
+
+def _gate(store: PayloadStore, table: Mapping[str, Any]) -> Gate:
+    """The gate of a table. Raises ValueError also for one that holds to a payload which is not there."""
+    gate = gate_from_settings(table)
+    if gate.standard and not store.has(gate.standard):
+        first = "upload it first, by `tier0 conditions upload` under settings without this gate"
+        raise ValueError(f"there is no payload {gate.standard[:12]} to hold to: {first}")
+    return gate
 
 
 def _mask(settings: Settings) -> Ranges | None:

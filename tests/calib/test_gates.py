@@ -12,6 +12,7 @@ import pytest
 from calib.gates import (
     GATES,
     Decision,
+    Distance,
     Finite,
     Gate,
     GoodShare,
@@ -200,6 +201,47 @@ def test_array_that_is_not_there(gate: Gate) -> None:
     assert reason == "a payload of kind spot has no array 'xx'; did you mean `x`?"
 
 
+SURVEY = spot([0.1, NAN], [0.0, 0.0])
+
+
+def against_survey(payload: Payload, limit: float = 0.05, survey: Payload | None = SURVEY) -> tuple[Decision, str]:
+    # What is in force does not count.
+    gates = [Distance("x", SURVEY.id, limit, "cm")]
+    found = judge(payload, spot([9.0, 9.0]), gates, {SURVEY.id: survey}.get)
+    return found.decision, "; ".join(found.reasons)
+
+
+def test_distance_to_a_reference() -> None:
+    assert against_survey(spot([0.149, 7.0])) == (PUBLISH, "")  # what the reference does not know may be any
+    assert against_survey(spot([0.16, 7.0])) == (
+        REJECT,
+        "x[0] is 0.16, in the reference 0.1 cm, at most 0.05 cm apart are allowed",
+    )
+    assert against_survey(spot([0.16, 7.0]), limit=0.07)[0] is PUBLISH
+    assert against_survey(spot([NAN, 7.0]))[0] is REJECT
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (spot(0.1), "x has shape (), in the reference (2,)"),
+        (Payload("spot", {"x": np.zeros(2)}, {"x": "um"}), "the gate has x in cm, the payload in um"),
+        (Payload("spot", {"y": np.zeros(2)}), "a payload of kind spot has no array 'x'; there are y"),
+        (Payload("line", {"x": np.zeros(2)}, {"x": "cm"}), "the reference is of kind spot"),
+    ],
+)
+def test_what_cannot_be_held_to_the_reference_is_rejected(payload: Payload, reason: str) -> None:
+    found = judge(payload, None, [Distance("x", SURVEY.id, 1, "cm")], {SURVEY.id: SURVEY}.get)
+    assert found.decision is REJECT
+    assert reason in found.reasons[0]
+
+
+def test_without_its_reference_nothing_passes() -> None:
+    assert against_survey(spot([0.1, 0.1]), survey=None)[0] is REJECT
+    other = Payload("spot", {"y": np.zeros(2)})
+    assert against_survey(spot([0.1, 0.1]), survey=other) == (REJECT, "the reference has no array 'x'")
+
+
 # --- together
 
 
@@ -254,6 +296,7 @@ EXAMPLES: list[Gate] = [
     GoodShare("code", 0, 0.9),
     Within("x", -1.5, 1, "cm"),
     MaxMove("x", 0.1, "cm"),
+    Distance("x", "0" * 64, 0.1, "cm"),
     Significance("x", 3, "s", 0.1, "cm"),
 ]
 
@@ -290,6 +333,10 @@ def test_every_gate_has_an_example() -> None:
         ({"gate": "good_share", "array": "x", "code": 0, "minimum": 2}, "minimum is a share from 0 to 1, not 2"),
         ({"gate": "within", "array": "x", "low": 2, "high": 1, "unit": ""}, "low = 2 is above high = 1"),
         ({"gate": "max_move", "array": "x", "limit": 0, "unit": ""}, "limit is a distance above 0, not 0"),
+        (
+            {"gate": "distance", "array": "x", "reference": "survey", "limit": 1, "unit": ""},
+            "reference is the whole id of a payload, not 'survey'",
+        ),
         ({"gate": "significance", "array": "x", "n_sigma": -1}, "n_sigma is 0 or more, not -1"),
         ({"gate": "significance", "array": "x", "n_sigma": 1, "floor": -1}, "floor is 0 or more, not -1"),
         ({"gate": "significance", "array": "x", "n_sigma": 1, "floor": 1}, "a floor needs its unit"),
