@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from calib import lookup
-from calib.schema import entries, last_sequence, settled
+from calib.schema import entries, last_sequence, settled, tags
 from calib.tags import Moment, Snapshot, Tag, microseconds, moment_of
 
 
@@ -35,6 +35,16 @@ def counts_of_entries(connection: Connection) -> dict[int, int]:
     """How many entries each tag has, by its number; a tag without entries is not there."""
     query = select(entries.c.tag_id, func.count()).group_by(entries.c.tag_id)
     return {int(tag): int(count) for tag, count in connection.execute(query)}
+
+
+def payloads_named(connection: Connection) -> dict[str, list[str]]:
+    """Every payload that was ever entered, by its id, and the names of the tags that it was entered in."""
+    columns = (entries.c.payload_id, tags.c.name)
+    query = select(*columns).join(tags, tags.c.id == entries.c.tag_id).where(entries.c.payload_id.is_not(None))
+    named: dict[str, list[str]] = {}
+    for payload_id, tag in connection.execute(query.distinct().order_by(*columns)):
+        named.setdefault(payload_id, []).append(tag)
+    return named
 
 
 def held_at(connection: Connection, tag: Tag, at: Moment) -> str | None:

@@ -54,18 +54,22 @@ def _where(where: str | None, settings: Path | None) -> str | Path:
 def database_check(where: str | None, settings: Path | None) -> None:
     """Say which version the tables have, what a migration would do, what is wrong, and who works on it.
 
-    Changes nothing. Exit code 3 where it is not of this program's version, or something is wrong.
+    Every payload that a tag names is read and held against its id, where settings say where they are: with --database
+    give -s too. Changes nothing. Exit code 3 where it is not of this program's version, or something is wrong.
 
     \b
     tier0 database check -s cms.toml
     tier0 database check --database postgresql://tier0@host/tier0
     """
+    from calib.payload import PayloadStore
     from pipeline.database import open_database
     from pipeline.migration import check
     from pipeline.site import stopped_by_site
 
+    # A store of its own: what another of this process has in memory says nothing of the disk.
+    store = PayloadStore(_places(settings).payloads, keep_bytes=0) if settings or not where else None
     with stopped_by_site():
-        found = check(open_database(_where(where, settings), read_only=True), time.time())
+        found = check(open_database(_where(where, settings), read_only=True), time.time(), store=store)
     click.echo(found.text())
     sys.exit(0 if found.well else 3)
 

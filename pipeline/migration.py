@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table
 
+from calib.inventory import payloads_named
+from calib.payload import PayloadDamaged, PayloadMissing, PayloadStore
 from calib.schema import conditions_metadata
 from jobs.lease import SecondDriver, driver, drop_lease, take_lease
 from jobs.tables import leases, ledger_metadata
@@ -176,7 +178,10 @@ def _write(connection: Connection, version: int, now: float) -> None:
 
 @dataclass(frozen=True)
 class Checkup:
-    """How a database is: its version and the latest, what a migration would do, what is wrong, who drives it."""
+    """How a database is: its version and the latest, what a migration would do, what is wrong, who drives it.
+
+    `payloads` is how many its tags name, all of them read; None where they were not looked at.
+    """
 
     name: str
     version: int | None
@@ -184,6 +189,7 @@ class Checkup:
     pending: tuple[str, ...]
     faults: tuple[str, ...]
     driver: str
+    payloads: int | None = None
 
     @property
     def well(self) -> bool:
@@ -194,13 +200,15 @@ class Checkup:
         """All of it in lines."""
         stands = "empty" if self.version is None else f"version {self.version} of the tables"
         lines = [f"{self.name}: {stands}; this program makes version {self.latest}", f"driver: {self.driver or 'none'}"]
+        read = "not looked at" if self.payloads is None else f"{self.payloads} that tags name, all read"
+        lines.append(f"payloads: {read}")
         lines += [f"to be migrated: {step}" for step in self.pending]
         lines += [f"wrong: {fault}" for fault in self.faults]
         return "\n".join(lines + (["all is well"] if self.well else []))
 
 
-def check(database: Database, now: float, schema: Schema = SCHEMA) -> Checkup:
-    """Look at a database, and change nothing."""
+def check(database: Database, now: float, schema: Schema = SCHEMA, store: PayloadStore | None = None) -> Checkup:
+    """Look at a database, and read the payloads that its tags name where their store is given. Changes nothing."""
     with database.read() as connection:
         found = schema.version_of(connection)
         pending = [f"{number}: {step.why}" for number, step in schema.steps.items() if found and number > found]
@@ -208,7 +216,26 @@ def check(database: Database, now: float, schema: Schema = SCHEMA) -> Checkup:
         if found == schema.latest:
             faults += differing(connection, schema.tables)
         holder = driver(connection, now) if sa.inspect(connection).has_table(leases.name) else ""
-        return Checkup(database.name, found, schema.latest, tuple(pending), tuple(faults), holder)
+        known = found == schema.latest and not faults
+        named = payloads_named(connection) if known and store is not None else None
+    # Behind the transaction: to read them all may take long.
+    if store is not None and named is not None:
+        faults += _lost(named, store)
+    read = None if named is None else len(named)
+    return Checkup(database.name, found, schema.latest, tuple(pending), tuple(faults), holder, read)
+
+
+def _lost(named: Mapping[str, Sequence[str]], store: PayloadStore) -> Iterator[str]:
+    """The payloads that cannot be had, with what to do."""
+    for payload_id, tags in named.items():
+        words = f"payload {payload_id[:12]} of {', '.join(tags)}"
+        try:
+            store.get(payload_id)
+        except PayloadMissing:
+            yield f"{words} is gone: put {store.path(payload_id)} back from a copy of the area"
+        except PayloadDamaged:
+            there = store.path(payload_id)
+            yield f"{words} is not what was written: move {there} away, and put it back from a copy of the area"
 
 
 def _unsound(connection: Connection) -> list[str]:

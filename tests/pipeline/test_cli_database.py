@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from pipeline.database import open_database
 from pipeline.migration import SCHEMA, versions
 from pipeline.settings import load_settings
 from pipeline.toml_text import toml_text
-from pipeline.world import open_world, places_of
+from pipeline.world import open_world, places_of, set_up
 from tests.pipeline import schema_version_1
 from tests.pipeline.table_shapes import fill
 from tests.pipeline.tiny import settings
@@ -75,6 +77,35 @@ def test_no_command_makes_a_database_that_is_not_there(toml: Path, tmp_path: Pat
     assert not (tmp_path / "area").exists() and not (tmp_path / "backup").exists()
 
 
+def _gone(there: Path) -> None:
+    shutil.rmtree(there)
+
+
+def _changed(there: Path) -> None:
+    number = there / "mean" / "zarr.json"
+    number.write_text(number.read_text().replace('"float64"', '"int64"'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [(_gone, "is gone: put {}"), (_changed, "is not what was written: move {} away, and put it")]
+)
+def test_a_payload_that_cannot_be_had_is_told_with_its_tags(
+    toml: Path, tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    world = set_up(open_world(load_settings(toml)))
+    (payload_id,) = world.store.ids()
+    assert "payloads: 1 that tags name, all read\nall is well" in tier0("database", "check", "-s", toml).output
+    damage(world.store.path(payload_id))
+    done = tier0("database", "check", "-s", toml)
+    assert done.exit_code == 3 and "all is well" not in done.output
+    words = f"wrong: payload {payload_id[:12]} of offset_express_v1, offset_prompt_v1 "
+    assert words + said.format(world.store.path(payload_id)) in done.output
+    assert "back from a copy of the area" in done.output
+    done = tier0("database", "check", "--database", tmp_path / "area" / "tier0.db")
+    assert done.exit_code == 0 and "payloads: not looked at" in done.output
+    assert tier0("database", "check", "--database", world.database.name, "-s", toml).exit_code == 3
+
+
 def test_a_database_of_0_bytes_is_no_new_one_to_any_command(used: Path, tmp_path: Path) -> None:
     assert tier0("database", "backup", tmp_path / "backup", "-s", used).exit_code == 0
     lost = tmp_path / "area" / "tier0.db"
@@ -101,7 +132,8 @@ def test_an_older_database_is_migrated_once(old: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and f"is migrated from version 1 to {SCHEMA.latest}" in done.output
     (copy,) = (tmp_path / "area").glob("tier0.db.version-1.*")
     assert f"as it was before it is kept in {copy}" in done.output
-    assert tier0("database", "check", "-s", old).exit_code == 0
+    # Without settings: the payloads that its rows name were never written.
+    assert tier0("database", "check", "--database", tmp_path / "area" / "tier0.db").exit_code == 0
     done = tier0("database", "migrate", "-s", old)
     assert done.exit_code == 0 and "nothing to do" in done.output
 
