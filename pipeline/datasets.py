@@ -131,9 +131,9 @@ def wrong_datasets(sections: Mapping[str, DatasetSection], experiment: Experimen
         here = f"datasets.{name}"
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
             yield f"`{here}`: call it by letters, digits and _, a letter first"
-        yield from _not_among(section.triggers, experiment.triggers.names, f"{here}.triggers", "trigger")
+        yield from not_among(section.triggers, experiment.triggers.names, f"{here}.triggers", "trigger")
         if section.required is not None:
-            yield from _not_among(section.required, known, f"{here}.required", "kind")
+            yield from not_among(section.required, known, f"{here}.required", "kind")
             for kind in sorted(made.intersection(needed) - set(section.required)):
                 yield f"`{here}.required` lacks {kind!r}, which is calibrated here and which prompt needs: add it"
     everything = [name for name, section in sections.items() if not section.triggers]
@@ -143,7 +143,8 @@ def wrong_datasets(sections: Mapping[str, DatasetSection], experiment: Experimen
         yield f"`datasets.{REST}` is the name of what no other takes: give it no triggers, or call it otherwise"
 
 
-def _not_among(names: Iterable[str], known: Iterable[str], place: str, what: str) -> Iterator[str]:
+def not_among(names: Iterable[str], known: Iterable[str], place: str, what: str) -> Iterator[str]:
+    """In words, which of the names of a setting are not known, and what may be meant."""
     there = list(known)
     for name in (name for name in names if name not in there):
         near = difflib.get_close_matches(name, there, n=1)

@@ -96,7 +96,7 @@ class PromptSection(Section):
     """What prompt writes."""
 
     tiers: tuple[str, ...] | None = None
-    """all tiers of the experiment if not set"""
+    """those of the experiment's own choice if not set: all, or its `default_tiers`"""
 
 
 class CanarySection(Section):

@@ -186,7 +186,8 @@ class Service:
         if problem:
             self._express_stops(way, job.group, problem)
             return
-        left = express_tiers(way.context).values() if made[way.products[EVENTS]] == job.name else ()
+        tiers = express_tiers(way.context) if made[way.products[EVENTS]] == job.name else {}
+        left = written(tiers, way.context.experiment.default_tiers)
         new = [name for name, by in made.items() if by == job.name]
         self._desk.minutes.add(accounting.add_products, [*new, *left], job.name)
         self._desk.minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))

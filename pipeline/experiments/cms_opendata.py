@@ -73,6 +73,7 @@ class CmsOpenData(Experiment):
     name: ClassVar[str] = "cms_opendata"
     tree: ClassVar[str] = "Events"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    tiers: ClassVar[tuple[str, ...]] = ("NANO",)
     settings_model: ClassVar[type[ExperimentSettings]] = CmsSettings
     judging: ClassVar[frozenset[str]] = frozenset(
         {"beam_within_um", "beam_test_tracks", "mass_window", "mass_test_pairs"}

@@ -66,6 +66,7 @@ class IceCubeSndaq(Experiment):
     unit_name: ClassVar[str] = "half-second bin"
     tree: ClassVar[str] = "sn_all"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    tiers: ClassVar[tuple[str, ...]] = ("RATES",)
     settings_model: ClassVar[type[ExperimentSettings]] = SndaqSettings
     judging: ClassVar[frozenset[str]] = frozenset({"good_modules_min", "standard_rate"})
     settings: SndaqSettings

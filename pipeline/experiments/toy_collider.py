@@ -59,6 +59,7 @@ class ToyCollider(Experiment):
     name: ClassVar[str] = "toy_collider"
     tree: ClassVar[str] = "Events"
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
+    tiers: ClassVar[tuple[str, ...]] = ("NANO",)
     settings_model: ClassVar[type[ExperimentSettings]] = ToySettings
     judging: ClassVar[frozenset[str]] = frozenset({"beam_within_um", "beam_test_tracks"})
     settings: ToySettings
