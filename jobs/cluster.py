@@ -6,6 +6,7 @@ All that the promises of this package rest on is set by `jobs.cluster_settings`,
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Client]:
         # cluster behind: one with other settings in the same session would pass its own on to this one.
         with (
             _environment(worker_environment(settings)),
-            _local(settings) as cluster,
+            _local_cluster(settings) as cluster,
             Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
         ):
             yield client
@@ -93,6 +94,35 @@ def _local_workers(settings: ClusterSettings) -> int:
     from dask.system import CPU_COUNT
 
     return settings.workers or int(CPU_COUNT)
+
+
+@contextmanager
+def _local_cluster(settings: ClusterSettings) -> Iterator[SpecCluster]:
+    cluster = _local(settings)
+    try:
+        yield cluster
+    finally:
+        with ends_may_be_slow():
+            cluster.close()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def ends_may_be_slow() -> Iterator[None]:
+    """Within the block nothing is said of workers that are killed because they do not end in time.
+
+    For the end of a cluster: nothing of theirs is wanted then, and on a busy host they take longer than Dask gives
+    them. All else that its nannies have to say is said, and before the block this too.
+    """
+    logger = logging.getLogger("distributed.nanny")
+    logger.addFilter(_not_slow_to_end)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_not_slow_to_end)
+
+
+def _not_slow_to_end(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Worker process still alive after")
 
 
 def _local(settings: ClusterSettings) -> SpecCluster:

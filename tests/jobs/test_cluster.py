@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import dask
+import psutil
 import pytest
 from distributed import Client
 
-from jobs.cluster import ClusterRefused, ClusterSettings, Kind, describe, open_cluster
+from jobs.cluster import ClusterRefused, ClusterSettings, Kind, describe, ends_may_be_slow, open_cluster
 from jobs.cluster_settings import ALLOCATOR, ONE_THREAD
 from jobs.inspection import numerical_class, scheduler_facts, verify, worker_facts
 
@@ -136,3 +139,35 @@ def test_address_of_an_unknown_kind() -> None:
         open_cluster(ClusterSettings(kind=Kind.ADDRESS, address="carrier-pigeon://somewhere")),
     ):
         pass
+
+
+@pytest.fixture
+def nannies(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the nannies say; Dask's loggers hand nothing on."""
+    logger = logging.getLogger("distributed.nanny")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+SLOW = "Worker process still alive after 4.0 seconds, killing"
+
+
+def test_of_slow_ends_nothing_is_said_and_all_else_is(nannies: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("distributed.nanny")
+    with pytest.raises(ZeroDivisionError), ends_may_be_slow():
+        logger.warning(SLOW)
+        logger.warning("another word")
+        raise ZeroDivisionError
+    assert set(nannies.messages) == {"another word"}
+    logger.warning(SLOW)
+    assert SLOW in nannies.messages
+
+
+@pytest.mark.verify
+def test_a_worker_that_does_not_end_is_killed_without_a_word(nannies: pytest.LogCaptureFixture) -> None:
+    with open_cluster(ClusterSettings(workers=1, memory="1 GB", tls=False, dashboard_port=0)) as client:
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGSTOP)
+    assert not psutil.pid_exists(pid)
+    assert SLOW not in nannies.messages
