@@ -4,8 +4,9 @@
     python benchmarks/handshake.py --small           only that it works
 
 Every run is taken in alone, so slots are free; the gates judge its payload, which is published, the manifest completed
-and the run settled in one transaction, before prompt is handed in. Both times are what the workers reported to the
-scheduler: the end of the conditions future, and the start of the first prompt task.
+and the run settled in one transaction, before prompt is handed in. All times are what the workers reported to the
+scheduler. The conditions future is the task that finalizes; the driver awaits the one that keeps its result, a task
+later. From the end of either the same bounds hold to the start of the first prompt task.
 """
 
 from __future__ import annotations
@@ -59,15 +60,20 @@ def task_times(dask_scheduler: Any) -> dict[Any, tuple[float, float]]:
 class Figures:
     """Seconds, one for each run."""
 
-    future: list[float] = field(default_factory=list)
-    """from the conditions future"""
-    payload: list[float] = field(default_factory=list)
-    """from the end of finalize itself, the payload in the store"""
+    finalized: list[float] = field(default_factory=list)
+    """from the end of finalize, the payload in the store"""
+    awaited: list[float] = field(default_factory=list)
+    """from the end of the task behind it, which the driver awaits"""
 
     @property
-    def missed(self) -> bool:
-        """Whether a bound is missed."""
-        return statistics.median(self.future) > MEDIAN_S or max(self.future) > WORST_S
+    def missed(self) -> list[str]:
+        """The bounds that are missed, in words."""
+        both = (("finalize", self.finalized), ("what is awaited", self.awaited))
+        return [f"from the end of {what}" for what, seconds in both if _too_long(seconds)]
+
+
+def _too_long(seconds: Sequence[float]) -> bool:
+    return statistics.median(seconds) > MEDIAN_S or max(seconds) > WORST_S
 
 
 def measure(runs: int) -> Figures:
@@ -82,7 +88,7 @@ def measure(runs: int) -> Figures:
             times = tier0.client.run_on_scheduler(task_times)
     for run in range(1, runs + 1):
         prompt = min(begin for begin, _ in _of(times, f"prompt-{run}"))
-        for where, group in ((figures.future, "merge-conditions-offset"), (figures.payload, "conditions-offset")):
+        for where, group in ((figures.finalized, "conditions-offset"), (figures.awaited, "merge-conditions-offset")):
             where.append(prompt - max(end for _, end in _of(times, f"{group}-{run}")))
     return figures
 
@@ -94,12 +100,12 @@ def _of(times: dict[Any, tuple[float, float]], group: str) -> list[tuple[float, 
 def report(figures: Figures) -> str:
     """The figures as a table."""
     rows = [
-        ("from the last conditions future", figures.future, f"median at most {MEDIAN_S:g}, worst {WORST_S:g}"),
-        ("from the end of finalize", figures.payload, ""),
+        ("from the end of finalize", figures.finalized),
+        ("from the end of what is awaited", figures.awaited),
     ]
-    lines = [f"{len(figures.future)} runs; to the first prompt task, s  median    90 %   worst"]
-    for what, seconds, goal in rows:
-        lines.append(f"{what:<40}{_cells(seconds)}  {goal}")
+    lines = [f"{len(figures.finalized)} runs; to the first prompt task, s  median    90 %   worst"]
+    for what, seconds in rows:
+        lines.append(f"{what:<40}{_cells(seconds)}  median at most {MEDIAN_S:g}, worst {WORST_S:g}")
     return "\n".join(lines)
 
 
@@ -125,9 +131,9 @@ def main() -> int:
     print(report(figures))
     if options.small:
         return 0
-    if figures.missed:
-        print("MISSED: the handshake takes too long")
-    return int(figures.missed)
+    for what in figures.missed:
+        print(f"MISSED: the handshake takes too long {what}")
+    return int(bool(figures.missed))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ def test_handshake() -> None:
     told = run("handshake.py", "--small").splitlines()
     assert told[-3].startswith("3 runs")
     assert [line.split("  ")[0] for line in told[-2:]] == [
-        "from the last conditions future",
         "from the end of finalize",
+        "from the end of what is awaited",
     ]
 
 
