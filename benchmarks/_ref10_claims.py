@@ -95,7 +95,7 @@ class Damage:
         predicted = ["" if value is None else _number(value, digits) for value in (self.note, self.formula)]
         told = f"{100 * self.tolerance:.0f} %" if self.formula is not None else f"{100 * self.NOTE:.0f} %"
         if self.near:
-            told = f"{self.near:g} {self.unit}".strip()
+            told = f"{told} or {self.near:g} {self.unit}".strip()
         if self.note is None and self.formula is None:
             told = "shown only"
         value, error = (_number(number, digits) for number in self.seen)

@@ -13,7 +13,7 @@ from benchmarks._ref10_beliefs import equal_gains, lorentz_as_designed
 from benchmarks._ref10_claims import Damage
 from benchmarks._ref10_damaged import TRUE
 from benchmarks._ref10_formulas import UM
-from benchmarks._ref10_played import Change, Sample, Table, as_it_is, clusters_of, joined, mean
+from benchmarks._ref10_played import Change, Floats, Sample, Table, as_it_is, clusters_of, joined, mean
 from pipeline.experiments.ref10.constants import DESIGN_TANGENTS, GAIN
 from pipeline.experiments.ref10.layers import CHIP, CHIPS, LAYERS, STRIPS
 from pipeline.experiments.ref10.running import Status
@@ -46,6 +46,14 @@ def lonely(made: Simulated, sample: Sample, change: Change) -> Table:
     table |= {"u": u[single[0][1][one]], "row": key % len(geometry), "key": key}
     sound = table["cluster_flags"] == 0
     return {name: values[sound] for name, values in table.items()}
+
+
+def errors_of(sample: Sample) -> list[Floats]:
+    """Errors across of the clusters of each layer [cm], of the first events."""
+    clusters = clusters_of(sample.made(sample.chunks()[0][:40]).raw, sample.truth)
+    geometry = sample.detector
+    layer = geometry.layer[geometry.rows_of(clusters.flat["module"])]
+    return [clusters["u_error"][layer == one.number] for one in LAYERS]
 
 
 def read_out(sample: Sample) -> list[Damage]:

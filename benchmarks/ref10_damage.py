@@ -11,7 +11,8 @@ what is said under `within`. A figure is missed when it is off either by more th
 of random shifts of ladders, errors tell one draw from another. The exit code is 1 where a figure is missed.
 
 Widths are half of what holds 68.27 %. d0 is less that of the particle by the truth, if not said to be about the beam.
-`paired` compares the same tracks or pairs under both conditions.
+A note in brackets is not judged: why it cannot hold is said where it stands (_ref10_damaged.py). `paired` compares the
+same tracks or pairs under both conditions.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ from benchmarks._ref10_played import (  # noqa: E402
     minimum_bias,
     muon_pairs,
 )
-from benchmarks._ref10_readout import PEDESTALS, pedestals_off, read_out  # noqa: E402
+from benchmarks._ref10_readout import PEDESTALS, errors_of, pedestals_off, read_out  # noqa: E402
 from calib.iov import RunLumi  # noqa: E402
 from pipeline.experiments.ref10.simulate.scenario import Region  # noqa: E402
 
@@ -123,9 +124,10 @@ def of_pairs(work: Work) -> list[Damage]:
     sample = work.sample(len(MOMENTA), 1500, muon_pairs())
     found = collected(sample, {TRUE: as_it_is, **several, "curl": CURL, "field": FIELD}, work.each)
     real, tesla = found[TRUE], sample.scenario.field_tesla
-    claims = masses_off(TRUE, real, [real], (0.0, 0.0), tesla)
+    detector = tesla, errors_of(sample)
+    claims = masses_off(TRUE, real, [real], (0.0, 0.0), detector)
     for name, shifts in SHIFTS.items():
-        claims += masses_off(name, real, draws(found, name), shifts, tesla)
+        claims += masses_off(name, real, draws(found, name), shifts, detector)
     return [*claims, *scaled(FIELD, real, found["field"]), *curled_pairs(CURL, real, found["curl"], tesla)]
 
 
