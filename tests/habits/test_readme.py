@@ -118,8 +118,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_readme_is_true(folder: Path) -> None:
+def test_readme_is_true(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(README, folder)
+    # What a newcomer sees first is a table in which all is good.
+    assert capsys.readouterr().out.count("│ 12 of 12 │") == 2
 
 
 def test_a_worker_that_imports_a_python_block_from_a_file_runs_nothing_of_it(folder: Path) -> None:
