@@ -20,6 +20,7 @@ from pipeline.experiments.ref10 import daq
 from pipeline.experiments.ref10.geometry import GEOMETRIES, Geometry, geometry_of
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, online, truth
+from pipeline.experiments.ref10.simulate.tables import demand_chips
 from pipeline.experiments.simulated import Order, OtherData, Probe, Simulation, Written
 from pipeline.model import Columns, Stream
 from pipeline.whole import write_whole
@@ -42,7 +43,8 @@ class Ref10Simulation(Simulation):
     def __post_init__(self) -> None:
         if self.order.form not in ("", *daq.Format):
             raise ValueError(f"RAW is written as {' or '.join(daq.Format)}, not as {self.order.form!r}")
-        Scenario.from_json(self.order.scenario or "{}")
+        scenario = Scenario.from_json(self.order.scenario or "{}")
+        demand_chips(scenario.faults, self.geometry)
 
     @property
     def form(self) -> daq.Format:

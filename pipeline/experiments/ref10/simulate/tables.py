@@ -43,6 +43,9 @@ class Electronics:
     def __post_init__(self) -> None:
         if not self.noise > 0:
             raise ValueError(f"strips must have some noise, not {self.noise}: thresholds are set in units of it")
+        for name in ("pedestal_spread", "noise_spread", "common_mode", "gain_spread", "pixel_noise"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} cannot be negative, as {getattr(self, name)} is")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +73,9 @@ def detector(
     electronics: Electronics, faults: Faults, misalignment: Misalignment, geometry: Geometry, seed: int
 ) -> Tables:
     """The tables of a seed. Each has random numbers of its own: one setting changes no table but its own."""
+    demand_chips(faults, geometry)
     strips = len(geometry.strip_rows) * STRIPS
-    chips = strips // CHIP
+    chips = _strip_chips(geometry)
 
     def normal(purpose: Purpose, size: int) -> Floats32:
         return table_generator(seed, purpose).standard_normal(size, np.float32)
@@ -96,6 +100,28 @@ def detector(
     )
 
 
+def demand_chips(faults: Faults, geometry: Geometry) -> None:
+    """Raise ValueError where more chips are to be dead than a geometry has."""
+    there = (
+        ("dead_chips", "strip chips", _strip_chips(geometry)),
+        ("dead_rocs", "pixel readout chips", _rocs(geometry).sum()),
+    )
+    for name, words, number in there:
+        if getattr(faults, name) > number:
+            raise ValueError(f"{name} is {getattr(faults, name)}, and this detector has {number} {words}")
+
+
+def _strip_chips(geometry: Geometry) -> int:
+    return len(geometry.strip_rows) * STRIPS // CHIP
+
+
+def _rocs(geometry: Geometry) -> Bools:
+    """bool[pixel modules, chips]: which chips a module has."""
+    rows = geometry.rows[geometry.pixel]
+    there: Bools = np.arange(ROCS) < (-(-rows // ROC[0]) * ROC_COLUMNS)[:, None]
+    return there
+
+
 def _dead_chips(faults: Faults, chips: int, seed: int) -> Bools:
     dead = np.zeros(chips, bool)
     dead[table_generator(seed, Purpose.DEAD_CHIP).choice(chips, faults.dead_chips, replace=False)] = True
@@ -104,8 +130,7 @@ def _dead_chips(faults: Faults, chips: int, seed: int) -> Bools:
 
 def _dead_rocs(faults: Faults, geometry: Geometry, seed: int) -> Bools:
     """bool[pixel modules, chips]; only chips that a module has are chosen."""
-    rows = geometry.rows[geometry.pixel]
-    there = np.arange(ROCS) < (-(-rows // ROC[0]) * ROC_COLUMNS)[:, None]
+    there = _rocs(geometry)
     chosen = table_generator(seed, Purpose.DEAD_ROC).choice(np.flatnonzero(there), faults.dead_rocs, replace=False)
     dead = np.zeros(there.size, bool)
     dead[chosen] = True
