@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -17,6 +18,7 @@ from pipeline.demo import demo_settings, demonstrate
 from pipeline.experiments.ref10.demonstration import RUNS, Ref10Demonstration
 from pipeline.experiments.simulated import NotSimulated
 from pipeline.tier0 import Tier0
+from tests.pipeline.two_cores import TwoCores, alone
 
 
 def test_put_in_and_found_agree(tmp_path: Path) -> None:
@@ -38,31 +40,60 @@ def test_put_in_and_found_agree(tmp_path: Path) -> None:
 
 
 DEMO_SECONDS = 120
-"""on two cores; what is asked of the demonstration is a time, so here and nowhere else a time is the limit"""
+"""on two cores of its own: what is asked of the demonstration is a time, so here and nowhere else one is the limit"""
 
 
-def free_cores() -> float:
-    """How many cores nothing runs on, over two seconds."""
-    return (os.cpu_count() or 1) * (1 - psutil.cpu_percent(interval=2) / 100)
+@pytest.mark.parametrize(
+    ("ran", "waited", "seconds"),
+    [
+        (1, 0, 1),  # one thread that has its core
+        (0.5, 0.5, 0.5),  # one that had half a core
+        (0.25, 0.25, 0.75),  # and that slept for half of the time
+        (2, 0, 1),  # two cores taken
+        (1, 1, 0.5),  # two threads with half a core each
+        (2, 2, 1),  # four threads: with no one else there, two would stand in line too
+        (4, 0, 2),  # four cores taken: on two it would take twice as long
+        (0, 0, 1),  # asleep, or the system does not tell
+    ],
+)
+def test_of_a_second_what_two_free_cores_would_take(ran: float, waited: float, seconds: float) -> None:
+    assert alone(1, ran, waited) == pytest.approx(seconds)
+
+
+@pytest.mark.verify
+def test_a_busy_machine_is_not_blamed_on_what_runs_there_and_a_slow_one_is_seen() -> None:
+    spin = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2 * (os.cpu_count() or 1))]
+    # What this process has started counts; these are given away.
+    try:
+        with TwoCores(but=frozenset(one.pid for one in others)) as watch:
+            begun, used = time.monotonic(), time.process_time()
+            while time.process_time() - used < 3:
+                pass
+            time.sleep(2)
+        passed = time.monotonic() - begun
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
+    # Three seconds of work and two of sleep; what stood in line over the end of a step is booked to the next.
+    assert 4 < watch.seconds < 6.5 < passed
 
 
 @pytest.mark.verify
 @pytest.mark.timeout(1200)
 def test_it_takes_two_minutes_and_little_when_called_again(tmp_path: Path) -> None:
     seconds, tables, files = [], [], []
-    free = free_cores()
     for _ in range(2):
         said: list[str] = []
-        begun = time.monotonic()
-        assert demonstrate(tmp_path, said.append) == 0
-        seconds.append(time.monotonic() - begun)
+        with TwoCores() as watch:
+            assert demonstrate(tmp_path, said.append) == 0
+        seconds.append(watch.seconds)
         tables.append([text for text in said if "pulls of pedestals" in text])
         files.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.root")})
     assert files[0] and files[1] == files[0]
     assert len(tables[0]) == 1 and tables[1] == tables[0]
     assert seconds[1] < seconds[0] / 2
-    if seconds[0] > DEMO_SECONDS and min(free, free_cores()) < 1.8:
-        pytest.skip(f"took {seconds[0]:.0f} s, with less than two cores to itself")
     assert seconds[0] < DEMO_SECONDS
 
 
