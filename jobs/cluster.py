@@ -56,8 +56,8 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Client]:
         # cluster behind: one with other settings in the same session would pass its own on to this one.
         with (
             _environment(worker_environment(settings)),
-            _local_cluster(settings) as cluster,
-            Client(cluster, set_as_default=False) as client,  # type: ignore[no-untyped-call]
+            _local_cluster(settings) as local,
+            Client(local, set_as_default=False) as client,  # type: ignore[no-untyped-call]
         ):
             yield client
 
@@ -103,7 +103,7 @@ def _local_cluster(settings: ClusterSettings) -> Iterator[SpecCluster]:
         yield cluster
     finally:
         with ends_may_be_slow():
-            cluster.close()  # type: ignore[no-untyped-call]
+            cluster.close()
 
 
 @contextmanager
