@@ -22,8 +22,10 @@ def as_text(heads: Sequence[str], rows: Sequence[Sequence[Any]], title: str = ""
 
     # As Text: units in brackets would be taken for markup.
     table = Table(title=title or None, title_justify="left")
-    for head in heads:
-        table.add_column(Text(head))
+    for place, head in enumerate(heads):
+        words = [head, *(str(row[place]) for row in rows)]
+        # A table that is too wide breaks between words, and not the one word of a cell.
+        table.add_column(Text(head), no_wrap=not any(" " in word or len(word) > 20 for word in words))
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     stream = io.StringIO()
