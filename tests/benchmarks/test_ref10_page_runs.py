@@ -15,6 +15,7 @@ from pipeline.experiments.ref10.layers import LAYERS
 from tests.benchmarks.test_benchmarks_run import run
 
 
+@pytest.mark.verify  # where the page is drawn whole, too
 def test_ref10_page(tmp_path: Path) -> None:
     told = run("ref10_page.py", "--small", "--folder", str(tmp_path)).splitlines()
     assert told[0].startswith(f"{tmp_path}/ref10_page.png and .html")

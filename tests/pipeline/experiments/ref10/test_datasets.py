@@ -120,6 +120,7 @@ def states(plain: dict[str, Any]) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.verify  # the rules are held by the small experiment in seconds
 def test_datasets_are_released_each_by_its_own_conditions_and_deadline(plain: Any, raw: Any, tmp_path: Path) -> None:
     files, bits = raw
     watch = Watch()
@@ -152,6 +153,7 @@ def test_datasets_are_released_each_by_its_own_conditions_and_deadline(plain: An
     assert summary[7].certified and made(plain("other")) == made(plain())
 
 
+@pytest.mark.verify  # the rules are held by the small experiment in seconds
 def test_a_new_alignment_starts_each_dataset_from_its_own_clusters(plain: Any, raw: Any, tmp_path: Path) -> None:
     files, _ = raw
     with Tier0(plain(calibration={})) as tier0:
