@@ -172,12 +172,9 @@ class MaxMove(Gate):
         if wrong := incomparable(payload, in_force, self.array):
             return wrong
         move, which, before, now = _furthest(payload, in_force, self.array)
-        measure = Measure(self.name, f"largest move of {self.array}", move, self.limit, self.unit)
-        if move <= self.limit:
-            return Finding(Decision.PUBLISH, measures=(measure,))
         allowed = f"at most {quantity(self.limit, self.unit)} are allowed"
         reason = f"{which} moved from {before:.6g} to {quantity(now, self.unit)}, {allowed}"
-        return Finding(Decision.REJECT, reason, (measure,))
+        return _limited(self, move, f"largest move of {self.array}", reason)
 
 
 @dataclass(frozen=True)
@@ -215,12 +212,9 @@ class Distance(Gate):
         if wrong := incomparable(payload, in_force, self.array, "the reference"):
             return wrong
         off, which, there, here = _furthest(payload, in_force, self.array)
-        measure = Measure(self.name, f"largest distance of {self.array} to the reference", off, self.limit, self.unit)
-        if off <= self.limit:
-            return Finding(Decision.PUBLISH, measures=(measure,))
         allowed = f"at most {quantity(self.limit, self.unit)} apart are allowed"
         reason = f"{which} is {here:.6g}, in the reference {quantity(there, self.unit)}, {allowed}"
-        return Finding(Decision.REJECT, reason, (measure,))
+        return _limited(self, off, f"largest distance of {self.array} to the reference", reason)
 
 
 @dataclass(frozen=True)
@@ -378,10 +372,16 @@ def _furthest(payload: Payload, other: Payload, name: str) -> tuple[float, str, 
     old, new = _doubles(other, name), _doubles(payload, name)
     if not new.size:
         return 0.0, name, 0.0, 0.0
-    far = np.where(np.isnan(old), 0.0, _distance(old, new))
-    worst = int(np.argmax(np.where(np.isnan(far), math.inf, far)))
-    off = float(np.where(np.isnan(far.flat[worst]), math.inf, far.flat[worst]))
-    return off, element(name, new, worst), float(old.flat[worst]), float(new.flat[worst])
+    far = np.where(np.isnan(old), 0.0, np.where(np.isnan(new), math.inf, _distance(old, new)))
+    worst = int(np.argmax(far))
+    return float(far.flat[worst]), element(name, new, worst), float(old.flat[worst]), float(new.flat[worst])
+
+
+def _limited(gate: MaxMove | Distance, off: float, measured: str, reason: str) -> Finding:
+    """What a gate finds whose payload is `off` by so much, with the reason if that is over its limit."""
+    within = off <= gate.limit
+    measure = Measure(gate.name, measured, off, gate.limit, gate.unit)
+    return Finding(Decision.PUBLISH if within else Decision.REJECT, "" if within else reason, (measure,))
 
 
 def _most_significant(moves: Floats, sigma: Floats) -> int:

@@ -162,7 +162,7 @@ class PayloadStore:
         `probe` is told when it is out of its place and its files are still there: `partials` finds them.
         """
         there = self.path(payload_id)
-        aside = there.with_name(f"{there.name}.{uuid.uuid4().hex}{PARTIAL}")
+        aside = _beside(there)
         there.rename(aside)
         _sync(there.parent)
         if (dropped := self._kept.pop(payload_id, None)) is not None:
@@ -210,13 +210,18 @@ def write_group(target: Path, payload: Payload, probe: Callable[[str], None] = _
     """Write a payload as one zarr v3 group, there whole or not at all; one that is there already is left alone."""
     if target.is_dir():
         return
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
+    partial = _beside(target)
     try:
         _write_zarr(partial, payload)
         probe("payload")
         _rename_whole(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """Where something lies that is not yet, or no more, in its place: under a name of this writer's own."""
+    return target.with_name(f"{target.name}.{uuid.uuid4().hex}{PARTIAL}")
 
 
 def _last_written(folder: Path) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
@@ -72,10 +72,16 @@ def _demand_unused(world: World, connection: Connection, payload_id: str) -> Non
     # A worker that has made it finds it in its place, and what it reports names it only later.
     if working := driver(connection, time.time()):
         raise Refused(f"the service is at work ({working}), and may be making this payload: delete it afterwards")
-    if payload_id in world.settings.model_dump_json():
+    if _in_settings(world, [payload_id]):
         raise InUse(f"payload {payload_id[:12]} is kept, a gate of the settings holds to it")
     if found := mentions(connection, payload_id):
         raise InUse(f"payload {payload_id[:12]} is kept, it is named by: {'; '.join(found)}")
+
+
+def _in_settings(world: World, payload_ids: Iterable[str]) -> set[str]:
+    """Those of some payloads that the settings name."""
+    own = world.settings.model_dump_json()
+    return {payload_id for payload_id in payload_ids if payload_id in own}
 
 
 def _payload(world: World, name: str) -> str:
@@ -99,8 +105,8 @@ def unused_text(world: World) -> str:
     """Payloads that nothing names and tags that were never used, as a table: what may be deleted."""
     with world.database.read() as connection:
         tags = [tag for tag in world.conditions(connection).tags() if not uses_of(connection, tag)]
-        own = world.settings.model_dump_json()
-        payloads = sorted(one for one in unmentioned(connection, world.store.ids()) if one not in own)
+        unnamed = unmentioned(connection, world.store.ids())
+        payloads = sorted(unnamed - _in_settings(world, unnamed))
     rows = [[tag.name, tag.kind, f"a tag for {tag.sync}, in which nothing was"] for tag in tags]
     rows += [[one[:16], _kind_of(world, one) or "unknown", "a payload that nothing names"] for one in payloads]
     return as_text(["name", "kind", "what"], rows) if rows else "nothing is unused"

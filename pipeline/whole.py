@@ -17,7 +17,7 @@ def whole(path: Path, probe: Callable[[str], None]) -> Iterator[Path]:
     The probe is called at the kill points `write` (written, not yet safe) and `rename` (safe, not yet visible).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    partial = _beside(path)
     try:
         yield partial
         probe("write")
@@ -31,7 +31,7 @@ def whole(path: Path, probe: Callable[[str], None]) -> Iterator[Path]:
 
 def write_first(path: Path, content: bytes) -> None:
     """Write bytes whole, unless the file is there: of several that do at once one is first, and its file stays."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    partial = _beside(path)
     try:
         partial.write_bytes(content)
         sync(partial)
@@ -41,6 +41,11 @@ def write_first(path: Path, content: bytes) -> None:
         pass
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it is whole: under a name of this writer's own."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
 
 
 def sync(path: Path) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.experiments.collisions import MUON_MASS, Collection
+from pipeline.experiments.ref10.reconstruct.helix import azimuth
 from pipeline.experiments.ref10.reconstruct.perigees import about, propagated
 from pipeline.experiments.ref10.reconstruct.track_flags import TrackFlag
 from pipeline.experiments.ref10.reconstruct.vertex_flags import UNRELIABLE
@@ -93,12 +94,11 @@ def _muons(tracks: Collection, vertices: Collection, at: Ints) -> tuple[Flat, Fl
     one, along = np.ones(len(at)), x * np.cos(tracks["phi"]) + y * np.sin(tracks["phi"])
     rows = ({"curvature": -1 / tracks["curvature"]}, {"phi": one, "curvature": -along}, {"cot_theta": one})
     spread = np.array([[propagated(tracks, a, b) for b in rows] for a in rows])
-    turned = np.pi - np.mod(np.pi - near.phi, 2 * np.pi)
     columns: Flat = {
         "pt": tracks["pt"],
         "pt_error": tracks["pt"] * np.sqrt(spread[0, 0]),
         "eta": np.arcsinh(tracks["cot_theta"]),
-        "phi": np.where(turned > -np.pi, turned, np.pi),
+        "phi": azimuth(near.phi),
         "charge": tracks.flat["charge"],
         "dxy": near.d0,
         "dxy_error": np.sqrt(near.d0_variance),

@@ -24,6 +24,12 @@ _SERIES = 1e-3
 """rad below which the derivative of sin(x)/x is taken from its series: to 1e-14 of it"""
 
 
+def azimuth(angle: Floats) -> Floats:
+    """The angle in (-pi, pi], by whole turns."""
+    turned = np.pi - np.mod(np.pi - angle, 2 * np.pi)
+    return np.where(turned > -np.pi, turned, np.pi)
+
+
 @dataclass(frozen=True, eq=False)
 class Places:
     """Points of helices, each [..., tracks], and the transverse direction there, a unit vector."""

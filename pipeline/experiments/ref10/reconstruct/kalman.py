@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Shell
+from pipeline.experiments.ref10.reconstruct.scattering import HIGHLAND_GEV
 from pipeline.experiments.ref10.reconstruct.search import Search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-HIGHLAND_GEV = 0.0136
 GRAZING = 0.05
 """cosine of incidence on a cylinder below which a track is taken to turn back"""
 SMALL = 1e-3
@@ -163,6 +163,12 @@ class Measured:
         return self.turn.chi2 if self.height is None else self.turn.chi2 + self.height.chi2
 
 
+def within_half_turn(angle: Floats) -> Floats:
+    """The angle nearest to 0, by whole turns [rad]."""
+    found: Floats = angle - 2 * np.pi * np.rint(angle / (2 * np.pi))
+    return found
+
+
 def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell, search: Search) -> Measured:
     """The hits at `place`, all of the layer with this shell, one for each track."""
     way = tracks.way(hits.r[place])
@@ -173,8 +179,7 @@ def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell, search
     r = np.hypot(x, y)
     sine = np.clip(tracks.sine(r), -1.0, 1.0)
     gradient = tracks._gradient(r, sine)
-    turn = np.arctan2(y, x) - tracks.circle[0] + np.arcsin(sine)
-    turn -= 2 * np.pi * np.rint(turn / (2 * np.pi))
+    turn = within_half_turn(np.arctan2(y, x) - tracks.circle[0] + np.arcsin(sine))
     error = (hits.u_error[place] ** 2 + search.placed**2 + (lean_x**2 + lean_y**2) * variance) / r**2
     residual = Residual(turn, _spread(tracks.circle_cov, gradient)[1] + error)
     if shell.reach:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.experiments.ref10.reconstruct.budget import Budget
-from pipeline.experiments.ref10.reconstruct.kalman import HIGHLAND_GEV, Helices, through
+from pipeline.experiments.ref10.reconstruct.kalman import Helices, through, within_half_turn
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Shell, Window
+from pipeline.experiments.ref10.reconstruct.scattering import HIGHLAND_GEV
 from pipeline.experiments.ref10.reconstruct.search import Search
 
 Ints = NDArray[np.int64]
@@ -89,7 +90,7 @@ def _third(hits: LayerHits, layers: tuple[int, int, int], pair: Ints, search: Se
     """Where hits of the third layer may lie: with azimuth phi - curvature r / 2 - d0 / r, for all d0 that may be."""
     shell = hits.shells[layers[2]]
     r, phi = hits.r[pair], hits.phi[pair]
-    turn, gap = _within_half_turn(phi[1] - phi[0]), r[1] - r[0]
+    turn, gap = within_half_turn(phi[1] - phi[0]), r[1] - r[0]
     lever = 1 / r[0] - 1 / r[1]
     bend = 0.5 * search.curvature * gap
     least, most = (np.clip((turn + side) / lever, -search.d0, search.d0) for side in (-bend, bend))
@@ -116,8 +117,3 @@ def _in_line(hits: LayerHits, middle: Shell, search: Search, triplet: Ints) -> M
 def _scattering(shell: Shell, search: Search) -> float:
     """rad by which the material of the layer turns a track of the least momentum, at 45 degrees and a width."""
     return float(HIGHLAND_GEV * search.curvature / search.stiffness * np.sqrt(2 * shell.material))
-
-
-def _within_half_turn(angle: Floats) -> Floats:
-    found: Floats = angle - 2 * np.pi * np.rint(angle / (2 * np.pi))
-    return found

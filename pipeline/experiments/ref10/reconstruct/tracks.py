@@ -25,7 +25,7 @@ from pipeline.experiments.ref10.geometry import geometry_of
 from pipeline.experiments.ref10.reconstruct import track_hits as hits_of
 from pipeline.experiments.ref10.reconstruct.candidates import Candidates
 from pipeline.experiments.ref10.reconstruct.circle import circle
-from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, transverse_momentum
+from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, azimuth, transverse_momentum
 from pipeline.experiments.ref10.reconstruct.line import line
 from pipeline.experiments.ref10.reconstruct.refit import Fitted, refit
 from pipeline.experiments.ref10.reconstruct.scattering import Material
@@ -95,9 +95,8 @@ def _columns(fitted: Fitted, hits: TrackHits, tesla: float) -> Columns:
     flags = _flags(fitted, few, tesla)
     failed = (flags & np.uint8(FAILED)) > 0
     helix = fitted.helix
-    turned = np.pi - np.mod(np.pi - helix.phi, 2 * np.pi)
-    wrapped = np.where(turned > -np.pi, turned, np.pi)
-    values = dict(zip(PARAMETERS, (helix.curvature, wrapped, helix.d0, helix.z0, helix.cot_theta), strict=True))
+    found = (helix.curvature, azimuth(helix.phi), helix.d0, helix.z0, helix.cot_theta)
+    values = dict(zip(PARAMETERS, found, strict=True))
     values |= {"chi2": fitted.chi2, "pt": transverse_momentum(helix.curvature, tesla, LARGEST_PT)}
     known: Columns = {name: np.where(failed, 0.0, column) for name, column in values.items()}
     spreads = {
