@@ -1,6 +1,7 @@
 """The tiny experiment with a figure of merit: prompt's hits should lie about nought."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,17 @@ class Skewed(Offset):
         run = int(state.units()[0] >> 32)
         shift = self.wrong_by if run == self.in_run else 0.0
         return Payload("offset", {**made.arrays, "mean": np.float64(float(made["mean"]) + shift)}, made.units)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later(Skewed):
+    """The next version: on the same states it makes an offset half a centimetre larger."""
+
+    version: ClassVar[int] = 2
+
+    def finalize(self, state, previous):
+        made = super().finalize(state, previous)
+        return Payload("offset", {**made.arrays, "mean": np.float64(float(made["mean"]) + 0.5)}, made.units)
 
 
 @dataclass(frozen=True, kw_only=True)

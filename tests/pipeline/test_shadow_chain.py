@@ -81,6 +81,26 @@ def test_a_promoted_shadow_holds_from_the_next_run_on(house, tmp_path, files):
     assert states == [{"fresh": 1}, {"fresh": 1}, {"carried": 1}] and summary.version == 1
 
 
+def test_another_version_runs_beside_production_and_is_promoted(house, tmp_path, files):
+    def means(tier0, *runs):
+        world = tier0.conditions.world
+        held = (world.books.manifest(run).at_end("offset") for run in runs)
+        return [float(world.store.get(payload_id)["mean"]) for payload_id in held]
+
+    with Tier0(house(**JUDGED, storage={"area": str(tmp_path / "without")})) as tier0:
+        tier0.run(*files, progress=False)
+        plain = means(tier0, 1, 2, 3)
+    later = {"later": {"kind": "offset", "algorithm": "tests.pipeline.judging:Later"}}
+    with Tier0(house(**JUDGED, shadow=later)) as tier0:
+        tier0.run(*files[:2], progress=False)
+        shadows = tier0.conditions.shadows
+        assert means(tier0, 1, 2) == plain[:2] and [one.same for one in shadows.compare("later")] == [False, False]
+        assert shadows.promote("later", "half a centimetre was missing").since == 3
+    with Tier0(house(**JUDGED, shadow=later)) as tier0:
+        tier0.run(*files, progress=False)
+        assert means(tier0, 1, 2, 3) == [*plain[:2], plain[2] + 0.5]
+
+
 def test_a_run_without_states_says_so():
     from pipeline.manifest import Condition, Stretch
 
