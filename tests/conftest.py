@@ -11,11 +11,24 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Tables are as wide as usual, whatever width the tests are called with.
+os.environ.pop("COLUMNS", None)
+
 # The gate tries the same examples every time, so a change is not blamed for an old fault; `make verify` looks for
 # new ones. Deadlines would measure the load of the machine.
 settings.register_profile("gate", deadline=None, derandomize=True)
 settings.register_profile("verify", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("gate")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of several processes one gets all tests of a file, for what they share; and all that bring up SLURM, whose ports
+    are given."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            file = item.path.relative_to(ROOT)
+            slurm = file.is_relative_to("tests/slurm")
+            item.add_marker(pytest.mark.xdist_group("slurm" if slurm else str(file)))
 
 
 def find_data(environ: Mapping[str, str], root: Path) -> Path:
