@@ -87,7 +87,7 @@ def pedestal(mean: NDArray[np.floating], noise: NDArray[np.floating]) -> Payload
 
 
 def design(geometry: Geometry) -> dict[str, Payload]:
-    """What one starts from: gain 1, the Lorentz angle of the design, every channel good, pedestal 100 and noise 4."""
+    """What one starts from: gain 1, every channel good, pedestal 100, noise 4; Lorentz angle, field of design."""
     modules, pixels = len(geometry.strip_rows), int(geometry.pixel.sum())
     strips = modules * STRIPS
     payloads = (
@@ -96,5 +96,6 @@ def design(geometry: Geometry) -> dict[str, Payload]:
         strip_status(np.zeros(strips, np.int8)),
         pixel_status(np.zeros((pixels, ROCS), np.int8)),
         pedestal(np.full(strips, 100.0), np.full(strips, 4.0)),
+        field(DESIGN_TESLA),
     )
     return {payload.kind: payload for payload in payloads}

@@ -35,6 +35,8 @@ LUMI_SECONDS = 23.31
 
 MINIMUM_BIAS, DIMUON, NZS = 1, 2, 4
 """trigger bits"""
+TRIGGERS = {"minimum_bias": MINIMUM_BIAS, "dimuon": DIMUON, "nzs": NZS}
+"""name to bit; events without zero suppression (`nzs`) are of minimum bias too"""
 
 
 class Format(StrEnum):
@@ -42,6 +44,12 @@ class Format(StrEnum):
 
     TTREE = "ttree"
     RNTUPLE = "rntuple"
+
+
+def fired(events: Columns) -> dict[str, NDArray[np.bool_]]:
+    """Which events fired each trigger, by their bits `trig`."""
+    trig = np.asarray(events["trig"])
+    return {name: trig & np.uint32(bit) != 0 for name, bit in TRIGGERS.items()}
 
 
 def express_events(raw: Columns, share: int) -> NDArray[np.bool_]:

@@ -1,75 +1,52 @@
-"""REF10 as an experiment: RAW to clusters in space, pedestals calibrated in express and used in prompt."""
+"""REF10 as an experiment: RAW to tracks, vertices and dimuons; pedestals and the beam spot calibrated in express and
+used in prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
 
+from calib.algorithms import beamspot_payload
+from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.pedestal import Pedestal
-from calib.calibration import Calibration
+from calib.calibration import Calibration, Granularity
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection, require
-from pipeline.experiments.interface import (
-    ExperimentSettings,
-    Processed,
-    QualityHistogram,
-    QualityTest,
-    Restart,
-    Triggers,
-    Wanted,
-)
-from pipeline.experiments.ref10 import alignment, constants, daq
+from pipeline.experiments.interface import ExperimentSettings, Processed, Restart, Triggers, Wanted
+from pipeline.experiments.ref10 import alignment, constants, daq, measured
 from pipeline.experiments.ref10 import geometry as geometries
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
-from pipeline.experiments.ref10.reconstruct.digis import Raw, Tally
-from pipeline.experiments.ref10.reconstruct.nzs import sound_blocks
-from pipeline.experiments.ref10.reconstruct.stages import BEHIND_CLUSTERS, CLUSTER, READS, USES, again, reconstruct
-from pipeline.experiments.simulated import Demonstration, Order, Simulated, Simulation
+from pipeline.experiments.ref10.quality import JUDGING, Judged, Ref10Settings
+from pipeline.experiments.ref10.reconstruct.digis import Tally
+from pipeline.experiments.ref10.reconstruct.flags import EventFlag
+from pipeline.experiments.ref10.reconstruct.objects import BEHIND_CLUSTERS, KINDS, objects
+from pipeline.experiments.ref10.reconstruct.stages import READS, Reconstructed, again, reconstruct
+from pipeline.experiments.ref10.tiers import AOD, HEADER, NANO, RECO, aod, nano, reco
+from pipeline.experiments.simulated import Demonstration, Order, Simulation
+from pipeline.experiments.tracking import line_of
 from pipeline.model import Columns, EventSource, Keys, Step, Stream
 
-TRIGGERS = {"minimum_bias": daq.MINIMUM_BIAS, "dimuon": daq.DIMUON, "nzs": daq.NZS}
-"""name to bit of `trig`; events without zero suppression (`nzs`) are of minimum bias too"""
-
 KEYS = ("run", "lumi", "event")
-HEADER = ("bx", "orbit", "trig")
-TIER = "CLUSTERS"
 
-STRIP_CHARGE = tuple(np.linspace(0.0, 100.0, 51).tolist())
-CLUSTERS = tuple(np.linspace(0.0, 400.0, 81).tolist())
+DESIGN_BEAM = {"sigma_z": 5.0, "width_x": 0.1, "width_y": 0.1}
+"""the beam until it is measured [cm]: within a millimetre of the axis, so that it hardly constrains a vertex"""
 
 
-def fired(events: Columns) -> dict[str, NDArray[np.bool_]]:
-    """Which events fired each trigger, by the bits that the DAQ has set."""
-    trig = np.asarray(events["trig"])
-    return {name: trig & np.uint32(bit) != 0 for name, bit in TRIGGERS.items()}
-
-
-class Ref10Settings(ExperimentSettings):
-    """Which detector, and how certification judges."""
-
-    geometry: Literal["full", "mini"] = Field("full", description="all modules, or the few of unit tests")
-    strip_charge_ke: tuple[float, float] = Field(
-        (15.0, 60.0), description="thousand electrons; between these the mean charge of strip clusters must be"
-    )
-    least_clusters: int = Field(200, ge=1, description="a lumisection with fewer strip clusters is not judged")
-
-
-class Ref10(Simulated):
+class Ref10(Judged):
     """Express and prompt do the same, under other conditions."""
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 2, Step.PROMPT: 2}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 3, Step.PROMPT: 3}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
-    triggers: ClassVar[Triggers] = Triggers(tuple(TRIGGERS), ("trig",), fired)
-    judging: ClassVar[frozenset[str]] = frozenset({"strip_charge_ke", "least_clusters"})
-    settings: Ref10Settings
+    triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
+    tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)
+    default_tiers: ClassVar[tuple[str, ...]] = (AOD, NANO)
+    judging: ClassVar[frozenset[str]] = JUDGING
 
     def stream(self, path: Path) -> Stream:
         """By the folder that the DAQ puts it in."""
@@ -101,78 +78,59 @@ class Ref10(Simulated):
         return Wanted(require(branches, (*HEADER, *READS)))
 
     def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
-        """Clusters in space; nothing is filtered, what is wrong with an event is flagged."""
+        """Tracks, vertices and dimuons; nothing is filtered, what is wrong with an event is flagged."""
         found = reconstruct(events, conditions)
-        header = {name: events[name] for name in HEADER}
-        measured = self._quality(found.clusters, conditions)
-        if step is Step.EXPRESS:
-            measured |= pedestal_columns(events, conditions)
-        return Processed({TIER: header | found.columns()}, measured)
+        made = self._made(events, found.clusters, found.tally, conditions)
+        more = measured.pedestal_columns(events, conditions) if step is Step.EXPRESS else {}
+        return replace(made, measured={**made.measured, **more})
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
-        """From clusters, where the Lorentz angle or the alignment has changed; not in express, which measures pedestals
-        of what RAW alone has."""
-        return (Restart(TIER, BEHIND_CLUSTERS, self._again),) if step is Step.PROMPT else ()
+        """From clusters, where only what acts behind them has changed; not in express, which measures pedestals of what
+        RAW alone has."""
+        return (Restart(RECO, BEHIND_CLUSTERS, self._again),) if step is Step.PROMPT else ()
 
     def _again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Clusters as they are, at their new places in space."""
-        clusters = again(stored, conditions)
-        kept = {name: values for name, values in stored.items() if name not in KEYS}
-        return Processed({TIER: kept | clusters.columns(CLUSTER)}, self._quality(clusters, conditions))
+        return self._made(stored, again(stored, conditions), _stored_tally(stored), conditions)
 
-    def _quality(self, clusters: Collection, conditions: Mapping[str, Payload]) -> dict[str, Any]:
-        geometry = geometries.geometry_of(conditions[geometries.KIND])
-        strips = ~geometry.pixel[geometry.rows_of(clusters.flat["module"])]
-        charge = clusters.where(strips)
-        return {
-            "strip_clusters": charge.counts,
-            "pixel_clusters": clusters.counts - charge.counts,
-            "strip_charge_ke": ak.unflatten(charge.flat["charge"] * np.float32(1e-3), charge.counts),
+    def _made(
+        self, events: Columns, clusters: Collection, tally: Tally, conditions: Mapping[str, Payload]
+    ) -> Processed:
+        """All that follows from clusters; `tally` knows what was wrong before."""
+        found = objects(clusters, daq.fired(events)["dimuon"], conditions)
+        flags = tally.flags | found.flags
+        header = {name: events[name] for name in HEADER}
+        of_clusters = Reconstructed(clusters, replace(tally, flags=flags)).columns()
+        tiers = {
+            RECO: reco(header, of_clusters, found),
+            AOD: aod(header, flags, found),
+            NANO: nano(header, np.asarray(events["lumi"]), found, line_of(conditions)),
         }
+        of_events = measured.of_clusters(clusters, conditions) | measured.of_pairs(found.pairs)
+        return Processed(tiers, of_events | measured.of_tracks(found, self.settings, conditions))
 
     def calibrations(self) -> tuple[Calibration, ...]:
-        """Pedestals, of what is read out without zero suppression."""
+        """Pedestals, of what is read out without zero suppression; then the beam spot, of tracks and vertices."""
         modules = len(geometries.geometry_of(self._geometry()).strip_rows)
-        return (Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP),)
+        pedestal = Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP)
+        return (pedestal, BeamSpot(granularity=Granularity.LUMI))
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """All that any stage uses."""
-        return tuple(sorted({kind for kinds in USES.values() for kind in kinds}))
+        return tuple(sorted(KINDS))
 
     def initial_conditions(self) -> Mapping[str, Payload]:
-        """The detector as designed."""
+        """The detector as designed, and the beam somewhere within a millimetre of the axis."""
         drawn = self._geometry()
         geometry = geometries.geometry_of(drawn)
-        design = constants.design(geometry)
-        return {geometries.KIND: drawn, alignment.KIND: alignment.no_displacement(geometry), **design}
-
-    def histograms(self, step: Step) -> tuple[QualityHistogram, ...]:
-        """How many clusters, and their charge."""
-        return (
-            QualityHistogram("strip clusters", "strip_clusters", CLUSTERS, "clusters", "strip clusters an event"),
-            QualityHistogram("pixel clusters", "pixel_clusters", CLUSTERS, "clusters", "pixel clusters an event"),
-            QualityHistogram("strip charge", "strip_charge_ke", STRIP_CHARGE, "ke", "charge of strip clusters"),
-        )
-
-    def quality_tests(self) -> tuple[QualityTest, ...]:
-        """The charge a track leaves in strips: far off when pedestals or gains are wrong."""
-        low, high = self.settings.strip_charge_ke
-        return (QualityTest("strip charge", "strip charge", low, high, self.settings.least_clusters),)
+        start = (drawn, alignment.no_displacement(geometry), beamspot_payload.nominal(**DESIGN_BEAM))
+        return {payload.kind: payload for payload in start} | constants.design(geometry)
 
     def _geometry(self) -> Payload:
         return geometries.GEOMETRIES[self.settings.geometry]()
 
 
-def pedestal_columns(events: Columns, conditions: Mapping[str, Payload]) -> dict[str, Any]:
-    """What `calib.algorithms.pedestal` reads, of the sound blocks without zero suppression: `pedestal_block`, the place
-    among strip modules, and `pedestal_adc`, 768 counts for each."""
-    geometry = geometries.geometry_of(conditions[geometries.KIND])
-    raw = Raw.of(events)
-    every: NDArray[np.bool_] = np.ones(len(raw), np.bool_)
-    blocks = sound_blocks(raw, geometry, every, Tally.of(len(raw)))
-    place = geometry.strip_block[blocks.flat["row"]].astype(np.uint32)
-    adc = blocks.flat["adc"].astype(np.uint16).reshape(-1)
-    return {
-        "pedestal_block": ak.unflatten(place, blocks.counts),
-        "pedestal_adc": ak.unflatten(adc, blocks.counts * STRIPS),
-    }
+def _stored_tally(stored: Columns) -> Tally:
+    """What was wrong with events up to their clusters."""
+    flags = np.asarray(stored["reco_flags"]) & ~np.uint8(EventFlag.UNCOMBINED)
+    return Tally(flags, np.asarray(stored["bad_digis"]), np.asarray(stored["bad_nzs"]))

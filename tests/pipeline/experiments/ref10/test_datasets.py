@@ -15,7 +15,8 @@ from calib.iov import RunLumi
 from calib.payload import Payload
 from pipeline.events import read_tier
 from pipeline.experiments.ref10 import daq
-from pipeline.experiments.ref10.experiment import TRIGGERS, Ref10
+from pipeline.experiments.ref10.daq import TRIGGERS
+from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario
 from pipeline.model import Columns, Stream
@@ -30,9 +31,9 @@ from tests.pipeline.triggered import Dies, DiesAt, Watch, made, outputs, stages
 LUMIS, EVENTS, HOUR = 2, 8, 3600.0
 SCENARIO = Scenario(physics=Physics(z=0.3, nzs=0.3))
 DATASETS = {
-    "Dimuon": {"triggers": ["dimuon"], "required": ["pedestal"]},
-    "MinBias": {"triggers": ["minimum_bias"], "required": ["pedestal", "strip_rate"], "deadline": "1 h"},
-    "Nzs": {"triggers": ["nzs"], "required": ["pedestal", "pixel_rate"], "deadline": "2 h"},
+    "Dimuon": {"triggers": ["dimuon"], "required": ["pedestal", "beamspot"]},
+    "MinBias": {"triggers": ["minimum_bias"], "required": ["pedestal", "beamspot", "strip_rate"], "deadline": "1 h"},
+    "Nzs": {"triggers": ["nzs"], "required": ["pedestal", "beamspot", "pixel_rate"], "deadline": "2 h"},
 }
 SLOW = {"strip_rate": {"breaks": True}, "pixel_rate": {"breaks": True}}
 
@@ -97,6 +98,7 @@ def plain(house: Any) -> Any:
             "experiment": {"name": name, "settings": {"geometry": "mini"}},
             "splitting": {"events": EVENTS},
             "datasets": DATASETS,
+            "prompt": {"tiers": ["RECO"]},
             "calibration": SLOW,
         }
         found: dict[str, Any] = house(area=area, **(sections | more))
@@ -163,7 +165,7 @@ def test_a_new_alignment_starts_each_dataset_from_its_own_clusters(plain: Any, r
     with Tier0(later) as tier0:
         tier0.conditions.upload("alignment", aligned, "0", "aligned", tag="alignment_prompt_v2")
         summary = tier0.run(*files, progress=False)
-        assert "run 7: prompt of dataset Dimuon reads CLUSTERS of the earlier pass, not RAW" in tier0.why(7)
+        assert "run 7: prompt of dataset Dimuon reads RECO of the earlier pass, not RAW" in tier0.why(7)
     assert set(summary[7].starts) == {f"prompt of dataset {name}" for name in (*DATASETS, "Rest")}
     fresh = plain("fresh", calibration={}, handshake={"max_carried_runs": 9})
     with Tier0(fresh) as tier0:

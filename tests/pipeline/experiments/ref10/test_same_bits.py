@@ -80,4 +80,4 @@ def test_the_cut_does_not_show(house, data, whole, cut):
     plain = house(experiment=MINI, calibration=FEW, splitting=splitting)
     assert taken(plain, data) == whole
     assert chunks_of(plain) == chunks
-    assert set(whole.outputs) == {(RUN, "CLUSTERS")}
+    assert set(whole.outputs) == {(RUN, "AOD"), (RUN, "NANO")}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as made_by
 from typing import Any
 
 import awkward as ak
 import numpy as np
 
+from calib.algorithms import beamspot_payload
 from calib.payload import Payload
 from pipeline.experiments.ref10.alignment import KIND as ALIGNMENT
 from pipeline.experiments.ref10.alignment import alignment
-from pipeline.experiments.ref10.constants import ROCS, gain, lorentz_angle, pedestal, pixel_status, strip_status
+from pipeline.experiments.ref10.constants import ROCS, field, gain, lorentz_angle, pedestal, pixel_status, strip_status
 from pipeline.experiments.ref10.geometry import KIND as GEOMETRY
 from pipeline.experiments.ref10.geometry import geometry_of, mini_geometry
 
@@ -32,11 +34,11 @@ TYPES = {
 class Event:
     """One event; `digi_*` as long as one another unless they are torn."""
 
-    digi_module: list[int] = field(default_factory=list)
-    digi_chan: list[int] = field(default_factory=list)
-    digi_adc: list[int] = field(default_factory=list)
-    nzs_module: list[int] = field(default_factory=list)
-    nzs_adc: list[int] = field(default_factory=list)
+    digi_module: list[int] = made_by(default_factory=list)
+    digi_chan: list[int] = made_by(default_factory=list)
+    digi_adc: list[int] = made_by(default_factory=list)
+    nzs_module: list[int] = made_by(default_factory=list)
+    nzs_adc: list[int] = made_by(default_factory=list)
 
     @classmethod
     def of(cls, digis: Sequence[tuple[int, int, int]], nzs: Sequence[tuple[int, Sequence[int]]] = ()) -> Event:
@@ -80,6 +82,8 @@ def plain(**others: Payload) -> dict[str, Payload]:
         "strip_status": strip_status(np.zeros(strips * 768, np.int8)),
         "pixel_status": pixel_status(np.zeros((pixels, ROCS), np.int8)),
         "lorentz_angle": lorentz_angle(np.zeros(10)),
+        "field": field(3.8),
+        "beamspot": beamspot_payload.nominal(sigma_z=5.0, width_x=0.1, width_y=0.1),
         ALIGNMENT: alignment(np.zeros((4, 6)), np.zeros((int(PLAN.ladder_row.max()) + 1, 6)), np.zeros((len(PLAN), 6))),
     }
     return found | others
@@ -97,6 +101,8 @@ def uneven(seed: int = 3, masked: float = 0.15) -> dict[str, Payload]:
         strip_status=strip_status(status),
         pixel_status=pixel_status((rng.random((pixels, ROCS)) < 0.2).astype(np.int8)),
         lorentz_angle=lorentz_angle(rng.uniform(0.05, 0.45, 10)),
+        field=field(3.8 + 1e-3 * seed),
+        beamspot=beamspot_payload.nominal(x=0.01 * seed, y=0.02, sigma_z=4.0, width_x=0.05, width_y=0.05),
         alignment=alignment(
             *(1e-3 * rng.standard_normal((n, 6)) for n in (4, int(PLAN.ladder_row.max()) + 1, len(PLAN)))
         ),
