@@ -15,9 +15,10 @@ from calib.payload import Payload
 from calib.state import State
 from pipeline.experiments.ref10.alignment import frames
 from pipeline.experiments.ref10.constants import GOOD
-from pipeline.experiments.ref10.experiment import Ref10, pedestal_columns
+from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.geometry import GEOMETRIES, Geometry, geometry_of
 from pipeline.experiments.ref10.layers import CHIP, LAYERS, PIPE_X0, ROC, STRIPS
+from pipeline.experiments.ref10.measured import pedestal_columns
 from pipeline.experiments.ref10.reconstruct.stages import reconstruct
 from pipeline.experiments.ref10.simulate.channels import channels
 from pipeline.experiments.ref10.simulate.events import simulate
