@@ -18,7 +18,7 @@ def further_mistakes(plain: Mapping[str, Any]) -> list[str]:
     A table with a mistake in it is left out whole, so of such a one not all may be said.
     """
     from calib.gates import gate_from_settings
-    from pipeline.datasets import wrong_datasets
+    from pipeline.declarations import wrong_declarations
     from pipeline.experiments.registry import UnknownExperiment
     from pipeline.world import kinds_of
 
@@ -27,7 +27,7 @@ def further_mistakes(plain: Mapping[str, Any]) -> list[str]:
         return []
     try:
         experiment = make_experiment(settings)
-        wrong = wrong_datasets(settings.datasets, experiment)
+        wrong = wrong_declarations(settings, experiment)
         check_settings(settings, experiment.calibrations(), kinds_of(experiment), gate_from_settings, wrong)
     except SettingsError as problem:
         return list(problem.mistakes)

@@ -23,7 +23,8 @@ from pipeline.areas import claim
 from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
-from pipeline.datasets import datasets_of, last_deadline_s, wrong_datasets
+from pipeline.datasets import datasets_of, last_deadline_s
+from pipeline.declarations import wrong_declarations
 from pipeline.experiments.interface import Experiment
 from pipeline.in_charge import GuardedConditions, acting, may_write, rules_in_force
 from pipeline.lineage import lineage
@@ -36,7 +37,7 @@ from pipeline.release import Publication
 from pipeline.restarts import Earlier, with_stored
 from pipeline.settings import Settings, SettingsError, check_settings, make_experiment
 from pipeline.standing import Standing
-from pipeline.tiers import tiers_of, wrong_tiers
+from pipeline.tiers import tiers_of
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def open_world(
     settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
-    wrong = [*wrong_datasets(settings.datasets, chosen), *wrong_tiers(settings.prompt.tiers, chosen)]
+    wrong = wrong_declarations(settings, chosen)
     area = Path(settings.storage.area).absolute()
     store = open_store(area / "conditions")
     check_settings(settings, chosen.calibrations(), kinds_of(chosen), partial(_gate, store), wrong)

@@ -73,6 +73,7 @@ class QualityHistogram:
     """A histogram filled for each unit from a measured column (flattened where jagged)."""
 
     name: str
+    """of its own in a step, and without a "/": by it what was filled is stored"""
     column: str
     edges: tuple[float, ...]
     """bin edges, rising"""

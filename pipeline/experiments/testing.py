@@ -26,6 +26,7 @@ from calib.calibration import packed_units
 from calib.payload import Payload
 from jobs.retry import BadData
 from pipeline.columns import IDENTITY, length, take
+from pipeline.declarations import wrong_histograms
 from pipeline.events import read_tier, write_tier
 from pipeline.experiments.comparing import (
     Index,
@@ -135,6 +136,10 @@ class DeclarationLaws:
         hold(type(there) is type(experiment), "it comes out of pickle as something else")
         hold(there.settings == experiment.settings, "its settings change in pickle, on the way to a worker")
 
+    def test_histograms_have_names_that_can_be_stored(self, experiment: Experiment) -> None:
+        wrong = list(wrong_histograms(experiment))
+        hold(not wrong, "; ".join(wrong))
+
     def test_unknown_setting_is_refused(self, experiment: Experiment) -> None:
         with pytest.raises(ValidationError, match="no_such_setting"):
             type(experiment)({"no_such_setting": 1})
@@ -227,6 +232,18 @@ class ExperimentLaws(DeclarationLaws):
         for tier, columns in {**processed.tiers, "measured": processed.measured}.items():
             for name, values in columns.items():
                 hold(len(values) == out, f"{tier} {name} has {len(values)} entries for {out} events kept")
+
+    def test_prompt_makes_the_tiers_that_are_named(
+        self, experiment: Experiment, source: EventSource, conditions: Mapping[str, Payload]
+    ) -> None:
+        made = set(experiment.process(Step.PROMPT, read(experiment, source, Step.PROMPT), conditions).tiers)
+        if experiment.tiers is not None:
+            twice = sorted({tier for tier in experiment.tiers if experiment.tiers.count(tier) > 1})
+            hold(not twice, f"tiers names {twice} more than once")
+            odd = sorted(made ^ set(experiment.tiers))
+            hold(not odd, f"tiers and what prompt makes differ in {odd}")
+        left = sorted(set(experiment.default_tiers or ()) - made)
+        hold(not left, f"default_tiers names {left}, which prompt does not make")
 
     @pytest.mark.parametrize("step", Step)
     def test_tiers_come_back_from_a_file(

@@ -68,6 +68,7 @@ class Wires(Experiment):
 
     name = "wires"
     tree = "Events"
+    tiers: ClassVar[tuple[str, ...] | None] = ("HITS",)
     versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 1, Step.PROMPT: 1}
     settings_model = WireSettings
     judging: ClassVar[frozenset[str]] = frozenset({"most_hits"})
@@ -269,6 +270,13 @@ PROCESS_FAULTS = {
         altered(filtered=lambda found, events: {"noise": found.filtered["noise"].astype(int)}),
         altered(tiers=lambda found, events: {}),
     ],
+    "test_prompt_makes_the_tiers_that_are_named": [
+        declaring(tiers=("HITS", "AOD")),
+        declaring(tiers=()),
+        declaring(tiers=("HITS", "HITS")),
+        declaring(tiers=("HITS",), default_tiers=("HITS", "AOD")),
+        declaring(tiers=None, default_tiers=("AOD",)),
+    ],
     "test_tiers_come_back_from_a_file": [
         altered(tiers=lambda found, events: {"HITS": {"Hit_adc": ak.Array([[True, True]] * 16)[:, :, None]}}),
         altered(
@@ -330,6 +338,11 @@ DECLARATION_FAULTS = {
         triggered(lambda events: {"low": events["event"] > 3}),
         triggered(lambda events: {"high": events["Hit_adc"][:, 0] > 3}),
         triggered(lambda events: {"high": events["event"] > 3}, ("trigger_bits",)),
+    ],
+    "test_histograms_have_names_that_can_be_stored": [
+        declaring(histograms=lambda self, step: (QualityHistogram("J/psi", "hits", (0.0, 1.0), ""),)),
+        declaring(histograms=lambda self, step: (QualityHistogram("", "hits", (0.0, 1.0), ""),)),
+        declaring(histograms=lambda self, step: (QualityHistogram("hits", "hits", (0.0, 1.0), ""),) * 2),
     ],
     "test_it_says_what_it_is": [declaring(name=""), declaring(versions={Step.EXPRESS: 1})],
     "test_it_travels": [Unpicklable],

@@ -1,0 +1,44 @@
+"""What settings and what an experiment says of itself have wrong, held together. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pipeline.datasets import wrong_datasets
+from pipeline.model import Step
+from pipeline.tiers import wrong_tiers
+
+if TYPE_CHECKING:
+    from pipeline.experiments.interface import Experiment
+    from pipeline.settings import Settings
+
+
+def wrong_declarations(settings: Settings, experiment: Experiment) -> Iterator[str]:
+    """What is wrong with these settings for an experiment, and with the experiment, in words."""
+    yield from wrong_datasets(settings.datasets, experiment)
+    yield from wrong_tiers(settings.prompt.tiers, experiment)
+    yield from wrong_histograms(experiment)
+
+
+def wrong_histograms(experiment: Experiment) -> Iterator[str]:
+    """What is wrong with the names of an experiment's histograms, in words: each is told once, at the first step."""
+    told: set[str] = set()
+    for step in Step:
+        counts = Counter(histogram.name for histogram in experiment.histograms(step))
+        for name, times in counts.items():
+            if name in told:
+                continue
+            if not name or "/" in name:
+                told.add(name)
+                yield (
+                    f"`experiment.name`: {experiment.name} has a histogram named {name!r}; what is stored of it goes by "
+                    "its name with a / behind: take a name without one (titles and units may have it)"
+                )
+            elif times > 1:
+                told.add(name)
+                yield (
+                    f"`experiment.name`: {experiment.name} has {times} histograms named {name!r} in {step.value}, of "
+                    "which only the last would be filled: give each a name of its own"
+                )
