@@ -33,8 +33,8 @@ def wrong_histograms(experiment: Experiment) -> Iterator[str]:
             if not name or "/" in name:
                 told.add(name)
                 yield (
-                    f"`experiment.name`: {experiment.name} has a histogram named {name!r}; what is stored of it goes by "
-                    "its name with a / behind: take a name without one (titles and units may have it)"
+                    f"`experiment.name`: {experiment.name} has a histogram named {name!r}; what is stored of it goes "
+                    "by its name with a / behind: take a name without one (titles and units may have it)"
                 )
             elif times > 1:
                 told.add(name)
