@@ -74,6 +74,8 @@ class Conclusion:
     outcome: Outcome
     payload: Payload | None = None
     message: str = ""
+    moved: float | None = None
+    """of a calibration that iterates, how far the payload is from the one the events were processed under"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,99 @@
+"""Calibrations that are measured on what they act on themselves: pass after pass, until nothing moves any more."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from calib.calibration import (
+    Calibration,
+    Conclusion,
+    Granularity,
+    NotConverged,
+    NotEnoughData,
+    Outcome,
+    at_finalize,
+)
+from calib.payload import Payload
+from calib.state import State
+
+
+class Ending(StrEnum):
+    """Why an iteration makes no further pass."""
+
+    CONVERGED = "converged"
+    STALLED = "stalled"
+    """the steps do not get smaller"""
+    OUT_OF_ITERATIONS = "out of iterations"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iterated(Calibration):
+    """A calibration that iterates, such as an alignment: its payload changes what the next pass measures.
+
+    As `previous`, finalize gets the payload that the events of the pass were processed under: what was in force in the
+    first pass, its own of the pass before in those that follow. The payload it gives is a whole one, not what must be
+    added. Granularity `span` is not for it: a run would be processed anew whenever the next one has come.
+    """
+
+    iterations: int = at_finalize(10)
+    """the passes it may make, the first among them"""
+
+    @abstractmethod
+    def moved(self, payload: Payload, previous: Payload | None) -> float:
+        """The largest step between two payloads, in units of what is small: up to 1 the iteration is converged."""
+
+    def __post_init__(self) -> None:
+        if self.granularity is Granularity.SPAN:
+            raise ValueError(f"{self.kind} iterates over the events of a run, so its granularity cannot be 'span'")
+        if self.iterations < 1:
+            raise ValueError(f"{self.kind} needs at least one iteration, not {self.iterations}")
+
+
+def ended(steps: Sequence[float], most: int) -> Ending | None:
+    """How an iteration has ended whose passes moved so far, in units of what is small; None while it goes on.
+
+    It stalls where neither of two passes takes a smaller step than the one before them.
+
+    >>> [str(ended(steps, 10)) for steps in ([40.0, 3.0], [40.0, 3.0, 0.2], [4.0, 5.0, 4.0], [4.0, 5.0, 3.9])]
+    ['None', 'converged', 'stalled', 'None']
+    >>> str(ended([40.0, 30.0], 2))
+    'out of iterations'
+    """
+    sizes = [step if math.isfinite(step) else math.inf for step in steps]
+    if sizes and sizes[-1] <= 1.0:
+        return Ending.CONVERGED
+    if len(sizes) >= 3 and min(sizes[-2:]) >= sizes[-3]:
+        return Ending.STALLED
+    return Ending.OUT_OF_ITERATIONS if len(sizes) >= most else None
+
+
+def conclude_pass(
+    calibration: Iterated, state: State, under: Callable[[int], Payload | None], flush: bool
+) -> list[Conclusion]:
+    """Finalize every closed interval of one pass, in order, and say how far each moved.
+
+    `under` gives the payload that the events of a packed unit were processed under. An interval over units with
+    several of these has moved without bound: the next pass has them under one.
+    """
+    conclusions = []
+    for interval in calibration.intervals(state, flush):
+        if not interval.closed:
+            continue
+        payloads = [under(unit) for unit in interval.used]
+        one = len({payload.id if payload else None for payload in payloads}) == 1
+        try:
+            payload = calibration.finalize(state.select(np.array(interval.used, np.int64)), payloads[0])
+        except NotEnoughData as lack:
+            conclusions.append(Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack)))
+        except NotConverged as failure:
+            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
+        else:
+            moved = float(calibration.moved(payload, payloads[0])) if one else math.inf
+            conclusions.append(Conclusion(interval, Outcome.MADE, payload, moved=moved))
+    return conclusions
