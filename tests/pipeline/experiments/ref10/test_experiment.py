@@ -90,10 +90,11 @@ class TestRef10(ExperimentLaws):
 
 @pytest.fixture(scope="module", params=Step)
 def strange(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
-    """By name the columns of the tier of each strange event, under conditions with nothing masked."""
+    """By name the columns of RECO of each strange event, under conditions with nothing masked."""
     experiment = Ref10({"geometry": "mini"})
     events = read(experiment, source_of(*STRANGE), request.param)
-    tier = experiment.process(request.param, events, plain()).tiers["RECO"]
+    tiers = experiment.process(request.param, events, plain()).tiers
+    tier = {**tiers["RECO"], "flags of AOD": tiers["AOD"]["reco_flags"]}
     first = len(events["event"]) - len(STRANGE)
     return {
         name: {column: values[first + place] for column, values in tier.items()} for place, name in enumerate(STRANGE)
@@ -117,7 +118,7 @@ def strange(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
 def test_strange_events_go_through_and_are_flagged(strange, name, clusters, flags):
     found = strange[name]
     assert len(found["Cluster_module"]) == clusters
-    assert found["reco_flags"] == flags
+    assert found["reco_flags"] == found["flags of AOD"] == flags
 
 
 def test_clusters_of_whole_modules_and_saturated_ones_say_so(strange):

@@ -53,10 +53,10 @@ def clusters(events: Sequence[Sequence[Hit]]) -> Collection:
 
 
 @cache
-def tracks(pt: float, number: int = 60, beam: float = 0.05) -> list[list[Hit]]:
+def tracks(pt: float, number: int = 60, beam: float = 0.05, length: float = 0.5) -> list[list[Hit]]:
     """The hits of particles that go through the middle of the wedge, measured with their errors."""
     rng = np.random.default_rng([number, int(1000 * pt)])
-    place = tuple(width * rng.normal(size=number) for width in (beam, beam, 0.5))
+    place = tuple(width * rng.normal(size=number) for width in (beam, beam, length))
     bending = FIELD * rng.choice([-1.0, 1.0], number)
     # Halfway out they are in the middle of the wedge, the softest too.
     turn = np.arcsin(CURVATURE_GEV * bending / pt * LAYERS[-1].radius / 2) / 2
