@@ -5,17 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct.search import Search
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 Tracks = tuple[Ints, Ints, Floats]
 """event [n], hits [n, 10] (-1 for none) and chi2 [n]"""
-
-PIXELS = sum(layer.pixel for layer in LAYERS)
 
 
 def ranked(event: Ints, hit: Ints, chi2: Floats) -> Ints:
@@ -51,11 +47,5 @@ def shared_out(tracks: Tracks, search: Search) -> Tracks:
         taken[-1] = False
         waiting = waiting[~first]
         hit[waiting] = np.where(taken[hit[waiting]], -1, hit[waiting])
-        waiting = waiting[_enough(hit[waiting], search)]
+        waiting = waiting[search.enough(hit[waiting] >= 0)]
     return event[kept], hit[kept], chi2[kept]
-
-
-def _enough(hit: Ints, search: Search) -> Mask:
-    there = hit >= 0
-    found: Mask = (there.sum(axis=1) >= search.hits) & (there[:, :PIXELS].sum(axis=1) >= search.pixel_hits)
-    return found

@@ -79,8 +79,9 @@ def _found(hits: LayerHits, events: int, search: Search) -> tuple[Ints, Ints, ND
     for layers in TRIPLETS:
         for begun in seeds(hits, layers, search, budget):
             tracks = followed(hits, begun, search, budget)
-            found.append(shared_out((tracks.event, tracks.hit.T, tracks.chi2), search))
-        hits = hits.without(np.concatenate([hit for _, hit, _ in found]))
+            if len(tracks.event):
+                found.append(shared_out((tracks.event, tracks.hit.T, tracks.chi2), search))
+        hits = hits.without(np.concatenate([hit for _, hit, _ in found]), events, search)
     event, hit, chi2 = (np.concatenate(part) for part in zip(*found, strict=True))
     sound = budget.flags[event] == 0
     order = ranked(event[sound], hit[sound], chi2[sound])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.experiments.ref10.reconstruct.budget import Budget
-from pipeline.experiments.ref10.reconstruct.kalman import Helices, measured
+from pipeline.experiments.ref10.reconstruct.kalman import Helices, Measured, measured
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Window
 from pipeline.experiments.ref10.reconstruct.search import Search
 from pipeline.experiments.ref10.reconstruct.seeds import Seeds
@@ -31,7 +31,18 @@ class Followed:
 
     def of(self, which: Ints) -> Self:
         """Those at these places."""
-        return type(self)(self.event[which], np.take(self.hit, which, axis=1), self.chi2[which], self.helices.of(which))
+        return type(self)(self.event[which], self.hit.take(which, axis=1), self.chi2[which], self.helices.of(which))
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """The hits of one layer that tracks go on with."""
+
+    which: Ints
+    """places of the tracks, rising"""
+    place: Ints
+    """of the hits"""
+    found: Measured
 
 
 def followed(hits: LayerHits, begun: Seeds, search: Search, budget: Budget) -> Followed:
@@ -42,60 +53,80 @@ def followed(hits: LayerHits, begun: Seeds, search: Search, budget: Budget) -> F
     hit = np.full((len(hits.shells), begun.hit.shape[1]), -1, np.int64)
     hit[list(begun.layers)] = begun.hit
     tracks = Followed(hits.event[begun.hit[0]], hit, np.zeros(hit.shape[1]), begun.helices)
-    for layer in range(len(hits.shells)):
+    for layer, shell in enumerate(hits.shells):
+        if not len(tracks.event):
+            break
         if layer > begun.layers[-1]:
-            tracks.hit[layer] = _nearest(hits, tracks, layer, search, budget)
-        tracks = _stepped(hits, tracks, layer, search)
+            taken = _nearest(hits, tracks, layer, search, budget)
+        elif layer in begun.layers:
+            place = tracks.hit[layer]
+            taken = [Taken(np.arange(len(place)), place, measured(tracks.helices, hits, place, shell, search))]
+        else:
+            taken = []
+        tracks = _stepped(hits, tracks, layer, taken, search)
     return tracks
 
 
-def _stepped(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> Followed:
+def _stepped(hits: LayerHits, tracks: Followed, layer: int, taken: list[Taken], search: Search) -> Followed:
     """With the layer's hits and its material taken in, less those that can no more have enough hits or do not fit."""
-    shell, place = hits.shells[layer], tracks.hit[layer]
-    there = place >= 0
-    found = measured(tracks.helices, hits, np.maximum(place, 0), shell, search).where(there)
-    middle = 0.5 * (shell.inner + shell.outer)
-    r = np.where(there, found.r, middle)
-    helices = tracks.helices.updated(found)
-    way = found.way if there.all() else np.where(there, found.way, helices.way(middle))
-    helices = helices.scattered(shell, r, way, search)
+    shell, helices, chi2 = hits.shells[layer], tracks.helices, tracks.chi2
+    keep = np.ones(len(chi2), np.bool_)
+    for some in taken:
+        found, which = some.found, some.which
+        tracks.hit[layer, which] = some.place
+        chi2[which] += found.chi2()
+        keep[which] = found.beyond <= search.sigmas
+        if len(which) == len(chi2):
+            helices = helices.updated(found)
+        else:
+            helices = helices.with_some(which, helices.of(which).updated(found))
+    if taken and len(taken[0].which) == len(chi2):
+        r, way = taken[0].found.r, taken[0].found.way
+    else:
+        middle = 0.5 * (shell.inner + shell.outer)
+        r, way = np.full(len(chi2), middle), helices.way(middle)
+        for some in taken:
+            r[some.which], way[some.which] = some.found.r, some.found.way
     missed = (tracks.hit[: layer + 1] < 0).sum(axis=0)
-    keep = (missed <= len(hits.shells) - search.hits) & (found.beyond <= search.sigmas)
-    chi2 = tracks.chi2 + found.chi2()
-    return Followed(tracks.event, tracks.hit, chi2, helices).of(np.flatnonzero(keep))
+    keep &= missed <= len(hits.shells) - search.hits
+    stepped = Followed(tracks.event, tracks.hit, chi2, helices.scattered(shell, r, way, search))
+    return stepped if keep.all() else stepped.of(np.flatnonzero(keep))
 
 
-def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budget: Budget) -> Ints:
-    """The place of the hit nearest to each track in units of its error, -1 where none is near enough."""
+def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budget: Budget) -> list[Taken]:
+    """For each track the hit nearest to it in units of its error, if one is near enough; in turn for some tracks."""
     shell, window = hits.shells[layer], _window(hits, tracks, layer, search)
-    window = replace(window, number=budget.to_try(tracks.event, window.number))
-    nearest = np.full(len(tracks.event), -1, np.int64)
+    window = Window(window.place, window.begin, budget.to_try(tracks.event, window.number))
+    nearest = []
     for some in budget.entries(window.number):
         which, place = window.hits(some)
+        if not len(which):
+            continue
         found = measured(tracks.helices.of(which), hits, place, shell, search)
+        chi2 = found.chi2()
         near = np.flatnonzero((found.turn.chi2 <= search.sigmas**2) & (found.beyond <= search.sigmas))
-        nearest[some] = _best(which[near] - some.start, place[near], found.chi2()[near], some.stop - some.start)
+        best = near[_best(which[near] - some.start, chi2[near], some.stop - some.start)]
+        if len(best):
+            nearest.append(Taken(which[best], place[best], found.of(best)))
     return nearest
 
 
 def _window(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> Window:
     """Where a track's hit may lie, whatever the radius at which it meets the layer's sensors."""
-    shell, helices = hits.shells[layer], tracks.helices
-    azimuth = np.stack([helices.azimuth(shell.inner), helices.azimuth(shell.outer)])
-    slack = search.sigmas * np.sqrt(
-        helices.variance(shell.outer) + (shell.precision**2 + search.placed**2) / shell.inner**2
-    )
+    shell = hits.shells[layer]
+    (one, other), variance, reaches = tracks.helices.passing(shell.inner, shell.outer)
+    slack = search.sigmas * np.sqrt(variance + (shell.precision**2 + search.placed**2) / shell.inner**2)
     slack += shell.lean / shell.inner
-    window = hits.within(layer, tracks.event, azimuth.min(axis=0) - slack, azimuth.max(axis=0) + slack)
-    return replace(window, number=np.where(helices.reaches(shell.inner), window.number, 0))
+    window = hits.within(layer, tracks.event, np.minimum(one, other) - slack, np.maximum(one, other) + slack)
+    return Window(window.place, window.begin, np.where(reaches, window.number, 0))
 
 
-def _best(which: Ints, place: Ints, chi2: Floats, tracks: int) -> Ints:
-    """For each track the place with the least chi2, the first of several; -1 for a track without."""
+def _best(which: Ints, chi2: Floats, tracks: int) -> Ints:
+    """Of entries in the order of their tracks, for each track that has any that with the least chi2, the first of
+    several."""
     least = np.full(tracks, np.inf)
     np.minimum.at(least, which, chi2)
     best = np.flatnonzero(chi2 == least[which])
-    first = np.full(tracks, len(which))
-    np.minimum.at(first, which[best], best)
-    found: Ints = np.append(place, -1)[first]
-    return found
+    first = np.ones(len(best), np.bool_)
+    np.not_equal(which[best[1:]], which[best[:-1]], out=first[1:])
+    return best[first]

@@ -9,7 +9,7 @@ is first moved along the strip to where the track's z is. The fit of a track is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -32,6 +32,8 @@ VARIANCES = (1.0, 1e-2, 1.0)
 """of phi, curvature and d0 before the first hit: that is, nothing is known"""
 ALONG_Z = (1e4, 1e2)
 """the same of z0 and cot_theta"""
+UPPER = {size: np.triu_indices(size) for size in (len(ALONG_Z), len(VARIANCES))}
+"""of symmetric matrices by their size: rows and columns of an upper triangle, row by row"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,8 @@ class Helices:
 
     def of(self, which: Ints) -> Self:
         """Those of the tracks at these places."""
-        return type(self)(*(np.take(getattr(self, part.name), which, axis=1) for part in fields(self)))
+        parts = (self.circle, self.circle_cov, self.line, self.line_cov)
+        return type(self)(*(part.take(which, axis=1) for part in parts))
 
     def sine(self, r: Floats | float) -> Floats:
         """Sine of the angle between track and radius at radius r; beyond 1 where the track does not come."""
@@ -59,17 +62,24 @@ class Helices:
 
     def reaches(self, r: float) -> Mask:
         """Whether they come to radius r before they turn back."""
-        found: Mask = np.abs(self.sine(r)) < 1 - 0.5 * GRAZING**2
-        return found
+        return _comes(self.sine(r))
 
     def azimuth(self, r: float) -> Floats:
         """Azimuth at radius r, not brought into a turn; of tracks that turn back before it, where they do."""
-        found: Floats = self.circle[0] - np.arcsin(np.clip(self.sine(r), -1.0, 1.0))
+        found: Floats = self.circle[0] - np.arcsin(_bounded(self.sine(r)))
         return found
 
     def variance(self, r: float) -> Floats:
         """Of the azimuth at radius r."""
-        return _spread(self.circle_cov, self._gradient(r, np.clip(self.sine(r), -1.0, 1.0)))[1]
+        return _spread(self.circle_cov, self._gradient(r, _bounded(self.sine(r))))[1]
+
+    def passing(self, inner: float, outer: float) -> tuple[Floats, Floats, Mask]:
+        """Azimuths at two radii [2, n], the variance of the outer one, and which tracks come to the inner one: as
+        `azimuth`, `variance` and `reaches`."""
+        sine = self.sine(np.array([[inner], [outer]]))
+        bounded = _bounded(sine)
+        variance = _spread(self.circle_cov, self._gradient(outer, bounded[1]))[1]
+        return self.circle[0] - np.arcsin(bounded), variance, _comes(sine[0])
 
     def _gradient(self, r: Floats | float, sine: Floats) -> tuple[Floats, Floats]:
         """Of the azimuth at radius r, by curvature and by d0; by phi it is 1."""
@@ -83,7 +93,7 @@ class Helices:
         """Transverse way from the point nearest to the axis to radius r [cm]."""
         _, rho, d = self.circle
         chord = np.sqrt(np.maximum(r * r - d * d, 0.0) / (1 + rho * d))
-        half = np.clip(0.5 * rho * chord, -1.0, 1.0)
+        half = _bounded(0.5 * rho * chord)
         small = np.abs(half) < SMALL
         found: Floats = chord * np.where(small, 1 + half * half / 6, np.arcsin(half) / np.where(small, 1.0, half))
         return found
@@ -99,16 +109,22 @@ class Helices:
         The turn is about the point at r: it changes phi and d0 such that the azimuth there stays. `way` is that to r.
         """
         rho, cot = self.circle[1], self.line[1]
-        sine = np.clip(self.sine(r), -1.0, 1.0)
+        sine = _bounded(self.sine(r))
         cosine = np.sqrt(np.maximum(1 - sine * sine, GRAZING**2))
         across = 1 + cot * cot
         material = shell.material * np.sqrt(across) / cosine
         turn = (HIGHLAND_GEV / search.stiffness * rho) ** 2 * material * (1 + 0.038 * np.log(material)) ** 2
         by_d0 = r * cosine / (1 + rho * self.circle[2])
         by_phi = -by_d0 * self._gradient(r, sine)[1]
-        added = turn * np.stack([by_phi**2, np.zeros_like(r), by_phi * by_d0, *np.zeros((2, len(r))), by_d0**2])
-        upwards = turn * across * np.stack([way * way, -way, np.ones_like(way)])
-        return type(self)(self.circle, self.circle_cov + added, self.line, self.line_cov + upwards)
+        circle_cov, line_cov = self.circle_cov.copy(), self.line_cov.copy()
+        circle_cov[0] += turn * by_phi**2
+        circle_cov[2] += turn * (by_phi * by_d0)
+        circle_cov[5] += turn * by_d0**2
+        upwards = turn * across
+        line_cov[0] += upwards * (way * way)
+        line_cov[1] -= upwards * way
+        line_cov[2] += upwards
+        return type(self)(self.circle, circle_cov, self.line, line_cov)
 
     def updated(self, found: Measured) -> Self:
         """With measurements taken in."""
@@ -118,6 +134,13 @@ class Helices:
             line, line_cov = _taken(line, line_cov, found.height, (found.way,))
         return type(self)(circle, circle_cov, line, line_cov)
 
+    def with_some(self, which: Ints, others: Helices) -> Self:
+        """With `others` in these places."""
+        parts = [part.copy() for part in (self.circle, self.circle_cov, self.line, self.line_cov)]
+        for values, more in zip(parts, (others.circle, others.circle_cov, others.line, others.line_cov), strict=True):
+            values[:, which] = more
+        return type(self)(*parts)
+
 
 @dataclass(frozen=True, eq=False)
 class Residual:
@@ -126,9 +149,9 @@ class Residual:
     value: Floats
     variance: Floats
 
-    def where(self, mask: Mask) -> Residual:
-        """Where the mask is false nothing was measured: no residual, and no end of variance."""
-        return Residual(np.where(mask, self.value, 0.0), np.where(mask, self.variance, np.inf))
+    def of(self, which: Ints) -> Residual:
+        """Those at these places."""
+        return Residual(self.value[which], self.variance[which])
 
     @property
     def chi2(self) -> Floats:
@@ -153,10 +176,11 @@ class Measured:
     beyond: Floats
     """pull along z: of pixels the residual's, of strips that of what lies beyond their end"""
 
-    def where(self, mask: Mask) -> Measured:
-        """As if there were hits only where the mask is true."""
-        height = None if self.height is None else self.height.where(mask)
-        return replace(self, turn=self.turn.where(mask), height=height, beyond=np.where(mask, self.beyond, 0.0))
+    def of(self, which: Ints) -> Measured:
+        """Those at these places."""
+        height = None if self.height is None else self.height.of(which)
+        by = self.by_curvature[which], self.by_d0[which]
+        return Measured(self.r[which], self.way[which], self.turn.of(which), *by, height, self.beyond[which])
 
     def chi2(self) -> Floats:
         """Of all that is measured."""
@@ -171,16 +195,20 @@ def within_half_turn(angle: Floats) -> Floats:
 
 def measured(tracks: Helices, hits: LayerHits, place: Ints, shell: Shell, search: Search) -> Measured:
     """The hits at `place`, all of the layer with this shell, one for each track."""
-    way = tracks.way(hits.r[place])
+    r, phi = hits.r[place], hits.phi[place]
+    way = tracks.way(r)
     z, variance = tracks.height(way)
     off = hits.z[place] - z
-    lean_x, lean_y = hits.lean_x[place], hits.lean_y[place]
-    x, y = hits.x[place] - off * lean_x, hits.y[place] - off * lean_y
-    r = np.hypot(x, y)
-    sine = np.clip(tracks.sine(r), -1.0, 1.0)
+    error = hits.u_error[place] ** 2 + search.placed**2
+    if shell.lean:
+        lean_x, lean_y = hits.lean_x[place], hits.lean_y[place]
+        x, y = hits.x[place] - off * lean_x, hits.y[place] - off * lean_y
+        r, phi = np.hypot(x, y), np.arctan2(y, x)
+        error = error + (lean_x**2 + lean_y**2) * variance
+    error = error / r**2
+    sine = _bounded(tracks.sine(r))
     gradient = tracks._gradient(r, sine)
-    turn = within_half_turn(np.arctan2(y, x) - tracks.circle[0] + np.arcsin(sine))
-    error = (hits.u_error[place] ** 2 + search.placed**2 + (lean_x**2 + lean_y**2) * variance) / r**2
+    turn = within_half_turn(phi - tracks.circle[0] + np.arcsin(sine))
     residual = Residual(turn, _spread(tracks.circle_cov, gradient)[1] + error)
     if shell.reach:
         beyond = np.maximum(np.abs(off) - shell.reach, 0.0) / np.sqrt(variance)
@@ -199,7 +227,7 @@ def through(hits: LayerHits, triplet: Ints) -> Helices:
     lengths = [np.maximum(np.hypot(*side), 1e-9) for side in sides]
     cross = sides[0][1] * sides[1][0] - sides[0][0] * sides[1][1]
     rho = 2 * cross / (lengths[0] * lengths[1] * lengths[2])
-    half = np.arcsin(np.clip(0.5 * rho * lengths[2], -1.0, 1.0))
+    half = np.arcsin(_bounded(0.5 * rho * lengths[2]))
     direction = np.arctan2(sides[2][1], sides[2][0]) + half
     dx, dy = np.cos(direction), np.sin(direction)
     moment, along = x[0] * dy - y[0] * dx, x[0] * dx + y[0] * dy
@@ -214,7 +242,7 @@ def through(hits: LayerHits, triplet: Ints) -> Helices:
 
 
 def _diagonal(variances: tuple[float, ...], n: int) -> Floats:
-    upper = np.diag(variances)[np.triu_indices(len(variances))]
+    upper = np.diag(variances)[UPPER[len(variances)]]
     return np.repeat(upper[:, None], n, axis=1)
 
 
@@ -231,8 +259,18 @@ def _spread(cov: Floats, gradient: tuple[Floats, ...]) -> tuple[tuple[Floats, ..
 
 def _taken(values: Floats, cov: Floats, residual: Residual, gradient: tuple[Floats, ...]) -> tuple[Floats, Floats]:
     """Parameters [m, n] and covariance with a measurement of gradient (1, *gradient) taken in."""
-    product, _ = _spread(cov, gradient)
-    share = [part / residual.variance for part in product]
-    pairs = [(i, j) for i in range(len(product)) for j in range(i, len(product))]
-    less = np.stack([share[i] * product[j] for i, j in pairs])
-    return values + np.stack(share) * residual.value, cov - less
+    product = np.array(_spread(cov, gradient)[0])
+    share = product / residual.variance
+    one, other = UPPER[len(product)]
+    return values + share * residual.value, cov - share[one] * product[other]
+
+
+def _bounded(sine: Floats) -> Floats:
+    found: Floats = np.minimum(np.maximum(sine, -1.0), 1.0)
+    return found
+
+
+def _comes(sine: Floats) -> Mask:
+    """Whether tracks come to where they have this sine, and do not turn back before."""
+    found: Mask = np.abs(sine) < 1 - 0.5 * GRAZING**2
+    return found

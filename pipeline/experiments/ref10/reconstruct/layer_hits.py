@@ -20,6 +20,7 @@ from pipeline.experiments.ref10.geometry import Geometry, geometry_of
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
 from pipeline.experiments.ref10.reconstruct.placed import USES, frames_of
+from pipeline.experiments.ref10.reconstruct.search import Search
 
 __all__ = ["USES", "LayerHits", "Shell", "Window", "layer_hits"]
 
@@ -73,10 +74,14 @@ class LayerHits:
     tables: tuple[tuple[Ints, Ints], ...]
     """for each layer the keys of usable hits, rising, and their places"""
 
-    def without(self, hit: Ints) -> LayerHits:
-        """With these hits (places, -1 for none) out of use."""
+    def without(self, hit: Ints, events: int, search: Search) -> LayerHits:
+        """With these hits (places, -1 for none) out of use, and all of an event that is left with too few layers for a
+        track."""
         usable = self.usable.copy()
         usable[hit[hit >= 0]] = False
+        there = np.zeros((events, len(self.shells)), np.bool_)
+        there[self.event[usable], self.layer[usable]] = True
+        usable &= search.enough(there)[self.event]
         left = [np.flatnonzero(usable[place]) for _, place in self.tables]
         tables = tuple((key[some], place[some]) for (key, place), some in zip(self.tables, left, strict=True))
         return replace(self, usable=usable, tables=tables)
@@ -116,12 +121,11 @@ class Window:
 
 def layer_hits(clusters: Collection, conditions: Mapping[str, Payload]) -> LayerHits:
     """Of placed clusters; those flagged LARGE are of no use. Raises UnknownModule for clusters of another geometry."""
-    geometry, frames = geometry_of(conditions[GEOMETRY]), frames_of(conditions)
+    geometry, standing = geometry_of(conditions[GEOMETRY]), _standing(conditions)
     row = geometry.rows_of(clusters.flat["module"])
     layer, event = (geometry.layer - 1)[row], clusters.event
     x, y, z = (clusters[name] for name in "xyz")
     phi = np.arctan2(y, x)
-    slope = np.where(geometry.pixel, 0.0, 1 / np.where(geometry.pixel, 1.0, frames.v[:, 2]))
     usable = (clusters.flat["flags"] & np.uint8(ClusterFlag.LARGE)) == 0
     step = np.floor(phi * (TURN / (2 * np.pi))).astype(np.int64) & (TURN - 1)
     return LayerHits(
@@ -134,9 +138,9 @@ def layer_hits(clusters: Collection, conditions: Mapping[str, Payload]) -> Layer
         phi=phi,
         u_error=clusters["u_error"],
         v_error=clusters["v_error"],
-        lean_x=(frames.v[:, 0] * slope)[row],
-        lean_y=(frames.v[:, 1] * slope)[row],
-        shells=_shells(geometry, frames),
+        lean_x=standing.lean_x[row],
+        lean_y=standing.lean_y[row],
+        shells=standing.shells,
         usable=usable,
         tables=tuple(_table(np.flatnonzero(usable & (layer == own)), event, step) for own in range(len(LAYERS))),
     )
@@ -150,8 +154,30 @@ def _table(place: Ints, event: Ints, step: Ints) -> tuple[Ints, Ints]:
     return key[order], np.concatenate([place, again])[order]
 
 
-def _shells(geometry: Geometry, frames: Frames) -> tuple[Shell, ...]:
-    return tuple(_shell(geometry, frames, geometry.layer == layer.number) for layer in LAYERS)
+@dataclass(frozen=True, eq=False)
+class _Standing:
+    """How modules stand."""
+
+    lean_x: Floats
+    """of each module"""
+    lean_y: Floats
+    shells: tuple[Shell, ...]
+
+
+_STANDING: dict[tuple[str, ...], _Standing] = {}
+
+
+def _standing(conditions: Mapping[str, Payload]) -> _Standing:
+    """Worked out once for each pair of contents."""
+    key = tuple(conditions[kind].id for kind in USES)
+    if key not in _STANDING:
+        if len(_STANDING) >= 4:
+            _STANDING.clear()
+        geometry, frames = geometry_of(conditions[GEOMETRY]), frames_of(conditions)
+        slope = np.where(geometry.pixel, 0.0, 1 / np.where(geometry.pixel, 1.0, frames.v[:, 2]))
+        shells = tuple(_shell(geometry, frames, geometry.layer == layer.number) for layer in LAYERS)
+        _STANDING[key] = _Standing(frames.v[:, 0] * slope, frames.v[:, 1] * slope, shells)
+    return _STANDING[key]
 
 
 def _shell(geometry: Geometry, frames: Frames, own: Mask) -> Shell:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.experiments.ref10.layers import LAYERS
+
+
+PIXELS = sum(layer.pixel for layer in LAYERS)
+"""layers of pixels, the inner ones"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Search:
     def __post_init__(self) -> None:
         if not 3 <= self.pixel_hits <= self.hits <= len(LAYERS):
             raise ValueError(f"tracks have 3 hits of pixels or more, of {len(LAYERS)} at the most: not as {self}")
+
+    def enough(self, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether hits on these layers, [n, 10], are enough for a track."""
+        found: NDArray[np.bool_] = (there.sum(axis=1) >= self.hits) & (there[:, :PIXELS].sum(axis=1) >= self.pixel_hits)
+        return found
 
 
 DEFAULT = Search()

@@ -46,19 +46,23 @@ class Seeds:
 def seeds(hits: LayerHits, layers: tuple[int, int, int], search: Search, budget: Budget) -> Iterator[Seeds]:
     """The seeds of three layers, some events at a time."""
     inner = np.flatnonzero(hits.usable & (hits.layer == layers[0]))[None]
+    if not inner.size:
+        return
     collided, in_line = partial(_from_collisions, hits, search), partial(_in_line, hits, hits.shells[layers[1]], search)
     for pair in _extended(hits, inner, _second(hits, layers, inner[0], search), collided, budget):
         for triplet in _extended(hits, pair, _third(hits, layers, pair, search), in_line, budget):
             helices = through(hits, triplet)
             _, rho, d = helices.circle
             sound = np.flatnonzero((np.abs(rho) <= search.curvature) & (np.abs(d) <= search.d0))
-            yield Seeds(layers, triplet[:, sound], helices.of(sound))
+            if len(sound):
+                yield Seeds(layers, triplet[:, sound], helices.of(sound))
 
 
 def _extended(
     hits: LayerHits, groups: Ints, window: Window, fits: Callable[[Ints], Mask], budget: Budget
 ) -> Iterator[Ints]:
-    """Groups of k hits [k, n], each with every hit of its window that fits, [k + 1, m]; whole events at a time."""
+    """Groups of k hits [k, n], each with every hit of its window that fits, [k + 1, m]; whole events at a time, if there
+    are any."""
     event = hits.event[groups[0]]
     window = replace(window, number=budget.to_try(event, window.number))
     for some in budget.events(event, window.number):
@@ -68,7 +72,9 @@ def _extended(
             longer = np.stack([*groups[:, which], place])
             parts.append(longer[:, fits(longer)])
         found = np.concatenate(parts, axis=1)
-        yield found[:, budget.to_keep(hits.event[found[0]])]
+        kept = budget.to_keep(hits.event[found[0]])
+        if len(kept):
+            yield found[:, kept]
 
 
 def _second(hits: LayerHits, layers: tuple[int, int, int], inner: Ints, search: Search) -> Window:
