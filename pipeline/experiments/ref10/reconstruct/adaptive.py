@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.experiments.ref10.reconstruct import cholesky
+from calib import cholesky
 from pipeline.experiments.ref10.reconstruct.perigees import Perigees
 from pipeline.experiments.ref10.reconstruct.sums import gathered
 
@@ -85,7 +85,7 @@ class Prior:
     """What is known of vertices without their tracks."""
 
     information: Floats
-    """inverse covariance, [3, 3]"""
+    """inverse covariance, [3, 3, vertices], or [3, 3, 1] for all alike"""
     centre: Floats
     """[3, vertices]"""
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calib import cholesky
 from pipeline.experiments.ref10.layers import LAYERS
-from pipeline.experiments.ref10.reconstruct import cholesky
 from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, Places
 from pipeline.experiments.ref10.reconstruct.scattering import GRAZING, Material, Scatterers, covariance, scatterers
 from pipeline.experiments.ref10.reconstruct.sums import summed

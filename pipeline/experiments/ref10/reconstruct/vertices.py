@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib import cholesky
 from calib.algorithms.beamspot_payload import KIND as BEAMSPOT
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
-from pipeline.experiments.ref10.reconstruct import cholesky
 from pipeline.experiments.ref10.reconstruct.adaptive import TERMS, Fitted, Lines, Prior, fit
 from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS
 from pipeline.experiments.ref10.reconstruct.perigees import about, covariance_column

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.experiments.ref10.reconstruct import cholesky
+from calib import cholesky
 
 
 def positive(size: int, items: int):
