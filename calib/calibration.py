@@ -17,6 +17,7 @@ from calib.form import Leeway
 from calib.gates import Decision, Gate, judge, nowhere
 from calib.iov import LUMI_BITS
 from calib.payload import Payload
+from calib.pulls import Apart, apart
 from calib.state import State
 
 Columns = Mapping[str, Any]
@@ -103,6 +104,8 @@ class Calibration(ABC):
     """whether finalize looks at the payload of the preceding interval; then runs are finalized in order"""
     leeway: ClassVar[Leeway] = Leeway()
     """what its payloads may have that the one an experiment starts from does not show; uploads are held to it"""
+    errors_shared: ClassVar[tuple[str, ...]] = ()
+    """arrays whose elements have errors in common: that all of them move together may be chance"""
 
     granularity: Granularity = at_finalize(Granularity.RUN)
 
@@ -138,6 +141,23 @@ class Calibration(ABC):
         interval began is cut at the same places. Calibrations that follow a trend say how.
         """
         raise NotImplementedError(f"{self.kind} has no rule for granularity {self.granularity}; use 'run'")
+
+    def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
+        """The columns of events, for closure: with what its payload in force says taken off where that can be done.
+
+        Then a payload that is wrong shows even where the calibration makes the same mistake again: a sign that it has
+        the wrong way round doubles what is left. As they are where the payload acts on what is measured anyway.
+        """
+        return columns
+
+    def left_by(self, in_force: Payload) -> Payload:
+        """What is found in corrected columns where the payload in force is right: that payload, or what stands for
+        nothing where `corrected` takes it off."""
+        return in_force
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """How far two of its payloads are apart, by array, in units of their errors."""
+        return apart(found, expected)
 
     def accumulate_settings(self) -> dict[str, Any]:
         """What the state depends on: kind, version and the settings that accumulate looks at."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from calib.accumulators import UnitRows, UnitSums
 from calib.algorithms import beamspot_payload
 from calib.algorithms.beamspot_pairs import VERTEX_OF_TRACK, Members, agreement, fit_pairs, vertex_numbers, vertex_of
-from calib.algorithms.beamspot_payload import Measured, combine
+from calib.algorithms.beamspot_payload import Measured, about_line, combine
 from calib.algorithms.beamspot_tracks import Lines, Tracks, fit_lines
 from calib.algorithms.beamspot_vertices import Region, Vertices, fit_region, influence_of
 from calib.boundaries import Block, Interval, Trend, merge_until_enough, run_of, running_mean
@@ -105,6 +105,14 @@ class BeamSpot(Calibration):
                 "vertex_of_track": vertex_of_track,
             }
         )
+
+    def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
+        """Tracks and vertices about the line of the beam in force. A track without z is taken about it at its own z."""
+        return about_line(columns, conditions[self.kind]) if self.kind in conditions else columns
+
+    def left_by(self, in_force: Payload) -> Payload:
+        """The beam on the axis, as wide and long as it was."""
+        return beamspot_payload.on_axis(in_force)
 
     def empty(self) -> State:
         """No event."""

@@ -108,6 +108,30 @@ def nominal(**values: float) -> Payload:
     return build(Measured(given, nothing.covariance), nothing, {}, dict.fromkeys(_FLAGS, False))
 
 
+def on_axis(payload: Payload) -> Payload:
+    """The same beam with its line on the z axis, its middle at 0."""
+    zero = {name: np.zeros_like(payload[name]) for name in ("x", "y", "z", "dxdz", "dydz")}
+    return Payload(payload.kind, {**payload.arrays, **zero}, payload.units)
+
+
+def about_line(columns: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
+    """Columns of tracks and vertices (`calib.algorithms.beamspot`) as seen from the beam: its line is the z axis, and z
+    counts from its middle. `track_d0` has the sign of x sin(phi) - y cos(phi)."""
+    x, y, z, dxdz, dydz = (float(payload[name]) for name in ("x", "y", "z", "dxdz", "dydz"))
+    moved = dict(columns)
+    along = columns["track_z0"] - z if "track_z0" in columns else 0.0
+    phi = columns["track_phi"]
+    moved["track_d0"] = columns["track_d0"] - ((x + dxdz * along) * np.sin(phi) - (y + dydz * along) * np.cos(phi))
+    if "track_z0" in columns:
+        moved["track_z0"] = along
+    if "vertex_x" in columns:
+        along = columns["vertex_z"] - z
+        moved["vertex_x"] = columns["vertex_x"] - (x + dxdz * along)
+        moved["vertex_y"] = columns["vertex_y"] - (y + dydz * along)
+        moved["vertex_z"] = along
+    return moved
+
+
 _FLAGS = {"slopes_measured": SLOPES, "z_measured": PLACE_IN_Z, "widths_measured": WIDTHS}
 
 

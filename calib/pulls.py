@@ -1,0 +1,139 @@
+"""How far two payloads are apart, element by element, in units of their errors. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from calib.payload import Payload
+from calib.verdict import Floats, element, quantity
+
+FEWEST_TOGETHER = 10
+"""of fewer elements a mean says nothing that the largest does not say"""
+
+
+@dataclass(frozen=True, eq=False)
+class Apart:
+    """One array of two payloads: `move` is how much more the first has, `sigma` the error of that, in `unit`.
+
+    Float64 of the shape of the array; NaN where one of the two is no number, or none of them has an error.
+    """
+
+    move: Floats
+    sigma: Floats
+    unit: str = ""
+
+    def pulls(self, least: float = 0.0) -> Floats:
+        """Moves in units of their errors; `least` is taken off each, for that much is no move."""
+        beyond = np.sign(self.move) * np.maximum(np.abs(self.move) - least, 0.0)
+        found: Floats = beyond / self.sigma
+        return found
+
+
+def apart(one: Payload, other: Payload) -> dict[str, Apart]:
+    """The arrays that both payloads have, with errors `NAME_error` in one of them at least.
+
+    Errors are added in quadrature; one that is no number above 0 counts as none. Of samples that have events in common
+    the difference has a smaller error than that, never a larger one: a pull is then too small rather than too large.
+    Raises ValueError where an array has another shape or unit in the two.
+    """
+    names = [name for name in sorted(one.arrays) if name in other.arrays and one[name].dtype.kind in "iuf"]
+    return {
+        name: _apart(name, one, other)
+        for name in names
+        if any(f"{name}_error" in payload.arrays for payload in (one, other))
+    }
+
+
+def _apart(name: str, one: Payload, other: Payload) -> Apart:
+    units = [payload.units.get(name, "") for payload in (one, other)]
+    if one[name].shape != other[name].shape or units[0] != units[1]:
+        said = [f"of shape {p[name].shape} in {unit or 'no unit'}" for p, unit in zip((one, other), units, strict=True)]
+        raise ValueError(f"{name} is {said[0]} and {said[1]}")
+    sigma = np.hypot(_error(name, one), _error(name, other))
+    with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and is called none
+        move = one[name].astype(np.float64) - other[name].astype(np.float64)
+    known = np.isfinite(move) & (sigma > 0)
+    return Apart(np.where(known, move, np.nan), np.where(known, sigma, np.nan), units[0])
+
+
+def _error(name: str, payload: Payload) -> Floats:
+    given = payload.arrays.get(f"{name}_error")
+    if given is None or given.shape not in ((), payload[name].shape):
+        return np.zeros(payload[name].shape)
+    error = given.astype(np.float64)
+    return np.broadcast_to(np.where(np.isfinite(error) & (error > 0), error, 0.0), payload[name].shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Furthest:
+    """What of several arrays is furthest from no move: an element, or all elements of an array together.
+
+    `sigmas` may be so many, `limit`: one as unlikely among as many as there are as `asked` sigmas are for one alone.
+    """
+
+    what: str
+    move: float
+    unit: str
+    sigmas: float
+    limit: float
+    compared: int
+    """elements in all"""
+    asked: float
+
+    @property
+    def beyond(self) -> bool:
+        """Whether it is more than chance has."""
+        return self.sigmas > self.limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} by {quantity(self.move, self.unit)}, {self.sigmas:.3g} sigma; "
+            f"{self.limit:.3g} are {self.asked:.3g} among {self.compared}"
+        )
+
+
+def furthest(
+    found: Mapping[str, Apart], sigmas: float, least: Mapping[str, float], alone: tuple[str, ...] = ()
+) -> Furthest | None:
+    """What is furthest, measured by its own limit; None where nothing can be compared.
+
+    Two things are looked at: the largest pull of each array, and the mean pull of one with ten elements or more that
+    moved, which shows what all of them share (0.2 sigma in 10^4 channels are 20 sigma). Of an array in `alone`, whose
+    elements have errors in common, the mean says nothing. Elements that did not move at all, for they were carried, do
+    not count in the mean.
+    """
+    largest, together = [], []
+    compared = 0
+    for name, one in found.items():
+        pulls = one.pulls(least.get(name, 0.0)).reshape(-1)
+        known = np.isfinite(pulls)
+        if not known.any():
+            continue
+        compared += int(np.count_nonzero(known))
+        worst = int(np.argmax(np.where(known, np.abs(pulls), -1.0)))
+        move = float(one.move.flat[worst])
+        largest.append((abs(float(pulls[worst])), element(name, one.move, worst), move, one.unit))
+        moved = known & (one.move.reshape(-1) != 0)
+        number = int(np.count_nonzero(moved))
+        if number >= FEWEST_TOGETHER and name not in alone:
+            total, shared = float(pulls[moved].sum()), float(one.move.reshape(-1)[moved].mean())
+            together.append((abs(total) / np.sqrt(number), f"all {number} of {name}", shared, one.unit))
+    if not compared:
+        return None
+    limit = limit_among(compared + len(together), sigmas)
+    size, what, move, unit = max(largest + together, key=lambda row: row[0])
+    return Furthest(what, move, unit, float(size), limit, compared, sigmas)
+
+
+def limit_among(number: int, sigmas: float) -> float:
+    """The largest pull of `number` is above this as rarely as a single one is above `sigmas`, on either side.
+
+    >>> [round(limit_among(n, 3.0), 2) for n in (1, 10, 10_000)]
+    [3.0, 3.64, 5.14]
+    """
+    chance = 2 * ndtr(-sigmas)
+    return float(-ndtri(-np.expm1(np.log1p(-chance) / number) / 2))

@@ -1,0 +1,78 @@
+"""Calibrations with a fault in them: a sign the wrong way round, and a constant applied twice.
+
+A class for each kind and fault is two words: `class FlippedGain(Flipped, Gain)`, with `SPOILS` below saying which
+arrays are constants, and what they are corrections of.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.pedestal import Pedestal
+from calib.payload import Payload
+
+
+@dataclass(frozen=True)
+class Spoils:
+    """The arrays of a payload that a fault goes into. They are counted from the payload before (a correction of it) or
+    from `zero`."""
+
+    arrays: tuple[str, ...]
+    from_before: bool = False
+    zero: float = 0.0
+
+
+SPOILS: Mapping[str, Spoils] = {
+    "beamspot": Spoils(("x", "y", "z", "dxdz", "dydz")),
+    "pedestal": Spoils(("mean",), from_before=True),
+}
+
+
+def spoiled(payload: Payload, before: Payload | None, times: float) -> Payload:
+    """The payload with so many times what it says, counted from where its kind counts from."""
+    how = SPOILS[payload.kind]
+    arrays = dict(payload.arrays)
+    for name in how.arrays:
+        start = np.float64(how.zero) if not how.from_before or before is None else before[name].astype(np.float64)
+        arrays[name] = (start + times * (payload[name].astype(np.float64) - start)).astype(payload[name].dtype)
+    return Payload(payload.kind, arrays, payload.units)
+
+
+class Flipped:
+    """Every constant has the wrong sign."""
+
+    def finalize(self, state, previous):
+        return spoiled(super().finalize(state, previous), previous, -1.0)
+
+
+class Doubled:
+    """Every constant is there twice."""
+
+    def finalize(self, state, previous):
+        return spoiled(super().finalize(state, previous), previous, 2.0)
+
+
+class FlippedBeamSpot(Flipped, BeamSpot):
+    """A beam spot with a fault."""
+
+
+class DoubledBeamSpot(Doubled, BeamSpot):
+    """A beam spot with a fault."""
+
+
+class FlippedPedestal(Flipped, Pedestal):
+    """Pedestals with a fault."""
+
+
+class DoubledPedestal(Doubled, Pedestal):
+    """Pedestals with a fault."""
+
+
+FAULTS: Mapping[str, Callable[..., object]] = {
+    "flipped beamspot": FlippedBeamSpot,
+    "doubled beamspot": DoubledBeamSpot,
+    "flipped pedestal": FlippedPedestal,
+    "doubled pedestal": DoubledPedestal,
+}
