@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -70,8 +71,12 @@ class ChannelStatus(Calibration):
     """of the count of a typical channel"""
     noisy_above: float = at_finalize(10.0)
     """spreads of the group (1.4826 x median absolute deviation) above a typical channel; good ones reach 7"""
+    shape: tuple[int, ...] = at_finalize(())
+    """of what the payload has by channel, such as (modules, chips); empty: one row"""
 
     def __post_init__(self) -> None:
+        if self.shape and math.prod(self.shape) != self.channels:
+            raise ValueError(f"{self.channels} channels have no `shape` {self.shape}")
         if self.groups and len(self.groups) != self.channels:
             raise ValueError(f"{len(self.groups)} channels have a group; there are {self.channels}")
 
@@ -109,7 +114,10 @@ class ChannelStatus(Calibration):
         }
         for kind, rate in zip(groups, typical / events, strict=True):
             arrays["expected"][kind.members] = rate
-        return Payload(KIND, arrays, RATES)
+        shaped = {
+            name: arrays[name].reshape(self.shape or -1) for name in ("status", "counts", "rate", "expected", "group")
+        }
+        return Payload(self.kind, arrays | shaped, RATES)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Blocks with enough counts, cut where the status of a channel changes."""

@@ -183,6 +183,17 @@ def test_groups_must_be_of_all_channels() -> None:
         ChannelStatus(channels=3, groups=(0, 1))
 
 
+def test_a_payload_has_the_shape_that_its_readers_want() -> None:
+    (flat,) = payloads(some_counts())
+    (shaped,) = payloads(some_counts(), replace(status(), shape=(3, 20)))
+    assert {name for name in flat.arrays if shaped[name].shape != flat[name].shape} == {
+        *("status", "counts", "rate", "expected", "group")
+    }
+    assert shaped["rate"].shape == (3, 20) and (shaped["rate"].reshape(-1) == flat["rate"]).all()
+    with pytest.raises(ValueError, match=r"60 channels have no `shape` \(7, 9\)"):
+        replace(status(), shape=(7, 9))
+
+
 def bounds(columns: Columns, calibration: ChannelStatus) -> list[tuple[int, int]]:
     intervals = calibration.intervals(calibration.accumulate(columns, {}), flush=True)
     ends = [(RunLumi.unpack(i.units[0]), RunLumi.unpack(i.units[-1])) for i in intervals]

@@ -12,6 +12,7 @@ import pytest
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import PARAMETERS
 from calib.algorithms.channel_status import ChannelStatus
+from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal, nominal
 from calib.calibration import Granularity
 from calib.iov import RunLumi
@@ -68,6 +69,8 @@ PEDESTAL_2 = [
     1.960210919380188,
 ]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
+SILENT_1 = [20.0, 20.0]
+RATES_1 = [0.0199999996, 0.0215000007, 0.0, 0.0191249996]
 
 
 def test_beam_spot_version_2() -> None:
@@ -149,3 +152,25 @@ def test_pedestal_version_2() -> None:
     assert {int(i): int(payload["status"][i]) for i in np.flatnonzero(payload["status"])} == {3: 8, 40: 4}
     assert payload["entries"][:9].tolist() == [199, 198, 199, 200, 198, 200, 200, 199, 198]
     assert Pedestal.version == 2
+
+
+def test_occupancy_status_version_1() -> None:
+    rng = np.random.default_rng(24)
+    events, channels = 500, 64
+    rates = (
+        np.where(np.arange(channels) == 9, 0.2, 0.02) * (np.arange(channels) // 16 != 2) * (np.arange(channels) != 3)
+    )
+    hit = rng.random((events, channels)) < rates
+    columns = {name: np.ones(events, np.int64) for name in ("run", "lumi")} | {"event": np.arange(events)}
+    columns["channel"] = ak.unflatten(np.nonzero(hit)[1], hit.sum(axis=1))
+    calibration = OccupancyStatus(channels=channels, group=16)
+    first = calibration.finalize(calibration.accumulate(columns, {}), None)
+    payload = calibration.finalize(calibration.accumulate(columns, {}), first)
+    assert {int(i): int(payload["status"][i]) for i in np.flatnonzero(payload["status"])} == {
+        **dict.fromkeys(range(32, 48), 5),
+        3: 1,
+        9: 2,
+    }
+    assert payload["silent"][[3, 40]].tolist() == pytest.approx(SILENT_1, rel=1e-6)
+    assert payload["group_rate"].tolist() == pytest.approx(RATES_1, rel=1e-6)
+    assert OccupancyStatus.version == 1

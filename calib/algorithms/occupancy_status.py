@@ -1,0 +1,262 @@
+"""Dead and hot channels, and dead and noisy groups of them, from how often they are hit: one payload a run.
+
+For detectors of many channels that are hit seldom. `calib.algorithms.channel_status` is for channels that count often,
+whatever the law, and follows them through a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Any, ClassVar
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import pdtr, pdtrc
+
+from calib.accumulators import UnitSums
+from calib.algorithms.channel_status import KIND
+from calib.boundaries import Block, Interval
+from calib.calibration import (
+    Calibration,
+    Columns,
+    Granularity,
+    NotEnoughData,
+    at_finalize,
+    packed_units,
+    whole_runs,
+)
+from calib.channel_sums import ChannelSums
+from calib.form import Leeway
+from calib.iov import LUMI_BITS
+from calib.payload import Payload
+from calib.state import State
+
+Int = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+WIDTH = 128
+"""channels that share a row of the sums, at least: keys of narrower rows would outweigh what they hold"""
+RATES = dict.fromkeys(("group_rate", "group_rate_error", "group_expected"), "1/event")
+
+
+class Status(IntFlag):
+    """What is the matter with a channel; bits that may come together."""
+
+    GOOD = 0
+    DEAD = 1
+    """not hit for so long that chance will not do"""
+    HOT = 2
+    """hit more often than the others of its group, beyond chance"""
+    DEAD_GROUP = 4
+    """its group is hit next to never where its kin are"""
+    NOISY_GROUP = 8
+    """its group is hit several times as often as its kin"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupancyStatus(Calibration):
+    """The status of every channel by run, from the hits of clusters.
+
+    Column: the first of `reads`, jagged, the number of each channel that was hit, once an event; of masked channels
+    too, as far as they would be hits, or no flag is ever taken back. Channels are numbered so that the `group` (APV,
+    readout chip) of channel c is c // group. `kin` tells which groups see the same (layer, place along the beam).
+    What follows is the strips' procedure of CMS (physics note 3.1) with these differences: means of what is not hot
+    for medians, which are 0 in short runs; a group is judged against the median of its kin, not by spreads, since a
+    spread of a few per cent would mask what works; and dead single channels are found.
+
+    HOT: P(more than n | mean of the group) < `probability`, where those found are taken out of the mean until no more
+    are; above `min_occupancy`. Below a mean of `min_mean` a run cannot tell, so what was hot before stays so.
+    DEAD_GROUP: less than `dead_below` of the kin's median, and so few by chance with less than `probability`.
+    NOISY_GROUP: more than `noisy_above` of it, likewise.
+    DEAD: `silent`, the hits expected of a channel since its last one, grows from run to run by the mean of its group
+    (of its kin where that counts nothing); it is beyond chance where exp(-silent) < `probability`, that is above 16.1
+    for 1e-7. A channel that counts too seldom, but counts, is not found. `silent` goes on in the payload, so runs must
+    be finalized in order, and what a run left without payload saw is lost to it.
+
+    Payload, [channels]: `status` int8 of `Status`; `silent` float32, hits; `counts` int32. [groups]: `group_rate` with
+    `group_rate_error`, hits of a channel that takes part, and `group_expected`, the same of its kin, float32 (1/event).
+    `events`: int64.
+    """
+
+    kind: ClassVar[str] = KIND
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("channel",)
+    looks_at_previous: ClassVar[bool] = True
+    leeway: ClassVar[Leeway] = Leeway(more=dict.fromkeys(("silent", "counts", "events"), "") | RATES)
+
+    channels: int
+    group: int = 1
+    """consecutive channels that are judged together, 128 for an APV"""
+    kin: tuple[int, ...] = at_finalize(())
+    """a number for every group, the same for those that should be hit alike; empty: all are alike"""
+    min_hits: float = at_finalize(20.0)
+    """of a typical group; with fewer there is no payload, or the span goes on (a dead group takes 16.1)"""
+    min_mean: float = at_finalize(1.0)
+    """hits of a typical channel of the group below which a run cannot clear one that was hot"""
+    min_occupancy: float = at_finalize(0.002)
+    """1/event; what is hit less often does no harm and is not called hot"""
+    probability: float = at_finalize(1e-7)
+    """of a false flag, about, by the Poisson law"""
+    dead_below: float = at_finalize(0.1)
+    """of the median of the kin"""
+    noisy_above: float = at_finalize(3.0)
+    """times the median of the kin"""
+
+    def __post_init__(self) -> None:
+        if self.group < 1 or self.channels < 1 or self.channels % self.group:
+            raise ValueError(f"`channels` = {self.channels} must be a multiple of `group` = {self.group}")
+        if self.kin and len(self.kin) != self.channels // self.group:
+            raise ValueError(f"`kin` names {len(self.kin)} groups; there are {self.channels // self.group}")
+        if self.granularity is Granularity.LUMI:
+            raise ValueError("hits of many channels are pooled over a run: `granularity` is 'run' or 'span'")
+        if not 0 < self.probability < 0.01:
+            raise ValueError(f"`probability` = {self.probability} of a false flag must lie between 0 and 0.01")
+
+    def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
+        """Hits by run and channel. Raises ValueError for a channel there is not."""
+        units = packed_units(columns)
+        jagged = columns[self.reads[0]]
+        channel, hits = np.asarray(ak.flatten(jagged)).astype(np.int64), np.asarray(ak.num(jagged))
+        if len(channel) and not 0 <= channel.min() <= channel.max() < self.channels:
+            raise ValueError(
+                f"`{self.reads[0]}` has channels {channel.min()} to {channel.max()}; there are {self.channels}"
+            )
+        runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
+        flat = np.repeat(run, hits) * (self._rows * self._width) + channel
+        counts = np.bincount(flat, minlength=len(runs) * self._rows * self._width).reshape(-1, self._width)
+        seen = np.flatnonzero(counts.any(axis=1))
+        keys = runs[seen // self._rows] << LUMI_BITS | seen % self._rows if len(runs) else seen
+        events = UnitSums.of_rows(units, np.ones(len(units), np.int64))
+        return State({"hits": ChannelSums.of(units, 0, keys, {"hits": counts[seen]}), "events": events})
+
+    def empty(self) -> State:
+        """No event."""
+        return State({"hits": ChannelSums.empty({"hits": self._width}), "events": UnitSums.empty()})
+
+    def finalize(self, state: State, previous: Payload | None) -> Payload:
+        """Judge groups and channels. Raises NotEnoughData where a typical group has fewer than `min_hits`."""
+        counts, events = self._counts(state["hits"]), int(state["events"].total())
+        hits = _median(counts.sum(axis=1))
+        if hits < self.min_hits:
+            raise NotEnoughData(f"a typical group has {hits:.0f} hits; to judge it takes {self.min_hits:g}")
+        before, silent = self._before(previous)
+        limit = -np.log(self.probability)
+        idle = (silent > limit) & (counts == 0)
+        hot = self._hot(counts, idle, events)
+        hot |= before & (_mean(counts, hot | idle)[:, None] < self.min_mean)
+        groups = self._groups(counts, hot | idle)
+        expected = np.where((groups.total == 0) | groups.dead, groups.typical, groups.mean)
+        silent = np.where(counts > 0, 0.0, silent + expected[:, None])
+        # So long none of them was hit, and so many of them there are.
+        dead = groups.dead | (self.group * silent.min(axis=1) > limit)
+        status = (
+            (silent > limit) * np.int8(Status.DEAD)
+            | hot * np.int8(Status.HOT)
+            | dead[:, None] * np.int8(Status.DEAD_GROUP)
+            | groups.noisy[:, None] * np.int8(Status.NOISY_GROUP)
+        )
+        by_channel = {"status": status, "silent": silent.astype(np.float32), "counts": counts.astype(np.int32)}
+        by_group = {
+            "group_rate": groups.mean / events,
+            "group_rate_error": np.sqrt(groups.total) / np.maximum(groups.taking_part, 1) / events,
+            "group_expected": groups.typical / events,
+        }
+        arrays = {name: values.reshape(-1) for name, values in by_channel.items()}
+        arrays |= {name: values.astype(np.float32) for name, values in by_group.items()}
+        return Payload(self.kind, arrays | {"events": np.asarray(events)}, RATES)
+
+    def cut(self, state: State, flush: bool) -> list[Interval]:
+        """Whole runs, as many as it takes."""
+        intervals: list[Interval] = []
+        units: Block = ()
+        for run in whole_runs(state.units(), flush):
+            units += run.units
+            counts = self._counts(state["hits"].select(np.array(units, np.int64)))
+            if run.closed and _median(counts.sum(axis=1)) >= self.min_hits:
+                intervals.append(Interval(units, closed=True))
+                units = ()
+        return [*intervals, Interval(units, closed=flush)] if units else intervals
+
+    @property
+    def _width(self) -> int:
+        return self.group * max(1, WIDTH // self.group)
+
+    @property
+    def _rows(self) -> int:
+        return -(-self.channels // self._width)
+
+    def _counts(self, sums: ChannelSums) -> Int:
+        """Hits of every channel, all runs together: [groups, group]."""
+        total = np.zeros((self._rows, self._width), np.int64)
+        for run in sums.runs():
+            total += sums.select(sums.seen[sums.seen >> LUMI_BITS == run]).dense("hits", self._rows)
+        return total.reshape(-1)[: self.channels].reshape(-1, self.group)
+
+    def _before(self, previous: Payload | None) -> tuple[Mask, Floats]:
+        """Which channels were hot, and for how many hits they have been silent, [groups, group]."""
+        shape = self.channels // self.group, self.group
+        if previous is None:
+            return np.zeros(shape, np.bool_), np.zeros(shape)
+        status = previous["status"]
+        # A payload to start from knows nothing of silence.
+        silent = previous["silent"] if "silent" in previous.arrays else np.zeros(self.channels)
+        if status.size != self.channels or silent.size != self.channels:
+            raise ValueError(f"the previous status is of {status.size} channels; there are {self.channels}")
+        return ((status & Status.HOT) != 0).reshape(shape), silent.astype(np.float64).reshape(shape)
+
+    def _hot(self, counts: Int, idle: Mask, events: int) -> Mask:
+        """Channels hit beyond chance. What is found with some taken out is found with more, so any order will do."""
+        hot = np.zeros_like(idle)
+        left = np.arange(len(counts))
+        while len(left):
+            mean = _mean(counts[left], hot[left] | idle[left])
+            often = (counts[left] > np.maximum(mean[:, None], self.min_occupancy * events)) & ~hot[left]
+            row, channel = np.nonzero(often)
+            found = pdtrc(counts[left[row], channel], mean[row]) < self.probability
+            hot[left[row[found]], channel[found]] = True
+            left = left[np.unique(row[found])]
+        return hot
+
+    def _groups(self, counts: Int, out: Mask) -> _Groups:
+        """What groups are hit by, and which of them are not as their kin, without the channels taken out."""
+        total, taking_part = np.where(out, 0, counts).sum(axis=1), (~out).sum(axis=1)
+        mean = _mean(counts, out)
+        kin = np.array(self.kin or (0,) * len(counts), np.int64)
+        typical = np.zeros(len(counts))
+        for number in np.unique(kin):
+            members = kin == number
+            typical[members] = _median(mean[members & (mean > 0)])
+        expected = typical * taking_part
+        few = pdtr(total, expected) < self.probability
+        many = pdtrc(np.maximum(total - 1, 0), expected) < self.probability
+        # Kin none of which is hit have nothing to be held to but the rest of the detector, which is.
+        dead = (few & (total < self.dead_below * expected)) | (typical == 0)
+        return _Groups(total, taking_part, mean, typical, dead, many & (total > self.noisy_above * expected))
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """By group: hits and channels that take part, the mean of these, that of the kin, and what follows."""
+
+    total: Int
+    taking_part: Int
+    mean: Floats
+    typical: Floats
+    dead: Mask
+    noisy: Mask
+
+
+def _mean(counts: Int, out: Mask) -> Floats:
+    """Hits of a channel of each group, without those taken out; 0 where none is left."""
+    mean: Floats = np.where(out, 0, counts).sum(axis=1) / np.maximum((~out).sum(axis=1), 1)
+    return mean
+
+
+def _median(values: NDArray[Any]) -> float:
+    """The lower median; 0 of nothing."""
+    middle = (max(len(values), 1) - 1) // 2
+    return float(np.partition(values, middle)[middle]) if len(values) else 0.0
