@@ -21,6 +21,7 @@ settings.register_profile("verify", deadline=None, max_examples=1000, print_blob
 settings.load_profile("gate")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of several processes one gets all tests of a file, for what they share; and all that bring up SLURM, whose ports
     are given."""
