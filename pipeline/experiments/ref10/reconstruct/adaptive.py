@@ -62,17 +62,24 @@ class Lines:
 
     def chi2(self, place: Floats) -> Floats:
         """Of each line to its vertex, from the places [3, vertices]."""
-        d, z = self.offsets - np.stack([_along(rows, place[:, self.of]) for rows in self.rows])
+        there = place.take(self.of, axis=1)
+        d, z = (offset - _along(rows, there) for offset, rows in zip(self.offsets, self.rows, strict=True))
         dd, dz, zz = self.precision
         found: Floats = dd * d**2 + 2 * dz * d * z + zz * z**2
         return found
 
-    def normal(self) -> tuple[list[Floats], list[Floats]]:
-        """Of each line, what it adds to the matrix (TERMS) and the right side of least squares."""
+    def normal(self) -> Floats:
+        """Of each line, what it adds to the matrix (TERMS) and then to the right side of least squares, [9, n]."""
         (d, z), (dd, dz, zz) = self.rows, self.precision
         of_d, of_z = dd * d + dz * z, dz * d + zz * z
         matrix = [of_d[a] * d[b] + of_z[a] * z[b] for a, b in TERMS]
-        return matrix, [of_d[a] * self.offsets[0] + of_z[a] * self.offsets[1] for a in range(3)]
+        return np.array(matrix + [of_d[a] * self.offsets[0] + of_z[a] * self.offsets[1] for a in range(3)])
+
+    def repeated(self, times: int, vertices: int) -> Lines:
+        """So many times over, each time to vertices of their own."""
+        of = np.concatenate([self.of + vertices * turn for turn in range(times)])
+        parts = (self.offsets, self.rows, self.precision)
+        return Lines(of, *(np.concatenate([part] * times, axis=-1) for part in parts))
 
 
 def _along(row: Floats, place: Floats) -> Floats:
@@ -85,7 +92,7 @@ class Prior:
     """What is known of vertices without their tracks."""
 
     information: Floats
-    """inverse covariance, [3, 3, vertices], or [3, 3, 1] for all alike"""
+    """inverse covariance, [3, 3]"""
     centre: Floats
     """[3, vertices]"""
 
@@ -114,20 +121,27 @@ class Fitted:
     """by the last step [cm]"""
 
 
-def fit(lines: Lines, prior: Prior) -> Fitted:
-    """All vertices, each with a prior that fixes it where its lines do not; it starts from all lines alike."""
-    terms = lines.normal()
-    weight = np.ones(len(lines.of))
-    place, covariance = _least_squares(lines, terms, weight, prior)
-    before = place
+def fit(lines: Lines, *priors: Prior) -> tuple[Fitted, ...]:
+    """All vertices, once with each of the priors, which fix them where lines do not; they start from all lines alike.
+
+    The fits are made side by side: as each alone, with fewer calls.
+    """
+    number = priors[0].centre.shape[1]
+    both = lines.repeated(len(priors), number)
+    equations = _Equations.of(both, priors)
+    weight = np.ones(len(both.of))
+    place, _ = equations.solved(weight)
+    before, lower = place, np.empty(0)
     for temperature in temperatures():
-        weight = weights(lines.chi2(place), temperature)
+        weight = weights(both.chi2(place), temperature)
         before = place
-        place, covariance = _least_squares(lines, terms, weight, prior)
-    chi2 = lines.chi2(place)
+        place, lower = equations.solved(weight)
     step = place - before
     moved = np.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
-    return Fitted(place, covariance, gathered(lines.of, weight * chi2, place.shape[1]), weight, moved)
+    chi2 = gathered(both.of, weight * both.chi2(place), place.shape[1])
+    columns = (place, cholesky.inverse(lower), chi2, weight, moved)
+    parts = zip(*(np.split(one, len(priors), axis=-1) for one in columns), strict=True)
+    return tuple(Fitted(*part) for part in parts)
 
 
 def weights(chi2: Floats, temperature: float) -> Floats:
@@ -136,18 +150,36 @@ def weights(chi2: Floats, temperature: float) -> Floats:
     return found
 
 
-def _least_squares(
-    lines: Lines, terms: tuple[list[Floats], list[Floats]], weight: Floats, prior: Prior
-) -> tuple[Floats, Floats]:
-    """Places [3, vertices] and their covariance."""
-    number = prior.centre.shape[1]
-    matrix = np.zeros((3, 3, number))
-    for (a, b), values in zip(TERMS, terms[0], strict=True):
-        matrix[b, a] = prior.information[a, b] + gathered(lines.of, weight * values, number)
-    right = np.empty((3, 1, number))
-    for a, values in enumerate(terms[1]):
-        of_prior = _along(prior.information[a][:, None], prior.centre)
-        right[a, 0] = of_prior + gathered(lines.of, weight * values, number)
-    lower, _ = cholesky.factors(matrix)
-    place = cholesky.solved_back(lower, cholesky.solved(lower, right))[:, 0]
-    return place, cholesky.inverse(lower)
+@dataclass(frozen=True, eq=False)
+class _Equations:
+    """Of least squares: unknown are the places of n vertices."""
+
+    terms: Floats
+    """`Lines.normal`"""
+    group: Ints
+    """of each of the terms, in line: the sum it belongs to, 9 n of them"""
+    prior: Floats
+    """what is added to each of the sums, [9, n]"""
+
+    @classmethod
+    def of(cls, lines: Lines, priors: tuple[Prior, ...]) -> _Equations:
+        """Vertices of each prior one after the other."""
+        known = [
+            [np.full(prior.centre.shape[1], prior.information[a, b]) for a, b in TERMS]
+            + [_along(row[:, None], prior.centre) for row in prior.information]
+            for prior in priors
+        ]
+        added = np.concatenate(known, axis=1)
+        group = lines.of + added.shape[1] * np.arange(len(added))[:, None]
+        return cls(lines.normal(), group.ravel(), added)
+
+    def solved(self, weight: Floats) -> tuple[Floats, Floats]:
+        """Places [3, n] with these weights of lines, and the factor of the matrix."""
+        sums = gathered(self.group, (weight * self.terms).ravel(), self.prior.size)
+        total = self.prior + sums.reshape(self.prior.shape)
+        matrix = np.zeros((3, 3, total.shape[1]))
+        for (a, b), values in zip(TERMS, total, strict=False):
+            matrix[b, a] = values
+        lower, _ = cholesky.factors(matrix)
+        right = total[len(TERMS) :, None]
+        return cholesky.solved_back(lower, cholesky.solved(lower, right))[:, 0], lower

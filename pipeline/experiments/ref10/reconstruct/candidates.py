@@ -1,8 +1,8 @@
 """Which hits belong together: pattern recognition, from clusters in space to one hit a layer for each track.
 
-Round by round, for each triplet of pixel layers: seeds (`seeds`), followed outwards through all layers (`following`),
-and their hits given to the best of them (`arbitration`). What a track has got is not looked at in later rounds, which
-are for tracks that lack a hit in one of the first three layers; they have little left to combine.
+In two rounds: seeds in three pixel layers (`seeds`), followed outwards through all layers (`following`), and their hits
+given to the best of them (`arbitration`). What a track has got is not looked at in the second, which is for tracks that
+lack a hit in one of the first three layers; it has little left to combine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipeline.experiments.ref10.reconstruct.following import followed
 from pipeline.experiments.ref10.reconstruct.layer_hits import USES as HIT_KINDS
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, layer_hits
 from pipeline.experiments.ref10.reconstruct.search import DEFAULT, Search
-from pipeline.experiments.ref10.reconstruct.seeds import TRIPLETS, seeds
+from pipeline.experiments.ref10.reconstruct.seeds import ROUNDS, seeds
 
 USES = HIT_KINDS
 
@@ -76,8 +76,8 @@ def _found(hits: LayerHits, events: int, search: Search) -> tuple[Ints, Ints, ND
     """Event and hits [n, 10] of all tracks, and the events' flags."""
     budget = Budget.of(events, search)
     found: list[Tracks] = [(np.zeros(0, np.int64), np.zeros((0, len(LAYERS)), np.int64), np.zeros(0))]
-    for layers in TRIPLETS:
-        for begun in seeds(hits, layers, search, budget):
+    for triplets in ROUNDS:
+        for begun in seeds(hits, triplets, search, budget):
             tracks = followed(hits, begun, search, budget)
             if len(tracks.event):
                 found.append(shared_out((tracks.event, tracks.hit.T, tracks.chi2), search))

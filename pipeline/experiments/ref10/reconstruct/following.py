@@ -24,6 +24,8 @@ class Followed:
     """Tracks as far as they have been followed."""
 
     event: Ints
+    last: Ints
+    """layer of the last hit of the seed"""
     hit: Ints
     """[10, n]: place of the hit of each layer, -1 for none"""
     chi2: Floats
@@ -31,7 +33,8 @@ class Followed:
 
     def of(self, which: Ints) -> Self:
         """Those at these places."""
-        return type(self)(self.event[which], self.hit.take(which, axis=1), self.chi2[which], self.helices.of(which))
+        hit, helices = self.hit.take(which, axis=1), self.helices.of(which)
+        return type(self)(self.event[which], self.last[which], hit, self.chi2[which], helices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +53,28 @@ def followed(hits: LayerHits, begun: Seeds, search: Search, budget: Budget) -> F
 
     Layers within or before the seed that are not of it are taken as missed: seeds with them came before.
     """
-    hit = np.full((len(hits.shells), begun.hit.shape[1]), -1, np.int64)
-    hit[list(begun.layers)] = begun.hit
-    tracks = Followed(hits.event[begun.hit[0]], hit, np.zeros(hit.shape[1]), begun.helices)
-    for layer, shell in enumerate(hits.shells):
+    groups = begun.groups
+    hit = np.full((len(hits.shells), groups.hit.shape[1]), -1, np.int64)
+    np.put_along_axis(hit, groups.layers, groups.hit, axis=0)
+    tracks = Followed(hits.event[groups.hit[0]], groups.layers[-1], hit, np.zeros(hit.shape[1]), begun.helices)
+    for layer in range(len(hits.shells)):
         if not len(tracks.event):
             break
-        if layer > begun.layers[-1]:
-            taken = _nearest(hits, tracks, layer, search, budget)
-        elif layer in begun.layers:
-            place = tracks.hit[layer]
-            taken = [Taken(np.arange(len(place)), place, measured(tracks.helices, hits, place, shell, search))]
-        else:
-            taken = []
+        taken = _given(hits, tracks, layer, search)
+        ahead = np.flatnonzero(tracks.last < layer)
+        if len(ahead):
+            taken += _nearest(hits, tracks, ahead, layer, search, budget)
         tracks = _stepped(hits, tracks, layer, taken, search)
     return tracks
+
+
+def _given(hits: LayerHits, tracks: Followed, layer: int, search: Search) -> list[Taken]:
+    """The hits of seeds."""
+    which = np.flatnonzero(tracks.hit[layer] >= 0)
+    if not len(which):
+        return []
+    place = tracks.hit[layer, which]
+    return [Taken(which, place, measured(tracks.helices.of(which), hits, place, hits.shells[layer], search))]
 
 
 def _stepped(hits: LayerHits, tracks: Followed, layer: int, taken: list[Taken], search: Search) -> Followed:
@@ -89,12 +99,14 @@ def _stepped(hits: LayerHits, tracks: Followed, layer: int, taken: list[Taken], 
             r[some.which], way[some.which] = some.found.r, some.found.way
     missed = (tracks.hit[: layer + 1] < 0).sum(axis=0)
     keep &= missed <= len(hits.shells) - search.hits
-    stepped = Followed(tracks.event, tracks.hit, chi2, helices.scattered(shell, r, way, search))
+    stepped = Followed(tracks.event, tracks.last, tracks.hit, chi2, helices.scattered(shell, r, way, search))
     return stepped if keep.all() else stepped.of(np.flatnonzero(keep))
 
 
-def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budget: Budget) -> list[Taken]:
-    """For each track the hit nearest to it in units of its error, if one is near enough; in turn for some tracks."""
+def _nearest(hits: LayerHits, every: Followed, ahead: Ints, layer: int, search: Search, budget: Budget) -> list[Taken]:
+    """For each of some tracks the hit nearest to it in units of its error, if one is near enough; a part of them after
+    the other."""
+    tracks = every if len(ahead) == len(every.event) else every.of(ahead)
     shell, window = hits.shells[layer], _window(hits, tracks, layer, search)
     window = Window(window.place, window.begin, budget.to_try(tracks.event, window.number))
     nearest = []
@@ -107,7 +119,7 @@ def _nearest(hits: LayerHits, tracks: Followed, layer: int, search: Search, budg
         near = np.flatnonzero((found.turn.chi2 <= search.sigmas**2) & (found.beyond <= search.sigmas))
         best = near[_best(which[near] - some.start, chi2[near], some.stop - some.start)]
         if len(best):
-            nearest.append(Taken(which[best], place[best], found.of(best)))
+            nearest.append(Taken(ahead[which[best]], place[best], found.of(best)))
     return nearest
 
 

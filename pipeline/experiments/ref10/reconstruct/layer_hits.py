@@ -32,7 +32,7 @@ TURN = 1 << 24
 """steps of azimuth in a turn: 0.4 urad, 0.3 um in the outermost layer"""
 WIDEST = TURN // 4
 """no window is wider; a track of the least momentum turns by less from one layer to the outermost"""
-EVENT_SHIFT = 26
+EVENT_SHIFT, LAYER_SHIFT = 26, 58
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ class LayerHits:
     shells: tuple[Shell, ...]
     """of the ten layers"""
     usable: Mask
-    tables: tuple[tuple[Ints, Ints], ...]
-    """for each layer the keys of usable hits, rising, and their places"""
+    key: Ints
+    """of usable hits, by layer, event and azimuth; rising"""
+    place: Ints
+    """theirs"""
 
     def without(self, hit: Ints, events: int, search: Search) -> LayerHits:
         """With these hits (places, -1 for none) out of use, and all of an event that is left with too few layers for a
@@ -82,19 +84,22 @@ class LayerHits:
         there = np.zeros((events, len(self.shells)), np.bool_)
         there[self.event[usable], self.layer[usable]] = True
         usable &= search.enough(there)[self.event]
-        left = [np.flatnonzero(usable[place]) for _, place in self.tables]
-        tables = tuple((key[some], place[some]) for (key, place), some in zip(self.tables, left, strict=True))
-        return replace(self, usable=usable, tables=tables)
+        left = np.flatnonzero(usable[self.place])
+        return replace(self, usable=usable, key=self.key[left], place=self.place[left])
 
-    def within(self, layer: int, event: Ints, low: Floats, high: Floats) -> Window:
-        """The usable hits of a layer within azimuths of events, from `low` to `high`."""
-        key, place = self.tables[layer]
+    def within(self, layer: int | Ints, event: Ints, low: Floats, high: Floats) -> Window:
+        """The usable hits of a layer, or one for each entry, within azimuths of events, from `low` to `high`."""
         start = np.floor(low * (TURN / (2 * np.pi))).astype(np.int64)
         width = np.ceil((high - low) * (TURN / (2 * np.pi))).astype(np.int64) + 1
-        first = _key(event, start & (TURN - 1))
-        begin = np.searchsorted(key, first)
-        end = np.searchsorted(key, first + np.clip(width, 0, WIDEST), side="right")
-        return Window(place, begin, end - begin)
+        first = _key(layer, event, start & (TURN - 1))
+        begin = np.searchsorted(self.key, first)
+        end = np.searchsorted(self.key, first + np.minimum(np.maximum(width, 0), WIDEST), side="right")
+        return Window(self.place, begin, end - begin)
+
+    def of_shells(self, name: str, layer: Ints) -> Floats:
+        """What the shells of these layers have by a name."""
+        found: Floats = np.array([getattr(shell, name) for shell in self.shells])[layer]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,7 @@ class Window:
     """For each of n entries a range of hits."""
 
     place: Ints
-    """of all hits of the layer, by azimuth"""
+    """of all hits, by layer, event and azimuth"""
     begin: Ints
     number: Ints
 
@@ -127,7 +132,7 @@ def layer_hits(clusters: Collection, conditions: Mapping[str, Payload]) -> Layer
     x, y, z = (clusters[name] for name in "xyz")
     phi = np.arctan2(y, x)
     usable = (clusters.flat["flags"] & np.uint8(ClusterFlag.LARGE)) == 0
-    step = np.floor(phi * (TURN / (2 * np.pi))).astype(np.int64) & (TURN - 1)
+    key, place = _table(layer, event, phi, np.flatnonzero(usable))
     return LayerHits(
         event=event,
         layer=layer,
@@ -142,16 +147,19 @@ def layer_hits(clusters: Collection, conditions: Mapping[str, Payload]) -> Layer
         lean_y=standing.lean_y[row],
         shells=standing.shells,
         usable=usable,
-        tables=tuple(_table(np.flatnonzero(usable & (layer == own)), event, step) for own in range(len(LAYERS))),
+        key=key,
+        place=place,
     )
 
 
-def _table(place: Ints, event: Ints, step: Ints) -> tuple[Ints, Ints]:
-    """Of the hits at these places."""
-    again = place[step[place] < WIDEST]
-    key = np.concatenate([_key(event[place], step[place]), _key(event[again], step[again] + TURN)])
-    order = np.argsort(key, kind="stable")
-    return key[order], np.concatenate([place, again])[order]
+def _table(layer: NDArray[np.int16], event: Ints, phi: Floats, usable: Ints) -> tuple[Ints, Ints]:
+    """Keys and places of the hits at these places."""
+    step = np.floor(phi[usable] * (TURN / (2 * np.pi))).astype(np.int64) & (TURN - 1)
+    key = _key(layer[usable].astype(np.int64), event[usable], step)
+    again = np.flatnonzero(step < WIDEST)
+    both = np.concatenate([key, key[again] + TURN])
+    order = np.argsort(both, kind="stable")
+    return both[order], np.concatenate([usable, usable[again]])[order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,5 +202,5 @@ def _shell(geometry: Geometry, frames: Frames, own: Mask) -> Shell:
     )
 
 
-def _key(event: Ints, step: Ints) -> Ints:
-    return (event << EVENT_SHIFT) + step
+def _key(layer: int | Ints, event: Ints, step: Ints) -> Ints:
+    return (layer << LAYER_SHIFT) + (event << EVENT_SHIFT) + step

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pipeline.experiments.ref10.layers import LAYERS
 
-
 PIXELS = sum(layer.pixel for layer in LAYERS)
 """layers of pixels, the inner ones"""
 
@@ -38,7 +37,7 @@ class Search:
     tried: int = 2_000_000
     """an event in which more pairs of hits, triplets or continuations would have to be tried is flagged, and has no
     tracks; five hundred tracks want some 50 000"""
-    kept: int = 50_000
+    kept: int = 100_000
     """the same for those of them that are kept, 1 kB each; five hundred tracks leave some 5 000 pairs"""
     at_once: int = 200_000
     """combinations worked on at a time, some 200 bytes for each; does not show in the result"""

@@ -137,11 +137,13 @@ def _fitted(tracks: Collection, beam: Beam | None, separation: Separation) -> tu
     whose = event[order][first]
     taken = Lines.through(perigees.taken(order), cluster[order])
     origin = np.array([x[whose], y[whose], np.zeros(len(of))])
-    found = fit(taken, Prior(PIPE, -origin))
+    priors = [Prior(PIPE, -origin)]
+    if beam is not None:
+        priors.append(Prior(PIPE + beam.information, beam_centre(beam, origin)))
+    found, *constrained = fit(taken, *priors)
     columns = _columns(found, taken, origin)
     if beam is not None:
-        constrained = fit(taken, Prior(PIPE + beam.information, beam_centre(beam, origin)))
-        columns |= _constrained(constrained, taken, origin, beam)
+        columns |= _constrained(constrained[0], taken, origin, beam)
     columns |= _told(found, taken, np.minimum(tracks["pt"][order], LARGEST_PT))
     return _by_event(columns, found.weight, (whose, cluster, order), len(tracks.counts))
 

@@ -12,7 +12,7 @@ from pipeline.experiments.ref10.reconstruct.search import Search
 from tests.pipeline.experiments.ref10.reconstruct.hits_by_hand import FRAMES
 from tests.pipeline.experiments.ref10.reconstruct.raw import PLAN
 
-ROUNDS = ((1, 2, 3), (1, 2, 3), (2, 3, 4), (1, 3, 4), (1, 2, 4))
+ROUNDS = (((1, 2, 3),), ((1, 2, 3), (2, 3, 4), (1, 3, 4), (1, 2, 4)))
 LAYERS = range(1, 11)
 
 
@@ -148,8 +148,9 @@ class NaiveSearch:
     def tracks(self) -> list[list[int]]:
         """The hits of each track by layer, -1 for none, the best track first."""
         kept = []
-        for layers in ROUNDS:
-            found = [track for seed in self.seeds(layers) if (track := self.follow(seed, layers))]
+        for triplets in ROUNDS:
+            seeds = [(seed, layers) for layers in triplets for seed in self.seeds(layers)]
+            found = [track for seed in seeds if (track := self.follow(*seed))]
             kept += self.shared_out(found)
             used = {place for hits, _ in kept for place in hits}
             self.hits = [hit for hit in self.hits if hit.place not in used]

@@ -39,7 +39,8 @@ def flown(x, y, pt, eta, phi, charge):
     r, phi = np.hypot(*places[:2]), np.arctan2(places[1], places[0])
     event, layer = np.zeros(n, np.int64), np.zeros(n, np.int16)
     error = np.full(n, 1e-3)
-    return LayerHits(event, layer, *places, r, phi, error, error, zero, zero, SHELLS, np.ones(n, bool), ()), flight
+    usable, none = np.ones(n, bool), np.zeros(0, np.int64)
+    return LayerHits(event, layer, *places, r, phi, error, error, zero, zero, SHELLS, usable, none, none), flight
 
 
 @given(flights)
