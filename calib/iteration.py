@@ -85,7 +85,7 @@ def conclude_pass(
     for interval in calibration.intervals(state, flush):
         if not interval.closed:
             continue
-        payloads = [under(unit) for unit in interval.used]
+        payloads = [under(unit) for unit in interval.used or interval.units]
         one = len({payload.id if payload else None for payload in payloads}) == 1
         try:
             payload = calibration.finalize(state.select(np.array(interval.used, np.int64)), payloads[0])

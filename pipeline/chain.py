@@ -9,51 +9,12 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from calib.calibration import Calibration, Granularity, Outcome
-from calib.gates import Decision, Gate, judge
+from calib.gates import Decision
 from calib.iov import RunLumi
 from calib.payload import PayloadStore
 from pipeline.express import FinalizeWork, StateFile
-from pipeline.handshake import Judged, KindView, OpenSpan
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A finalization that may start now: on behalf of `run`, over these states."""
-
-    run: int
-    work: FinalizeWork
-    states: tuple[StateFile, ...]
-
-
-@dataclass(frozen=True)
-class Link:
-    """How the conditions of a run are made and judged."""
-
-    calibration: Calibration
-    gates: tuple[Gate, ...] = ()
-    span: OpenSpan = OpenSpan.WAIT
-    """what a run does whose interval may go on into the next"""
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether a run need not wait until its span is closed."""
-        return self.spans and self.span is not OpenSpan.WAIT
-
-    @property
-    def spans(self) -> bool:
-        """Whether an interval may go on into the next run."""
-        return self.calibration.granularity is Granularity.SPAN
-
-    @property
-    def relative(self) -> bool:
-        """Whether some gate compares with the payload in force."""
-        return any(gate.relative for gate in self.gates)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether a run must wait for what becomes of the runs before it."""
-        return self.spans or self.calibration.looks_at_previous or self.relative
+from pipeline.handshake import Judged, KindView
+from pipeline.links import Ask, Link
 
 
 @dataclass
@@ -83,6 +44,8 @@ class Chain:
     runs: tuple[int, ...] = field(init=False)
     """its runs, in order"""
     _states: dict[int, StateFile] = field(default_factory=dict)
+    _words: dict[int, str] = field(default_factory=dict)
+    """what runs wait for whose state is not complete, where that is not express"""
     _broken: dict[int, str] = field(default_factory=dict)
     _asked: dict[int, bool] = field(default_factory=dict)
     """runs asked for, and whether everything open was to be closed then (flushed)"""
@@ -131,10 +94,14 @@ class Chain:
         self._look_back_from(run)
         self._note([run])
         if in_force != expected:
-            later = self.runs[self._place[run] + 1 :]
-            leaning = [r for r in later if self.links[r].ordered and r not in self.settled and r not in self._broken]
-            self._outdated.update(filter(self._is_running, leaning))
-            self._forget([r for r in leaning if not self._is_running(r)])
+            self._lean_again(run)
+
+    def _lean_again(self, run: int) -> None:
+        """The runs after this one that look back are to be asked again."""
+        later = self.runs[self._place[run] + 1 :]
+        leaning = [r for r in later if self.links[r].ordered and r not in self.settled and r not in self._broken]
+        self._outdated.update(filter(self._is_running, leaning))
+        self._forget([r for r in leaning if not self._is_running(r)])
 
     def _wall_in(self, run: int, in_force: str | None) -> None:
         if run not in self.left_open:
@@ -151,18 +118,53 @@ class Chain:
             self._concluded.discard(run)
             self._outdated.discard(run)
             self._asked.pop(run, None)
-            self._judged.pop(run, None)
             self._front = min(self._front, self._place[run])
+        self._new.update(run for run in runs if run in self._states)
+        judged = [self._judged.pop(run) for run in runs if run in self._judged]
+        if judged:
+            self._judge_as_left()
+        self._note(runs)
+
+    def _judge_as_left(self) -> None:
+        """What is closed, and what is in force, by what is still concluded."""
         found = [(run, judged) for run, of_run in self._judged.items() for judged in of_run]
         self._closed = sorted((j.first, j.last) for run, j in found if RunLumi.unpack(j.last).run == run)
         left = {RunLumi(run + 1).packed - 1: payload for run, payload in self.settled.items()}
         left |= {judged.first: judged.payload for _, judged in found if judged.decision is Decision.PUBLISH}
         self._left = sorted(left.items(), key=itemgetter(0))
-        self._note(runs)
+
+    def expects(self, run: int, words: str) -> None:
+        """The run's state is still to be made, and this is what it waits for."""
+        if self._words.get(run) != words:
+            self._words[run] = words
+            self._note([run])
+
+    def again(self, run: int, words: str, *, spoken: bool = False) -> None:
+        """The run is to have another state: what is concluded of the one before, or is being concluded, does not count.
+
+        `spoken`: the finalization asked for it has just given what is not its last word.
+        """
+        self._states.pop(run, None)
+        self._broken.pop(run, None)
+        self.expects(run, words)
+        if self._is_running(run) and not spoken:
+            self._outdated.add(run)
+            return
+        spoke = run in self._judged
+        self._forget([run, *self._in_spans_with(run)])
+        if spoke:
+            self._lean_again(run)
+
+    def _in_spans_with(self, run: int) -> list[int]:
+        """Other runs that are not settled and have an interval in common with one."""
+        first = min((RunLumi.unpack(judged.first).run for judged in self.found(run)), default=run)
+        last = max((RunLumi.unpack(judged.last).run for judged in self.found(run)), default=run)
+        return [r for r in self._between(self.runs, first, last) if r != run and r not in self.settled]
 
     def ready(self, run: int, state: StateFile) -> None:
         """The run's state is complete."""
         self._states[run] = state
+        self._words.pop(run, None)
         self._new.add(run)
         self._front = min(self._front, self._place[run])
         self._note([run])
@@ -258,7 +260,8 @@ class Chain:
         self._concluded.add(run)
         touched = {run}
         for note in notes:
-            judged = self._judge(self.links[run], note, store)
+            in_force = self._in_force_before(int(note["first"])) if self.links[run].relative else None
+            judged = self.links[run].judge(note, in_force, store)
             insort(self._closed, (judged.first, judged.last))
             if judged.decision is Decision.PUBLISH:
                 # In runs that are settled nothing of it holds.
@@ -281,18 +284,6 @@ class Chain:
     @staticmethod
     def _between(runs: Sequence[int], first: int, last: int) -> Sequence[int]:
         return runs[bisect_left(runs, first) : bisect_right(runs, last)]
-
-    def _judge(self, link: Link, note: Mapping[str, Any], store: PayloadStore) -> Judged:
-        first, last, outcome = int(note["first"]), int(note["last"]), Outcome(note["outcome"])
-        vetoed = tuple(note["vetoed"])
-        if outcome is not Outcome.MADE:
-            return Judged(first, last, outcome, note["payload"], why=note["message"], vetoed=vetoed)
-        payload_id = str(note["payload"])
-        in_force = self._in_force_before(first) if link.relative else None
-        verdict = judge(store.get(payload_id), store.get(in_force) if in_force else None, link.gates, store.find)
-        why = "; ".join(verdict.reasons)
-        judged = Judged(first, last, outcome, payload_id, verdict.decision, why, bool(note["unconfirmed"]), vetoed)
-        return replace(judged, measures=verdict.measures, held_to=(in_force or "") if link.relative else None)
 
     def found(self, run: int) -> tuple[Judged, ...]:
         """What was concluded for units of a run so far."""
@@ -328,6 +319,7 @@ class Chain:
             goes_on=goes_on,
             found=self.found(run) if goes_on else (),
             closed=self._closed_before(run) if goes_on else None,
+            in_force=self._in_force_before(RunLumi(run).packed),
         )
 
     def _closed_before(self, run: int) -> Judged | None:
@@ -343,7 +335,7 @@ class Chain:
         if run in self._broken:
             return f"{self.kind}: {self._broken[run]}"
         if run not in self._states:
-            return f"{self.kind}: express is running"
+            return f"{self.kind}: {self._words.get(run, 'express is running')}"
         if self._is_running(run):
             return f"{self.kind}: finalize is running"
         if run not in self._concluded:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from calib.calibration import Calibration, Conclusion, conclude
 from calib.gates import Gate
-from calib.payload import open_store
+from calib.graph import before
+from calib.iteration import Iterated, conclude_pass
+from calib.payload import Payload, PayloadStore, open_store
 from calib.state import State, unpack_state
 from jobs.job import Job, Lane
 from jobs.reduction import Node, Receipt
@@ -21,7 +24,8 @@ from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
 from pipeline.model import Step, Stream
 from pipeline.processing import LARGEST_STATE, ChunkWork, Segment, nothing
-from pipeline.restarts import tier_names
+from pipeline.restarts import kept_for, startable, tier_names
+from pipeline.segments import Held
 
 EVENTS = "events"
 """the product of express that is its output files and quality histograms"""
@@ -77,6 +81,17 @@ class RunContext:
     limit_s: float | None = None
     """seconds a chunk may take before its worker is given up"""
 
+    @cached_property
+    def before(self) -> dict[str, frozenset[str]]:
+        """By kind that is calibrated, all that go before it."""
+        return before({calibration.kind: calibration.after for calibration in self.calibrations})
+
+    @cached_property
+    def later(self) -> dict[str, frozenset[str]]:
+        """Kinds whose state may have to be made once more, after express: by kind, those that may have changed then."""
+        own = {c.kind: {c.kind} if isinstance(c, Iterated) else set() for c in self.calibrations}
+        return {kind: changed for kind, found in self.before.items() if (changed := found.union(own[kind]))}
+
 
 def folder_of_run(area: Path | str, run: int) -> str:
     """Where everything lies that is made of a run."""
@@ -113,18 +128,66 @@ def express_products(context: RunContext) -> dict[str, str]:
 
 
 def express_tiers(context: RunContext) -> dict[str, str]:
-    """The tiers that express can be started from, and the name their files have (`pipeline.restarts.tier_names`)."""
+    """The tiers that hold express, and the name their files have (`pipeline.restarts.tier_names`)."""
     events = express_ingredients(context)[EVENTS]
     del events["conditions"]
     return tier_names(context.experiment, Step.EXPRESS, events, context.segments)
 
 
+def express_starts(context: RunContext, wanted: Collection[str]) -> dict[str, str]:
+    """Of these the tiers that a pass can be started from which makes these products."""
+    kinds = [c.kind for c in context.calibrations if state_product(c.kind) in wanted]
+    return startable(express_tiers(context), context.experiment, Step.EXPRESS, kinds, whole=EVENTS in wanted)
+
+
+def express_writes(context: RunContext, wanted: Collection[str]) -> tuple[str, ...] | None:
+    """The tiers that a pass writes; None for all. Beside those that are asked for, what a later pass can start from."""
+    if EVENTS not in wanted:
+        return ()
+    own = context.experiment.default_tiers
+    return None if own is None else tuple(dict.fromkeys((*own, *_kept(context, context.later))))
+
+
+def pass_writes(context: RunContext, kinds: Collection[str]) -> tuple[str, ...]:
+    """The tiers that a pass for these kinds leaves for those after it, where it found none to start from."""
+    again = {k: changed for k, changed in context.later.items() if changed & set(kinds)}
+    return tuple(_kept(context, again))
+
+
+def _kept(context: RunContext, later: Mapping[str, Collection[str]]) -> list[str]:
+    return kept_for(context.experiment, Step.EXPRESS, later)
+
+
 def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[[str], None] = nothing) -> _JobAndWork:
     """The pass that makes these products (name to lineage) and no others."""
+    return _job(context, wanted, express_group(context.run), express_writes(context, wanted), probe)
+
+
+def pass_group(run: int, kinds: Iterable[str] = ()) -> str:
+    """How the tasks of a later pass for some kinds are called, in the dashboard and in the ledger; without kinds, how
+    the names of all of them begin."""
+    return "-".join(["calibrate", str(run), *filter(None, ["+".join(kinds)])])
+
+
+def pass_job(
+    context: RunContext, wanted: Mapping[str, str], tiers: tuple[str, ...], probe: Callable[[str], None] = nothing
+) -> _JobAndWork:
+    """A later pass over the events of express, under the conditions of this context, for the states wanted."""
+    kinds = [c.kind for c in context.calibrations if state_product(c.kind) in wanted]
+    return _job(context, wanted, pass_group(context.run, kinds), tiers, probe)
+
+
+def _job(
+    context: RunContext,
+    wanted: Mapping[str, str],
+    group: str,
+    tiers: tuple[str, ...] | None,
+    probe: Callable[[str], None],
+) -> _JobAndWork:
     name = lineage(pass_of=dict(wanted))
     calibrations = tuple(c for c in context.calibrations if state_product(c.kind) in wanted)
     header = {
-        "name": express_group(context.run),
+        "name": group,
         "step": Step.EXPRESS.value,
         "run": context.run,
         "lineage": name,
@@ -138,16 +201,16 @@ def express_job(context: RunContext, wanted: Mapping[str, str], probe: Callable[
         calibrations=calibrations,
         segments=context.segments,
         conditions_root=context.conditions_root,
-        folder=f"{folder_of_run(context.area, context.run)}/express-{name[:12]}",
+        folder=f"{folder_of_run(context.area, context.run)}/{group.partition('-')[0]}-{name[:12]}",
         header=header,
-        tiers=context.experiment.default_tiers if EVENTS in wanted else (),
+        tiers=tiers,
         fraction=context.fraction,
         largest_state=context.largest_state,
         probe=probe,
     )
     job = Job(
         name=name,
-        group=express_group(context.run),
+        group=group,
         lane=Lane.EXPRESS,
         leaves=context.express.leaves,
         fan_in=context.express.fan_in,
@@ -167,6 +230,8 @@ class StateFile:
     path: str
     lineage: str
     since: int = 0
+    under: Held = ()
+    """of a calibration that iterates, the payloads of its own kind that the events were processed under"""
 
 
 @dataclass(frozen=True)
@@ -189,8 +254,11 @@ class FinalizeWork:
             if found is not None:
                 state = self.calibration.merge(state, _from_unit(found, file.since))
         store = open_store(self.conditions_root)
-        previous = store.get(self.previous) if self.previous else None
-        conclusions = conclude(self.calibration, state, previous, self.flush, self.gates, store.find)
+        if isinstance(self.calibration, Iterated):
+            conclusions = conclude_pass(self.calibration, state, partial(_under, store, item), self.flush)
+        else:
+            previous = store.get(self.previous) if self.previous else None
+            conclusions = conclude(self.calibration, state, previous, self.flush, self.gates, store.find)
         for conclusion in conclusions:
             if conclusion.payload is not None:
                 store.put(conclusion.payload, self.probe)
@@ -218,8 +286,15 @@ def _from_unit(state: State, since: int) -> State:
     return state.select(units[units >= since]) if len(units) and units[0] < since else state
 
 
+def _under(store: PayloadStore, files: Sequence[StateFile], unit: int) -> Payload | None:
+    """The payload of its own kind that the events of a unit were processed under."""
+    held = [payload for file in files for since, payload in file.under if since <= unit]
+    return store.get(held[-1]) if held else None
+
+
 def conclusion_note(conclusion: Conclusion) -> dict[str, Any]:
-    """A conclusion as JSON: first and last unit, their number, how it ended, the payload id."""
+    """A conclusion as JSON: first and last unit, their number, how it ended, the payload id; of a calibration that
+    iterates also how far it moved."""
     units = np.array(conclusion.interval.units, np.int64)
     return {
         "first": int(units[0]),
@@ -230,6 +305,7 @@ def conclusion_note(conclusion: Conclusion) -> dict[str, Any]:
         "message": conclusion.message,
         "vetoed": list(conclusion.interval.vetoed),
         "unconfirmed": conclusion.interval.unconfirmed,
+        **({} if conclusion.moved is None else {"moved": conclusion.moved}),
     }
 
 

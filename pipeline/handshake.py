@@ -100,6 +100,8 @@ class KindView:
     """what earlier runs that went on so have given: it is in force from this run on"""
     settled: Settled | None = None
     """what was settled of it when another dataset of the run was released"""
+    in_force: str | None = None
+    """the payload id that the runs before leave in force"""
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,20 @@ def decide(view: RunView, rules: Rules, now: float) -> Release | Wait | Hold:
     late_for = (j.payload for found in carrying for j in found if RunLumi.unpack(j.first).run < view.run)
     late_ids = frozenset(payload for payload in late_for if payload)
     return _with_settled(Release(stretches, intervals, vetoed, waivers, late_ids), view)
+
+
+def foreseen(kind: KindView, run: int, units: tuple[int, int], rules: Rules) -> tuple[Stretch, ...] | str:
+    """What will hold of a kind in a run unless people step in, or what that waits for: of what is refused now, what is
+    in force. By it the calibrations begin that go after the kind."""
+    if kind.settled is not None:
+        return kind.settled.stretches
+    known = kind.broken or kind.goes_on or kind.judged is not None
+    if kind.calibrated and not known:
+        return kind.waits_for
+    if kind.earlier_undecided is not None and (kind.goes_on or _needs_order(kind)):
+        return f"run {kind.earlier_undecided} is not decided yet, and what holds for it could hold here"
+    counted = kind if _counts(kind.waiver, kind) else replace(kind, waiver=None)
+    return _kind(counted, RunView(run, units, (kind,), -math.inf), rules, late=True)
 
 
 def _with_settled(release: Release, view: RunView) -> Release:

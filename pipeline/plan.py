@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import catalog, journal
-from pipeline.chain import Ask, Chain
+from pipeline.chain import Chain
 from pipeline.express import (
     INGREDIENTS,
     StateFile,
@@ -24,6 +24,7 @@ from pipeline.express import (
 from pipeline.foretelling import foretell
 from pipeline.ingest import ingest
 from pipeline.journal import list_setbacks
+from pipeline.links import Ask
 from pipeline.preparation import prepare
 from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal

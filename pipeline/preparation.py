@@ -12,13 +12,14 @@ from calib.gates import Gate, gate_from_settings
 from calib.iov import RunLumi
 from calib.tags import Sync
 from pipeline import catalog, journal
-from pipeline.chain import Chain, Link
+from pipeline.chain import Chain
 from pipeline.cutting import cut
 from pipeline.datasets import canary_of, datasets_of, handshake_of
 from pipeline.experiments.registry import find_object
 from pipeline.express import RunContext
 from pipeline.feeding import EXPRESS_CONDITIONS
 from pipeline.handshake import OPEN_SPAN, OpenSpan, Rules
+from pipeline.links import Link
 from pipeline.manifest import Manifest
 from pipeline.model import Step, Stream
 from pipeline.processing import Segment

@@ -8,7 +8,7 @@ a pass makes, and its name, do not depend on where it started.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -59,6 +59,28 @@ def tier_names(
         restart.tier: lineage(tier=restart.tier, conditions=_before(segments, restart.kinds), **ingredients)
         for restart in experiment.restarts(step)
     }
+
+
+def startable(
+    names: Mapping[str, str], experiment: Experiment, step: Step, kinds: Collection[str], *, whole: bool
+) -> dict[str, str]:
+    """Of the tiers to start from those that a pass can use for calibrations of these kinds; for all that a step makes
+    where it makes the `whole` of it."""
+    lacking = {restart.tier: restart.lacks for restart in experiment.restarts(step)}
+    unfit = {tier for tier, lacks in lacking.items() if set(lacks) & set(kinds) or (whole and lacks)}
+    return {tier: name for tier, name in names.items() if tier not in unfit}
+
+
+def kept_for(experiment: Experiment, step: Step, later: Mapping[str, Collection[str]]) -> list[str]:
+    """The tiers that a pass leaves for later ones over the same events: those that one of these can start from.
+
+    `later` are the kinds they make states for, and for each the kinds that may have changed by then.
+    """
+    return [
+        restart.tier
+        for restart in experiment.restarts(step)
+        if any(set(changed) & set(restart.kinds) and kind not in restart.lacks for kind, changed in later.items())
+    ]
 
 
 def written(names: Mapping[str, str], tiers: Sequence[str] | None) -> list[str]:

@@ -18,7 +18,7 @@ from pipeline.agenda import Agenda
 from pipeline.canaries import Canaries
 from pipeline.canary import CANARY
 from pipeline.certifying import astray, certification
-from pipeline.chain import Ask, Chain
+from pipeline.chain import Chain
 from pipeline.desk import Desk
 from pipeline.express import (
     EVENTS,
@@ -35,6 +35,7 @@ from pipeline.express import (
 )
 from pipeline.feeding import feed_express
 from pipeline.handshake import Hold, Release, Wait, decide, offered
+from pipeline.links import Ask
 from pipeline.manifest import Manifest
 from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release

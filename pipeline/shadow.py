@@ -16,9 +16,10 @@ from calib.gates import Decision, gate_from_settings
 from calib.iov import RunLumi
 from jobs.runner import JobDone, JobFailed, Runner
 from pipeline import verdicts
-from pipeline.chain import Ask, Chain, Link
+from pipeline.chain import Chain
 from pipeline.express import StateFile, express_products, finalize_job, state_product
 from pipeline.handshake import Judged
+from pipeline.links import Ask, Link
 from pipeline.manifest import Stretch
 from pipeline.mistakes import SettingsError, unknown
 from pipeline.sections import ShadowSection

@@ -56,8 +56,8 @@ class Restart:
     """A tier that a step can start from again where no conditions have changed but those that act behind it: files of
     it that an earlier pass has left are then read instead of RAW.
 
-    Not for a step that measures what no tier holds, nor where one of the kinds decides which events are filtered or
-    bad: a tier has nothing of those.
+    Not for a step that measures what no tier holds, unless it is for calibrations that it says it `lacks`; nor where
+    one of the kinds decides which events are filtered or bad: a tier has nothing of those.
     """
 
     tier: str
@@ -66,6 +66,9 @@ class Restart:
     again: Callable[[Columns, Mapping[str, Payload]], Processed]
     """what is left to do, on events of the tier as they come back from its files, `run`, `lumi` and `event` among the
     columns: it makes to the last bit the tiers and measured columns that `process` makes, and filters nothing"""
+    lacks: tuple[str, ...] = ()
+    """calibrations of which the tier has not all that they read: only passes for others start from it, and of measured
+    columns it may leave out those of these"""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from calib.gates import Decision, MaxMove
 from calib.iov import RunLumi
 from calib.payload import Payload, PayloadStore
 from calib.state import State, pack_states, unpack_state
-from pipeline.chain import Chain, Link
+from pipeline.chain import Chain
 from pipeline.express import StateFile, conclusion_note
 from pipeline.handshake import OpenSpan, Release, Rules, RunView, Wait, decide
+from pipeline.links import Link
 from pipeline.manifest import Condition
 from tests.pipeline.judging import Gathered
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from calib.gates import Decision, Gate, MaxMove, Significance, Verdict, judge
 from calib.iov import RunLumi
 from calib.payload import Payload
-from pipeline.chain import Chain, Link
+from pipeline.chain import Chain
 from pipeline.cli import main
 from pipeline.conditions_words import Refused
 from pipeline.express import StateFile
+from pipeline.links import Link
 from pipeline.mistakes import SettingsError
 from pipeline.rejudging import Entered, rejudge, with_settings
 from pipeline.tier0 import Tier0

@@ -18,10 +18,11 @@ from calib.state import pack_states
 from jobs.events import JobDone
 from jobs.ledger import Ledger, take_lease
 from jobs.reduction import FileRecord, NodeReceipt, Receipt
-from pipeline.chain import Chain, Link
+from pipeline.chain import Chain
 from pipeline.database import Database
 from pipeline.express import Cut, RunContext
 from pipeline.handshake import Rules
+from pipeline.links import Link
 from pipeline.model import Stream
 from pipeline.service import Service
 from pipeline.settings import settings_from

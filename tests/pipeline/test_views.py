@@ -5,9 +5,10 @@ import pytest
 
 from calib.calibration import Outcome
 from calib.iov import RunLumi
-from pipeline.chain import Chain, Link
+from pipeline.chain import Chain
 from pipeline.express import Cut, RunContext, StateFile
 from pipeline.handshake import TOO_LITTLE, Rules, decide
+from pipeline.links import Link
 from pipeline.manifest import Condition, Manifest, Stretch
 from pipeline.model import Stream
 from pipeline.released import Released
