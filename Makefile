@@ -19,7 +19,7 @@ demo: $(STAMP)
 	$(VENV)/bin/tier0 demo
 
 test: $(STAMP)
-	$(RUN) -m pytest -q -n 2 --dist loadgroup
+	$(RUN) -m pytest -q -n 2 --no-loadscope-reorder
 
 verify: $(STAMP)
 	$(RUN) -m pytest -q -m verify --hypothesis-profile=verify

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -21,15 +22,18 @@ settings.register_profile("verify", deadline=None, max_examples=1000, print_blob
 settings.load_profile("gate")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Of several processes one gets all tests of a file, for what they share; and all that bring up SLURM, whose ports
     are given."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            file = item.path.relative_to(ROOT)
-            slurm = file.is_relative_to("tests/slurm")
-            item.add_marker(pytest.mark.xdist_group("slurm" if slurm else str(file)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "slurm" if file.startswith("tests/slurm/") else file
+
+    return ByFile(config, log)
 
 
 def find_data(environ: Mapping[str, str], root: Path) -> Path:

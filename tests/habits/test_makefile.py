@@ -17,7 +17,7 @@ PYTHON = """#!/bin/sh
 echo "$*" >> "$CALLS"
 if [ "$2" = venv ]; then mkdir -p .venv/bin && cp "$0" .venv/bin/python; fi
 """
-TESTS = "-m pytest -q -n 2 --dist loadgroup"
+TESTS = "-m pytest -q -n 2 --no-loadscope-reorder"
 
 
 @pytest.fixture
