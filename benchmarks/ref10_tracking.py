@@ -72,6 +72,8 @@ MASSES = {"Z": (91.19, 30.0, 0.84, "GeV", 1.0), "J/psi": (3.097, 0.5, 15.5, "MeV
 """mass and window [GeV], width, its unit, units in a GeV; physics note, 9.1"""
 TOLERANCE = 0.3
 PULLS = (0.9, 1.15)
+SLOPES = (0.0, 0.12, 0.25, 0.37, 0.5, 0.7, 0.9, 1.2)
+"""between which pulls of z0 are told apart"""
 SHOWN = (-math.inf, math.inf)
 FAR = 5.0
 """errors"""
@@ -123,6 +125,10 @@ def pulls(name: str, tables: Tables) -> list[Limits]:
         for axis in "xyz":
             error = np.sqrt(vertices[f"{prefix}cov_{axis}_{axis}"])
             every[f"{name}, pull of {of} {axis}"] = vertices[f"off_{prefix}{axis}"] / error
+    slope = np.abs(tracks["true_cot_theta"])
+    for low, high in pairwise(SLOPES):
+        own = (slope >= low) & (slope < high)
+        every[f"{name}, pull of z0 at |cot| {low:g} to {high:g}"] = every[f"{name}, pull of z0"][own]
     found = []
     for what, pull in every.items():
         judged = SHOWN if what.endswith("cot_theta") else PULLS

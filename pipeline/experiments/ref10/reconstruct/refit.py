@@ -3,7 +3,8 @@
 A hit is compared with where the helix crosses its sensor as that really lies, along the sensor's own axes: u of every
 layer, v of the pixels. (Strips along v: which of the modules it is, to 5 cm; pixels have known z to better by far.) A
 turned strip measures a mixture of both planes, so transverse and longitudinal parameters are fitted together. The
-covariance of the measurements, errors of hits and scattering, is taken at the start: V of the physics note, 5.4.
+covariance of the measurements, errors of hits and scattering, is taken at the start: V of the physics note, 5.4. The
+slope at the start says how well clusters know v (`sharing`).
 
 A displacement of the track moves what is measured along u by q . displacement, q = u - w (u.t) / (w.t) with t the
 track's direction: it slides along the track back into the plane. The same q is what alignment needs.
@@ -20,6 +21,7 @@ from calib import cholesky
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix, Places
 from pipeline.experiments.ref10.reconstruct.scattering import GRAZING, Material, Scatterers, covariance, scatterers
+from pipeline.experiments.ref10.reconstruct.sharing import narrowed
 from pipeline.experiments.ref10.reconstruct.sums import summed
 from pipeline.experiments.ref10.reconstruct.track_hits import Planes, TrackHits
 
@@ -29,6 +31,8 @@ Mask = NDArray[np.bool_]
 MEASURED = tuple((number, axis) for number, layer in enumerate(LAYERS) for axis in ("uv" if layer.pixel else "u"))
 """layer (0 to 9) and axis of each of the m measurements of a track, in the order of matrices"""
 OF_LAYER = tuple(number for number, _ in MEASURED)
+ALONG = [row for row, (_, axis) in enumerate(MEASURED) if axis == "v"]
+"""those along v, of each layer of pixels one"""
 SETTLED = 0.1
 """chi2 by which the last step may still lower a fit"""
 
@@ -44,6 +48,8 @@ class Crossed:
     """less than that"""
     rows: Floats
     """q, [3, m, n]"""
+    slopes: Floats
+    """how far the helix goes along the axis measured while it goes 1 along the normal, [m, n]"""
     expected: Floats
     """where the helix crosses along the axis measured, [m, n] in cm"""
 
@@ -79,13 +85,15 @@ def crossed(helix: Helix, planes: Planes, way: Floats) -> Crossed:
     places = helix.at(way)
     _, toward, offset = _height(places, helix, planes)
     toward, grazing = _steep(toward)
-    rows, expected = np.empty((3, len(MEASURED), len(helix.phi))), np.empty((len(MEASURED), len(helix.phi)))
+    shape = (len(MEASURED), len(helix.phi))
+    rows, slopes, expected = np.empty((3, *shape)), np.empty(shape), np.empty(shape)
     for row, (layer, axis) in enumerate(MEASURED):
         along, normal = getattr(planes, axis)[:, layer], planes.w[:, layer]
         rate = along[0] * places.dx[layer] + along[1] * places.dy[layer] + along[2] * helix.cot_theta
-        rows[:, row] = along - normal * (rate / toward[layer])
+        slopes[row] = rate / toward[layer]
+        rows[:, row] = along - normal * slopes[row]
         expected[row] = _dot(rows[:, row], offset[:, layer])
-    return Crossed(places, toward, grazing, rows, expected)
+    return Crossed(places, toward, grazing, rows, slopes, expected)
 
 
 def _height(places: Places, helix: Helix, planes: Planes) -> tuple[Floats, Floats, Floats]:
@@ -152,8 +160,9 @@ def refit(start: Helix, hits: TrackHits, material: Material, tesla: float) -> Fi
 def _whitening(scattered: Scatterers, hits: TrackHits, found: Crossed, weighed: Mask) -> Floats:
     """The factor L of the measurements' covariance; those not weighed have nothing to do with the others."""
     total = covariance(found.rows * weighed, found.places, OF_LAYER, scattered)
-    for row, (layer, axis) in enumerate(MEASURED):
-        error = getattr(hits, f"{axis}_error")[layer]
+    errors = np.stack([getattr(hits, f"{axis}_error")[layer] for layer, axis in MEASURED])
+    errors[ALONG] *= narrowed(hits.size_v[hits.pixel], found.slopes[ALONG])
+    for row, error in enumerate(errors):
         total[row, row] += np.where(weighed[row], error**2, 1.0)
     lower, _ = cholesky.factors(total)
     return lower

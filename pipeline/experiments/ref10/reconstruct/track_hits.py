@@ -60,6 +60,8 @@ class TrackHits:
     u_error: Floats
     """[cm]; 1 where there is no hit"""
     v_error: Floats
+    size_v: Ints
+    """columns of a cluster that nothing is wrong with; else, and where there is no hit, 0"""
     pixel: Mask
     """by layer, bool[10]: v is measured, not only that it lies on the strip"""
 
@@ -96,7 +98,9 @@ def track_hits(hit: Ints, clusters: Collection, conditions: Mapping[str, Payload
         return found
 
     values = (measured("u", 0.0), measured("v", 0.0), measured("u_error", 1.0), measured("v_error", 1.0))
-    return TrackHits(seen, planes, *values, np.array([layer.pixel for layer in LAYERS]))
+    size = np.zeros(place.shape, np.int64)
+    size[seen] = np.where(clusters.flat["flags"][place[seen]] == 0, clusters.flat["size_v"][place[seen]], 0)
+    return TrackHits(seen, planes, *values, size, np.array([layer.pixel for layer in LAYERS]))
 
 
 def _check(place: Ints, clusters: int) -> None:

@@ -98,6 +98,9 @@ def clusters_at(row: NDArray[np.int64], u: Floats, v: Floats, off: Floats) -> di
         "v": np.where(pixel, v + v_error * off[1], 0.0),
         "u_error": u_error,
         "v_error": v_error,
+        # Of no size, so that errors are what they are told to be.
+        "size_v": np.zeros(len(row), np.uint16),
+        "flags": np.zeros(len(row), np.uint8),
     }
 
 
