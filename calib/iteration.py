@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from calib.calibration import (
 )
 from calib.payload import Payload
 from calib.state import State
+
+FAR = 1e300
+"""a step without bound, as a number that JSON has"""
 
 
 class Ending(StrEnum):
@@ -40,6 +44,8 @@ class Iterated(Calibration):
     first pass, its own of the pass before in those that follow. The payload it gives is a whole one, not what must be
     added. Granularity `span` is not for it: a run would be processed anew whenever the next one has come.
     """
+
+    looks_at_previous: ClassVar[bool] = True
 
     iterations: int = at_finalize(10)
     """the passes it may make, the first among them"""
@@ -65,7 +71,7 @@ def ended(steps: Sequence[float], most: int) -> Ending | None:
     >>> str(ended([40.0, 30.0], 2))
     'out of iterations'
     """
-    sizes = [step if math.isfinite(step) else math.inf for step in steps]
+    sizes = [step if math.isfinite(step) else FAR for step in steps]
     if sizes and sizes[-1] <= 1.0:
         return Ending.CONVERGED
     if len(sizes) >= 3 and min(sizes[-2:]) >= sizes[-3]:
@@ -94,6 +100,7 @@ def conclude_pass(
         except NotConverged as failure:
             conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
         else:
-            moved = float(calibration.moved(payload, payloads[0])) if one else math.inf
+            moved = float(calibration.moved(payload, payloads[0])) if one else FAR
+            moved = moved if math.isfinite(moved) else FAR
             conclusions.append(Conclusion(interval, Outcome.MADE, payload, moved=moved))
     return conclusions

@@ -225,13 +225,12 @@ class Chain:
             since = self._open_since(run)
             first = RunLumi.unpack(since).run
             runs = [r for r in self._segment(run) if first <= r <= run and r in self._states]
-        looks_back = link.calibration.looks_at_previous
         work = FinalizeWork(
             link.calibration,
             self.conditions_root,
-            previous=self._in_force_before(since or RunLumi(run).packed) if looks_back else None,
+            previous=self._in_force_before(since or RunLumi(run).packed) if link.looks_back else None,
             flush=not link.spans or self._closes(run),
-            gates=link.gates if looks_back else (),
+            gates=link.gates if link.looks_back else (),
         )
         self._asked[run] = work.flush
         self._concluded.discard(run)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from calib.graph import wrong_order
 from pipeline.datasets import wrong_datasets
 from pipeline.model import Step
 from pipeline.tiers import wrong_tiers
@@ -20,6 +21,17 @@ def wrong_declarations(settings: Settings, experiment: Experiment) -> Iterator[s
     yield from wrong_datasets(settings.datasets, experiment)
     yield from wrong_tiers(settings.prompt.tiers, experiment)
     yield from wrong_histograms(experiment)
+    yield from wrong_calibrations(experiment)
+
+
+def wrong_calibrations(experiment: Experiment) -> Iterator[str]:
+    """What is wrong with the order of an experiment's calibrations, in words."""
+    made = experiment.calibrations()
+    known = {kind for step in Step for kind in experiment.needs(step)}.union(
+        experiment.initial_conditions(), *(calibration.uses for calibration in made)
+    )
+    wrong = wrong_order({calibration.kind: calibration.after for calibration in made}, known)
+    yield from (f"`experiment.name`: of {experiment.name}, {words}" for words in wrong)
 
 
 def wrong_histograms(experiment: Experiment) -> Iterator[str]:

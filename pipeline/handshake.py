@@ -208,7 +208,7 @@ def foreseen(kind: KindView, run: int, units: tuple[int, int], rules: Rules) -> 
     if kind.earlier_undecided is not None and (kind.goes_on or _needs_order(kind)):
         return f"run {kind.earlier_undecided} is not decided yet, and what holds for it could hold here"
     counted = kind if _counts(kind.waiver, kind) else replace(kind, waiver=None)
-    return _kind(counted, RunView(run, units, (kind,), -math.inf), rules, late=True)
+    return _kind(counted, RunView(run, units, (kind,), -math.inf), replace(rules, failed="fallback"), late=True)
 
 
 def _with_settled(release: Release, view: RunView) -> Release:

@@ -17,7 +17,7 @@ from jobs.sweep import sweep
 from jobs.tables import jobs
 from pipeline.canary import CANARY
 from pipeline.datasets import group_of
-from pipeline.express import express_group, folder_of_run
+from pipeline.express import express_group, folder_of_run, pass_group
 from pipeline.products import READING
 from pipeline.prompt import prompt_group
 from pipeline.world import World
@@ -62,6 +62,6 @@ def _clear(world: World, run: int, grace_s: float) -> int:
 
 def _groups(connection: Connection, run: int) -> list[str]:
     """What the tasks of a run are called that write into its folder; also those of datasets that are no more."""
-    own = [express_group(run), group_of(CANARY, run, ""), prompt_group(run)]
+    own = [express_group(run), pass_group(run), group_of(CANARY, run, ""), prompt_group(run)]
     of_datasets = (jobs.c.task_group.startswith(f"{group}-", autoescape=True) for group in own)
     return [*own, *connection.scalars(sa.select(jobs.c.task_group).where(sa.or_(*of_datasets)).distinct())]

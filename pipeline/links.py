@@ -8,6 +8,7 @@ from typing import Any
 
 from calib.calibration import Calibration, Granularity, Outcome
 from calib.gates import Gate, judge
+from calib.iteration import Iterated
 from calib.payload import PayloadStore
 from pipeline.express import FinalizeWork, StateFile
 from pipeline.handshake import Judged, OpenSpan
@@ -49,7 +50,13 @@ class Link:
     @property
     def ordered(self) -> bool:
         """Whether a run must wait for what becomes of the runs before it."""
-        return self.spans or self.calibration.looks_at_previous or self.relative
+        return self.spans or self.looks_back or self.relative
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether finalize looks at the payload that the run before leaves; of a calibration that iterates, what it
+        looks at goes with the state."""
+        return self.calibration.looks_at_previous and not isinstance(self.calibration, Iterated)
 
     def judge(self, note: Mapping[str, Any], in_force: str | None, store: PayloadStore) -> Judged:
         """A conclusion with the verdict of the gates; `in_force` is the payload id they compare with, if one does."""

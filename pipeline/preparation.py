@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from calib.calibration import Calibration
 from calib.gates import Gate, gate_from_settings
 from calib.iov import RunLumi
+from calib.iteration import Iterated
 from calib.tags import Sync
 from pipeline import catalog, journal
 from pipeline.chain import Chain
@@ -157,8 +158,12 @@ def _express_conditions(world: World, connection: Connection, run: int, units: S
     return tuple(Segment(since, ids) for since, ids in found) or (Segment(RunLumi(run).packed, {}),)
 
 
-def _used(world: World) -> list[str]:
-    return [kind for calibration in world.experiment.calibrations() for kind in calibration.uses]
+def _used(world: World) -> set[str]:
+    """Kinds that the passes for calibrations are made under, beside those that express needs."""
+    made = {calibration.kind: calibration for calibration in world.experiment.calibrations()}
+    used = {kind for calibration in made.values() for kind in calibration.uses}
+    first = {kind for calibration in made.values() for kind in calibration.after if kind in made}
+    return used | first | {kind for kind, calibration in made.items() if isinstance(calibration, Iterated)}
 
 
 def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:

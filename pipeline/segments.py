@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.manifest import Condition, Stretch
+from pipeline.manifest import Stretch
 from pipeline.processing import Segment
 
 Held = tuple[tuple[int, str], ...]
@@ -38,11 +38,11 @@ def of_kind(segments: Sequence[Segment], kind: str) -> Held:
 
 
 def held_by(stretches: Iterable[Stretch], start: int, in_force: str | None) -> Held:
-    """What holds over a run that begins with a packed unit, under these stretches: what is fresh, until something else
-    is; before it, what was in force. What is first holds from the beginning of the run on."""
+    """What holds over a run that begins with a packed unit, under these stretches: the payload that one names, until
+    another does; before it, what was in force. What is first holds from the beginning of the run on."""
     found = {start: in_force} if in_force is not None else {}
     for place, stretch in enumerate(stretches):
-        if stretch.condition is Condition.FRESH and stretch.payload is not None:
+        if stretch.payload is not None:
             found[stretch.first if place else start] = stretch.payload
     return tuple(sorted(found.items()))
 

@@ -21,23 +21,23 @@ from pipeline.certifying import astray, certification
 from pipeline.chain import Chain
 from pipeline.desk import Desk
 from pipeline.express import (
-    EVENTS,
     INGREDIENTS,
     Cut,
-    StateFile,
     express_ingredients,
     express_job,
     express_tiers,
+    express_starts,
     finalize_ingredients,
+    express_writes,
     finalize_job,
     ingredients_of,
-    state_product,
 )
 from pipeline.feeding import feed_express
 from pipeline.handshake import Hold, Release, Wait, decide, offered
 from pipeline.links import Ask
 from pipeline.manifest import Manifest
 from pipeline.prompt import prompt_job, prompt_tiers
+from pipeline.passes import Passes
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
@@ -78,6 +78,7 @@ class Service:
         self._views = Views(chains, world.books.released(), beside, self._standing, world.books.datasets)
         self._caught_up = False
         self._agenda = Agenda()
+        self._passes = Passes(world, self._desk.start, self._desk.minutes, chains, self._views)
         self._late: dict[str, set[int]] = {chain.kind: set() for chain in chains}
 
     def work_off(self, wait: bool = False) -> None:
@@ -172,7 +173,7 @@ class Service:
             return
         job, work = express_job(way.context, missing, self._world.probe)
         made |= dict.fromkeys(missing.values(), job.name)
-        chunks = self._chunks(way.run, way.context.express, express_tiers(way.context))
+        chunks = self._chunks(way.run, way.context.express, express_starts(way.context, missing))
         ends = (partial(self._express_ran, way, made, job), partial(self._express_stops, way, job.group))
         self._desk.start(way, job, work, chunks, ends)
         if way.undecided:
@@ -187,20 +188,18 @@ class Service:
         if problem:
             self._express_stops(way, job.group, problem)
             return
-        tiers = express_tiers(way.context) if made[way.products[EVENTS]] == job.name else {}
-        left = written(tiers, way.context.experiment.default_tiers)
         new = [name for name, by in made.items() if by == job.name]
         self._desk.minutes.add(accounting.add_products, [*new, *left], job.name)
         self._desk.minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
+        wanted = [name for name, product in way.products.items() if product in new]
+        left = written(express_tiers(way.context), express_writes(way.context, wanted))
         self._express_done(way, made)
 
     def _express_done(self, way: Way, made: Mapping[str, str]) -> None:
         if way.undecided:
             self._enter(way, Stage.CONDITIONS, way.undecided)
-        roots = {job: self._world.products.result(job) for job in set(made.values())}
-        for chain in (chain for chain in self._chains if way.run in chain.links):
-            product = way.products[state_product(chain.kind)]
-            chain.ready(way.run, StateFile(roots[made[product]].state.files[0].path, product))
+        files = {job: self._world.products.result(job).state.files[0].path for job in set(made.values())}
+        self._passes.begin(way, {product: files[job] for product, job in made.items()})
         # Before anything is decided: a finalization that is at work is waited for, whatever the deadline says.
         self._ask()
         self._agenda.mark(way.run)
@@ -233,7 +232,10 @@ class Service:
         if note.get("failed"):
             self._failed(chain, ask.run, str(note["failed"]))
             return
-        chain.concluded(ask.run, note["conclusions"], self._world.store)
+        conclusions = self._passes.weigh(self._ways[ask.run], chain, ask, note["conclusions"], self._now())
+        if conclusions is None:
+            return
+        chain.concluded(ask.run, conclusions, self._world.store)
         self._desk.minutes.add(keep_verdicts, self._world.books, chain, ask.run)
         made_of = finalize_ingredients(ask.work, ask.states)
         self._desk.minutes.add(self._world.books.enter_for_ever, ask.run, ingredients_of(chain.kind), made_of)
@@ -250,8 +252,14 @@ class Service:
                 late.add(way.run)
         for part in way.undecided:
             self._decide(way, part, now)
+        if not way.undecided:
+            return
+        looked = self._passes.look(way, now)
+        if looked.ready:
+            self._ask()
 
     def _decide(self, way: Way, part: Part, now: float) -> None:
+        self._agenda.wait(way.run, way.wake_at, looked.watched)
         settled = self._views.manifest(way.run, part.dataset.name)
         # The deadline does not wait for express either.
         ripe = part.stage is Stage.EXPRESS and (now >= part.deadline_at or settled is not None)

@@ -17,11 +17,12 @@ from calib.iov import RunLumi
 from jobs.runner import JobDone, JobFailed, Runner
 from pipeline import verdicts
 from pipeline.chain import Chain
-from pipeline.express import StateFile, express_products, finalize_job, state_product
+from pipeline.express import StateFile, finalize_job
 from pipeline.handshake import Judged
 from pipeline.links import Ask, Link
 from pipeline.manifest import Stretch
 from pipeline.mistakes import SettingsError, unknown
+from pipeline.passes import states_of
 from pipeline.sections import ShadowSection
 from pipeline.settings import Settings, apply_calibration_settings
 from pipeline.way import Way
@@ -117,11 +118,9 @@ class _Shadow:
             self._world.books.record(way.run, shadow_record(self._name), found.to_document())
 
     def _ready(self, way: Way) -> None:
-        product = express_products(way.context)[state_product(self._chain.kind)]
-        made = self._world.products.made([product])
-        if product in made:
-            root = self._world.products.result(made[product])
-            self._chain.ready(way.run, StateFile(root.state.files[0].path, product))
+        state = states_of(self._world, way).get(self._chain.kind)
+        if state is not None:
+            self._chain.ready(way.run, state)
         else:
             self._chain.broken(way.run, "its state is not made yet")
 

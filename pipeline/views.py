@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 
 from pipeline.chain import Chain
-from pipeline.handshake import TOO_LITTLE, Hold, KindView, RunView, Settled, Wait
+from pipeline.handshake import TOO_LITTLE, Hold, KindView, Rules, RunView, Settled, Wait
 from pipeline.manifest import Condition, Manifest
 from pipeline.released import Released
 from pipeline.standing import Standing
@@ -64,6 +64,11 @@ class Views:
         is_last = self._released.get(way.run, Released({})).whole(others)
         held = self._standing.held(way.run, name)
         return RunView(way.run, (first, last), kinds, part.deadline_at, held, name, is_last)
+
+    def of_kind(self, kind: str, way: Way, now: float) -> tuple[KindView, Rules]:
+        """What is known of one kind for a run, and the rules of the dataset that needs it first, if one does."""
+        part = next((part for part in way.parts if kind in part.required), way.parts[0])
+        return self._of_kind(kind, way, part, now), part.rules
 
     def _of_kind(self, kind: str, way: Way, part: Part, now: float) -> KindView:
         before = self._settled.get(way.run)

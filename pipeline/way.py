@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jobs.job import Job
 from jobs.reduction import NodeReceipt
 from pipeline.datasets import WHOLE, Dataset
-from pipeline.express import EVENTS, RunContext, express_products
+from pipeline.express import EVENTS, RunContext, StateFile, express_products
 from pipeline.handshake import Rules
 from pipeline.manifest import Manifest
 
@@ -101,6 +101,8 @@ class Way:
     began_at: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=dict)
     """wall time spent in each stage"""
+    states: dict[str, StateFile] = field(default_factory=dict)
+    """by kind that may need a later pass, the state that its conditions are made from"""
 
     @property
     def run(self) -> int:
