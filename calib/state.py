@@ -103,6 +103,12 @@ def unpack_state(path: str, name: str) -> State | None:
     return State.from_arrays(mine) if mine else None
 
 
+def state_names(path: str) -> tuple[str, ...]:
+    """The names of the states of a packed file; no array is read."""
+    with np.load(path, allow_pickle=False) as stored:
+        return tuple(dict.fromkeys(key.split("|", 1)[0] for key in stored.files))
+
+
 def unpack_states(path: str) -> dict[str, State]:
     """Read all states of a packed file."""
     grouped: dict[str, dict[str, Array]] = {}

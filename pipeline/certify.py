@@ -124,8 +124,13 @@ def within(found: Certification, mask: Ranges | None) -> Certification:
     """The same, with units that a mask has not flagged bad; None for no mask."""
     units = [] if mask is None else [*found.good, *found.bad]
     outside = {unit for unit in units if mask is not None and not contains(mask, RunLumi.unpack(unit))}
-    bad = {**found.bad, **{unit: (*found.bad.get(unit, ()), OUTSIDE) for unit in outside}}
-    good = tuple(unit for unit in found.good if unit not in outside)
+    return with_reasons(found, dict.fromkeys(outside, (OUTSIDE,)))
+
+
+def with_reasons(found: Certification, against: Mapping[int, Sequence[str]]) -> Certification:
+    """The same, with units flagged bad that something else speaks against: packed unit to why."""
+    bad = {**found.bad, **{unit: (*found.bad.get(unit, ()), *reasons) for unit, reasons in against.items()}}
+    good = tuple(unit for unit in found.good if unit not in against)
     return replace(found, good=good, bad=dict(sorted(bad.items())))
 
 
@@ -198,12 +203,27 @@ def contains(mask: Ranges, at: RunLumi) -> bool:
     return any(first <= at.lumi and (last == 0 or at.lumi <= last) for first, last in mask.get(at.run, []))
 
 
-def good_runs(documents: Iterable[Mapping[str, Any]]) -> dict[str, list[list[int]]]:
-    """The good-run list of several certified runs, sorted by run."""
+def good_runs(documents: Iterable[Mapping[str, Any]], doubtful: Iterable[int] = ()) -> dict[str, list[list[int]]]:
+    """The good-run list of several certified runs, sorted by run, without units (packed) that are in doubt."""
     merged: dict[str, list[list[int]]] = {}
     for document in documents:
         merged.update(document["good"])
-    return dict(sorted(merged.items(), key=lambda item: int(item[0])))
+    aside = ranges_of(doubtful)
+    left = {run: without(ranges, aside.get(run, [])) for run, ranges in merged.items()}
+    return dict(sorted(((run, ranges) for run, ranges in left.items() if ranges), key=lambda item: int(item[0])))
+
+
+def without(ranges: Sequence[Sequence[int]], aside: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Closed ranges with others taken out.
+
+    >>> without([[1, 9], [12, 14]], [[3, 4], [9, 12]])
+    [[1, 2], [5, 8], [13, 14]]
+    """
+    left = [list(one) for one in ranges]
+    for low, high in aside:
+        parts = [([first, min(last, low - 1)], [max(first, high + 1), last]) for first, last in left]
+        left = [[first, last] for pair in parts for first, last in pair if first <= last]
+    return left
 
 
 def cut_down(found: Mapping[str, Sequence[Sequence[int]]], mask: Ranges) -> dict[str, list[list[int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Dataset:
     name: str = ""
     triggers: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = field(default=(), repr=False)
+    """the triggers of the datasets before it in the settings"""
 
     def takes(self, fired: Mapping[str, NDArray[np.bool_]], events: int) -> NDArray[np.bool_]:
         """Which of the events it has: bool[events], from trigger to bool[events].
@@ -48,6 +50,18 @@ class Dataset:
         for trigger in self.triggers or self.others:
             found = found | np.asarray(fired[trigger], np.bool_)
         return found if self.triggers else ~found
+
+    def counts(self, fired: Mapping[str, NDArray[np.bool_]], events: int) -> NDArray[np.bool_]:
+        """Which of its events count with it where each may count once: those that no dataset before it has too.
+
+        >>> fired = {"muon": np.array([True, False]), "beam": np.array([True, True])}
+        >>> Dataset("Beam", ("beam",), earlier=("muon",)).counts(fired, 2).tolist()
+        [False, True]
+        """
+        found = self.takes(fired, events)
+        for trigger in self.earlier if self.triggers else ():
+            found = found & ~np.asarray(fired[trigger], np.bool_)
+        return found
 
     @property
     def ingredients(self) -> dict[str, Any]:
@@ -72,7 +86,10 @@ def datasets_of(sections: Mapping[str, DatasetSection]) -> tuple[Dataset, ...]:
     if not sections:
         return (WHOLE,)
     taken = tuple(dict.fromkeys(trigger for section in sections.values() for trigger in section.triggers))
-    found = [Dataset(name, one.triggers, () if one.triggers else taken) for name, one in sections.items()]
+    found: list[Dataset] = []
+    for name, one in sections.items():
+        earlier = tuple(dict.fromkeys(trigger for before in found for trigger in before.triggers))
+        found.append(Dataset(name, one.triggers, () if one.triggers else taken, earlier))
     return tuple(found if any(not one.triggers for one in found) else [*found, Dataset(REST, (), taken)])
 
 

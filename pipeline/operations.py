@@ -14,6 +14,7 @@ from jobs.lease import driver, fence
 from pipeline import catalog, journal
 from pipeline.authority import Act, Rules, demand
 from pipeline.canary import CANARY, ways_on
+from pipeline.certifying import doubts_of
 from pipeline.forgetting import forget, set_aside
 from pipeline.holds import STOPS, hold_text, holds_in_force, holds_of, lift_command, place_text
 from pipeline.in_charge import rules_in_force
@@ -116,6 +117,22 @@ class Operator:
             add_order(connection, self._order(What.WITHDRAW, run, reason, kind=kind, terms=terms))
             names = ", ".join(one.who for waiver in given for one in waiver.signed)
             return f"{kind} of run {run} is no longer waived (by {names})"
+
+    def accept(self, run: int, kind: str, reason: str) -> str:
+        """Let units of a run into the good-run list whose conditions of a kind do not close, by name.
+
+        Counts for the payloads that are in doubt now. Raises NoEffect where none is.
+        """
+        found = [doubt for doubt in doubts_of(self.world, [run]).get(run, ()) if doubt.closed.kind == kind]
+        left = [doubt for doubt in found if not doubt.accepted]
+        if not left:
+            said = "; ".join(map(str, found)) or f"closure leaves no {kind} of run {run} in doubt"
+            raise NoEffect(said)
+        payloads = [doubt.closed.payload for doubt in left]
+        terms = {VERSION: self.world.books.version, PAYLOADS: payloads}
+        with self._ordering(Act.WAIVE) as (connection, _):
+            add_order(connection, self._order(What.ACCEPT, run, reason, kind=kind, terms=terms))
+        return "\n".join(f"accepted: {doubt.closed}" for doubt in left)
 
     def forget(self, names: Sequence[str], reason: str) -> str:
         """Have files (paths or patterns) that were set aside and never taken in be told of no more.

@@ -29,6 +29,8 @@ class What(StrEnum):
     """a payload or tag that nothing refers to"""
     FORGET = "forget"
     """that a file was set aside which was never taken in"""
+    ACCEPT = "accept"
+    """conditions that do not close"""
 
 
 class NoReason(ValueError):

@@ -21,6 +21,7 @@ from calib.payload import Conditions
 from calib.state import State, pack_states, unpack_states
 from jobs.reduction import FileRecord, Node, Receipt
 from jobs.retry import BadData, Cause
+from pipeline.again import accumulate_again, counted_here
 from pipeline.columns import IDENTITY, flat_by_unit, in_order, join, length, rows_by_unit, signature, take
 from pipeline.datasets import WHOLE, Dataset
 from pipeline.events import write_tier, written_keys
@@ -80,6 +81,8 @@ class ChunkWork:
     """the share of the events that express takes"""
     dataset: Dataset = WHOLE
     """which events it is about"""
+    closes: tuple[Calibration, ...] = ()
+    """what is accumulated again, for closure (`pipeline.again`)"""
     largest_state: int = LARGEST_STATE
     """bytes that the joined state of one calibration may have"""
     probe: Callable[[str], None] = field(default=nothing)
@@ -115,7 +118,8 @@ class ChunkWork:
         """Join the states of several chunks."""
         joined = dict(values[0])
         for value in values[1:]:
-            joined = {name: state.merge(value[name]) for name, state in joined.items()}
+            for name, state in value.items():
+                joined[name] = joined[name].merge(state) if name in joined else state
         return joined
 
     def store(self, value: States, node: Node, attempt: str) -> Receipt:
@@ -225,7 +229,9 @@ class ChunkWork:
         kept = take({name: inside[name] for name in IDENTITY}, reason < 0)
         processed = _with_identity(processed, kept)
         filtered = {name: reason == i for i, name in enumerate(processed.filtered)}
-        return _Result(processed, conditions, counts_of(lot.events, {why: outside}, inside, filtered), lot.absent)
+        counts = counts_of(lot.events, {why: outside}, inside, filtered)
+        own = counted_here(self.experiment.triggers, self.dataset, inside)
+        return _Result(processed, conditions, counts, lot.absent, own=own[reason < 0])
 
     def _outside(self, lot: _Lot) -> tuple[str, NDArray[np.bool_]]:
         """The events that this pass is not about, and why. A tier of an earlier one has none."""
@@ -284,6 +290,9 @@ class ChunkWork:
                 states[calibration.kind] = calibration.merge(states[calibration.kind], state)
             quality = fill(self.experiment.histograms(self.step), columns)
             states[QUALITY] = states[QUALITY].merge(quality)
+            own = take(columns, result.own) if self.closes and not result.own.all() else columns
+            again = [accumulate_again(one, self.dataset, own, result.conditions) for one in self.closes]
+            states = self.merge([states, *again])
         return states
 
     def _empty(self) -> States:
@@ -314,6 +323,8 @@ class _Result:
     counts: dict[int, Counts]
     absent: Mapping[str, str] = field(default_factory=dict)
     setback: str = ""
+    own: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """which of the events kept count here, and in no other dataset"""
 
     def tiers(self, wanted: tuple[str, ...] | None) -> Iterator[tuple[str, Columns]]:
         """The output columns of each tier, or of those wanted."""

@@ -74,6 +74,7 @@ def prompt_job(
         header=header,
         tiers=tiers,
         dataset=dataset,
+        closes=tuple(c for c in context.calibrations if c.kind in manifest.kinds),
         largest_state=context.largest_state,
         probe=probe,
     )

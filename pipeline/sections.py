@@ -92,6 +92,18 @@ class CertifySection(Section):
     """a certification file in CMS's format; what it has not is not good"""
 
 
+class ClosureSection(Section):
+    """After prompt, calibrations are made again of what it measured, and must find no change."""
+
+    sigmas: Annotated[float, Field(gt=0)] = 3.0
+    """a change beyond is one; of many numbers, what is as rare for the largest of them"""
+    least: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
+    """kind to array to what never counts, in the unit of the payload"""
+    then: Literal["ask", "bad", "note"] = "ask"
+    """what becomes of units whose conditions do not close: a person is asked, and until then they are not in the
+    good-run list; they are bad; or it is noted, no more"""
+
+
 class PromptSection(Section):
     """What prompt writes."""
 

@@ -18,6 +18,7 @@ from pipeline.quantities import Runs
 from pipeline.sections import (
     CanarySection,
     CertifySection,
+    ClosureSection,
     ConditionsSection,
     DatasetSection,
     ExperimentSection,
@@ -69,6 +70,7 @@ class Settings(Section):
     """name to a candidate"""
     conditions: ConditionsSection = ConditionsSection()
     certify: CertifySection = CertifySection()
+    closure: ClosureSection = ClosureSection()
     prompt: PromptSection = PromptSection()
     authority: Rules = Field(default_factory=Rules)
     eras: dict[str, str] = Field(default_factory=dict)

@@ -10,9 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from calib.closure import Closes
 from jobs.lease import driver
 from pipeline import accounting, catalog
 from pipeline.certifying import prompts_of
+from pipeline.doubts import Doubt, closures, counted, doubts, in_doubt
 from pipeline.handshake import OPERATOR
 from pipeline.holds import hold_text, holds_in_force, holds_of
 from pipeline.in_charge import rules_in_force
@@ -72,6 +74,10 @@ class RunRow:
     """step to what it has read, where that could be a tier of an earlier pass instead of RAW"""
     datasets: tuple[DatasetRow, ...] = ()
     """where it has several; `prompt` is then the sum of theirs, and an event that is in two counts twice"""
+    closure: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """kind to how many of its payloads closed, did not, and were not judged"""
+    doubts: tuple[Doubt, ...] = ()
+    """payloads that do not close and that a person is asked about, or has accepted"""
 
     @property
     def certified(self) -> bool:
@@ -84,7 +90,8 @@ class RunRow:
         conditions taken for want of better ones or against a rule."""
         fallback = any(states.get(Condition.FALLBACK) for states in self.conditions.values())
         complete = self.certified and self.good == self.units and not fallback
-        return complete and not (self.setbacks or self.duplicates or self.holes or self.waivers)
+        closes = not any(Closes.NO in found for found in self.closure.values())
+        return complete and closes and not (self.setbacks or self.duplicates or self.holes or self.waivers)
 
 
 @dataclass(frozen=True)
@@ -199,6 +206,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
     steps = {f"prompt of dataset {name}" if name else "prompt": job for name, job in prompts.items()}
     starts = {step: start_of(connection, run, job) for step, job in {"express": express, **steps}.items()}
     good = sum(last - first + 1 for ranges in certification.get("good", {}).values() for first, last in ranges)
+    doubted = doubts(certification, list_orders(connection), world.books.version)
     return RunRow(
         run=run,
         stage=Stage(found["stage"]),
@@ -206,7 +214,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         express=accounting.total_of(connection, express),
         prompt=sum((row.prompt for row in datasets), accounting.total_of(connection, certification.get("prompt", ""))),
         conditions=_conditions(world, settled) if settled else {},
-        good=good,
+        good=good - (len(in_doubt(doubted, certification)) if doubted else 0),
         tests=certification.get("tests", {}),
         seconds=found["seconds"],
         reasons=found["reasons"],
@@ -217,6 +225,8 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         waivers={kind: str(waiver) for kind, waiver in settled.waivers.items()} if settled else {},
         starts={step: start for step, start in starts.items() if start},
         datasets=datasets,
+        closure=counted(certification),
+        doubts=tuple(doubted),
     )
 
 
@@ -274,11 +284,16 @@ def _cells(row: RunRow) -> list[str]:
         _counts(row.express),
         "\n".join(f"{one.name}: {_counts(one.prompt)}" for one in row.datasets) or _counts(row.prompt),
         "\n".join(states) or "-",
-        "\n".join(f"{name}: {_verdicts(found)}" for name, found in row.tests.items()) or "-",
+        "\n".join([*(f"{name}: {_verdicts(found)}" for name, found in row.tests.items()), *_closures(row)]) or "-",
         f"{row.good} of {row.units}",
         times,
         "\n".join([row.stage.value, *(f"{one.name}: {one.stage.value}" for one in row.datasets)]),
     ]
+
+
+def _closures(row: RunRow) -> list[str]:
+    judged = {kind: (found.get(Closes.YES, 0), found.get(Closes.NO, 0)) for kind, found in row.closure.items()}
+    return [f"{kind}: {yes} of {yes + no} close" for kind, (yes, no) in judged.items() if yes + no]
 
 
 def _verdicts(found: Mapping[str, int]) -> str:
@@ -305,6 +320,7 @@ def _afterwords(summary: Summary) -> list[str]:
         lines += [f"run {row.run}: {kind} was released {waiver}" for kind, waiver in row.waivers.items()]
         lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
         lines += [f"run {row.run}: {placed(setback)}" for setback in row.setbacks]
+        lines += [f"run {row.run}: {doubt}" for doubt in row.doubts]
         if row.duplicates:
             lines.append(f"run {row.run}: {row.duplicates} events came a second time; the copies take no part")
         if row.holes:
@@ -363,6 +379,7 @@ def explain(world: World, run: int) -> str:
     for name, manifest in released.manifests.items():
         lines += [f"{name}, {line}" if name else line for line in manifest.lines()]
     certification = world.books.document(run, "certification") or {"bad": {}}
+    lines += [str(closed) for closed in closures(certification)]
     lines += [f"{unit} is not good: {'; '.join(why)}" for unit, why in certification["bad"].items()]
     return "\n".join(lines)
 

@@ -93,7 +93,7 @@ def test_second_run_starts_nothing(house, files):
     plain = house()
     first = run(plain, *files)
     before, made = work(plain), results(plain)
-    assert before == {"express": 7, "conditions": 2, "prompt": 7}
+    assert before == {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
     begun, committed = starts_and_commits(plain)
     assert begun == committed
     second = run(plain, *files)
@@ -108,7 +108,7 @@ def test_new_file_is_all_that_is_worked_on(house, files):
     run(plain, files[0])
     summary = run(plain, *files)
     assert [row.stage for row in summary.rows] == [Stage.CERTIFIED] * 2
-    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
 
 
 def test_other_files_alone_see_the_conditions_before_them(house, files):
@@ -127,7 +127,7 @@ def test_cutting_settings_may_change_between_runs(house, files):
     run(plain, *files)
     other = house(splitting={"events": 10, "block_events": 2, "fan_in": 5})
     assert run(other, *files).exit_code == 0
-    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+    assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
 
 
 def test_late_lumisections_are_made_under_the_settled_conditions(house, tmp_path):
@@ -157,7 +157,7 @@ def test_a_given_certification_file_counts_and_so_does_its_change(house, files, 
         mask.write_text(json.dumps(good))
         plain = house(certify={"mask": str(mask)})
         assert run(plain, *files).exit_code == 3
-        assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7}
+        assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
         with Tier0(plain) as tier0:
             assert tier0.good_runs() == good
             said = tier0.why(7) + tier0.why(8)
@@ -269,7 +269,7 @@ def test_express_reads_its_stream_and_prompt_all_events(house, tmp_path):
     )
     assert (summary[7].prompt.read, summary[7].units) == (20, 4)
     assert float(found.payload["mean"]) == pytest.approx(2.0, abs=0.1)
-    assert work(plain) == {"express": 2, "conditions": 1, "prompt": 4}
+    assert work(plain) == {"express": 2, "conditions": 1, "prompt": 4, "closure": 1}
 
 
 def test_a_run_of_which_only_the_express_stream_is_here_waits_and_says_for_what(house, tmp_path):
