@@ -19,17 +19,16 @@ from pipeline.canaries import Canaries
 from pipeline.canary import CANARY
 from pipeline.certifying import astray, certification
 from pipeline.chain import Chain
-from pipeline.closing import Closed, Closures
 from pipeline.desk import Desk
 from pipeline.express import (
     INGREDIENTS,
     Cut,
     express_ingredients,
     express_job,
-    express_tiers,
     express_starts,
-    finalize_ingredients,
+    express_tiers,
     express_writes,
+    finalize_ingredients,
     finalize_job,
     ingredients_of,
 )
@@ -37,8 +36,8 @@ from pipeline.feeding import feed_express
 from pipeline.handshake import Hold, Release, Wait, decide, offered
 from pipeline.links import Ask
 from pipeline.manifest import Manifest
-from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.passes import Passes
+from pipeline.prompt import prompt_job, prompt_tiers
 from pipeline.release import NoConditions, release
 from pipeline.restarts import written
 from pipeline.site import REMEDY, SiteStopped
@@ -76,11 +75,10 @@ class Service:
         self._desk = Desk(world.books, runner, listen, self._site_stops)
         self._canaries = Canaries(world, self._desk.start, self._mark)
         beside = world.undecided_beside(self._ways)
-        self._closures = Closures(world, self._desk.start)
         self._views = Views(chains, world.books.released(), beside, self._standing, world.books.datasets)
+        self._passes = Passes(world, self._desk.start, self._desk.minutes, chains, self._views)
         self._caught_up = False
         self._agenda = Agenda()
-        self._passes = Passes(world, self._desk.start, self._desk.minutes, chains, self._views)
         self._late: dict[str, set[int]] = {chain.kind: set() for chain in chains}
 
     def work_off(self, wait: bool = False) -> None:
@@ -191,10 +189,10 @@ class Service:
             self._express_stops(way, job.group, problem)
             return
         new = [name for name, by in made.items() if by == job.name]
-        self._desk.minutes.add(accounting.add_products, [*new, *left], job.name)
-        self._desk.minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
         wanted = [name for name, product in way.products.items() if product in new]
         left = written(express_tiers(way.context), express_writes(way.context, wanted))
+        self._desk.minutes.add(accounting.add_products, [*new, *left], job.name)
+        self._desk.minutes.add(self._world.books.enter_for_ever, way.run, INGREDIENTS, express_ingredients(way.context))
         self._express_done(way, made)
 
     def _express_done(self, way: Way, made: Mapping[str, str]) -> None:
@@ -252,16 +250,16 @@ class Service:
         for kind, late in self._late.items():
             if now >= way.waited_for(kind):
                 late.add(way.run)
-        for part in way.undecided:
-            self._decide(way, part, now)
         if not way.undecided:
             return
         looked = self._passes.look(way, now)
         if looked.ready:
             self._ask()
+        for part in way.undecided:
+            self._decide(way, part, now)
+        self._agenda.wait(way.run, way.wake_at, looked.watched)
 
     def _decide(self, way: Way, part: Part, now: float) -> None:
-        self._agenda.wait(way.run, way.wake_at, looked.watched)
         settled = self._views.manifest(way.run, part.dataset.name)
         # The deadline does not wait for express either.
         ripe = part.stage is Stage.EXPRESS and (now >= part.deadline_at or settled is not None)
@@ -341,16 +339,15 @@ class Service:
         elif problem := astray(self._world, way):
             self._stop(way, way.parts, job.group, problem)
         else:
-            self._closures.after(way, partial(self._certify, way))
+            self._certify(way)
 
     def _prompt_stops(self, way: Way, part: Part, group: str, reason: str) -> None:
         self._stop(way, [part], group, reason)
         if not way.undecided:
             self._break(way.run, group, reason)
 
-    def _certify(self, way: Way, closed: Sequence[Closed]) -> None:
-        found = certification(self._world, way, closed)
-        self._desk.minutes.add(self._world.books.enter, way.run, "certification", found)
+    def _certify(self, way: Way) -> None:
+        self._desk.minutes.add(self._world.books.enter, way.run, "certification", certification(self._world, way))
         self._desk.minutes.add(self._world.books.mended, way.run, "step")
         self._enter(way, Stage.CERTIFIED, way.parts)
 
