@@ -19,6 +19,7 @@ from pipeline.canaries import Canaries
 from pipeline.canary import CANARY
 from pipeline.certifying import astray, certification
 from pipeline.chain import Chain
+from pipeline.closing import Closed, Closures
 from pipeline.desk import Desk
 from pipeline.express import (
     INGREDIENTS,
@@ -75,6 +76,7 @@ class Service:
         self._desk = Desk(world.books, runner, listen, self._site_stops)
         self._canaries = Canaries(world, self._desk.start, self._mark)
         beside = world.undecided_beside(self._ways)
+        self._closures = Closures(world, self._desk.start)
         self._views = Views(chains, world.books.released(), beside, self._standing, world.books.datasets)
         self._passes = Passes(world, self._desk.start, self._desk.minutes, chains, self._views)
         self._caught_up = False
@@ -339,15 +341,16 @@ class Service:
         elif problem := astray(self._world, way):
             self._stop(way, way.parts, job.group, problem)
         else:
-            self._certify(way)
+            self._closures.after(way, partial(self._certify, way))
 
     def _prompt_stops(self, way: Way, part: Part, group: str, reason: str) -> None:
         self._stop(way, [part], group, reason)
         if not way.undecided:
             self._break(way.run, group, reason)
 
-    def _certify(self, way: Way) -> None:
-        self._desk.minutes.add(self._world.books.enter, way.run, "certification", certification(self._world, way))
+    def _certify(self, way: Way, closed: Sequence[Closed]) -> None:
+        found = certification(self._world, way, closed)
+        self._desk.minutes.add(self._world.books.enter, way.run, "certification", found)
         self._desk.minutes.add(self._world.books.mended, way.run, "step")
         self._enter(way, Stage.CERTIFIED, way.parts)
 
