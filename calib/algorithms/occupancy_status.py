@@ -40,6 +40,10 @@ Mask = NDArray[np.bool_]
 
 WIDTH = 128
 """channels that share a row of the sums, at least: keys of narrower rows would outweigh what they hold"""
+MANY = 5
+"""hits that a group has not where the mean is below 1"""
+HALF_OF_CHI2 = 0.4549
+"""the median of chi2 of one degree of freedom"""
 RATES = dict.fromkeys(("group_rate", "group_rate_error", "group_expected"), "1/event")
 
 
@@ -69,9 +73,11 @@ class OccupancyStatus(Calibration):
     spread of a few per cent would mask what works; and dead single channels are found.
 
     HOT: P(more than n | mean of the group) < `probability`, where those found are taken out of the mean until no more
-    are; above `min_occupancy`. Below a mean of `min_mean` a run cannot tell, so what was hot before stays so.
+    are; above `min_occupancy`. What was hot before stays so where the mean is below `min_mean`, since the run cannot
+    tell, and where it is hit as often with less than `stays_below`: it is not found anew in each run of few hits.
     DEAD_GROUP: less than `dead_below` of the kin's median, and so few by chance with less than `probability`.
-    NOISY_GROUP: more than `noisy_above` of it, likewise.
+    NOISY_GROUP: more than `noisy_above` of it, likewise. Hits of a group come several at once, with a cluster, so as
+    many as one of these count as one: the spread of groups about their kin, over that by chance, is measured.
     DEAD: `silent`, the hits expected of a channel since its last one, grows from run to run by the mean of its group
     (of its kin where that counts nothing); it is beyond chance where exp(-silent) < `probability`, that is above 16.1
     for 1e-7. A channel that counts too seldom, but counts, is not found. `silent` goes on in the payload, so runs must
@@ -91,16 +97,19 @@ class OccupancyStatus(Calibration):
     channels: int
     group: int = 1
     """consecutive channels that are judged together, 128 for an APV"""
-    kin: tuple[int, ...] = at_finalize(())
-    """a number for every group, the same for those that should be hit alike; empty: all are alike"""
+    kin: tuple[tuple[int, tuple[int, ...]], ...] = at_finalize(())
+    """groups of one number should be hit alike: pairs of how often a pattern comes and the numbers of its groups, from
+    the first group to the last (of a layer, its ladders and what is on each); below 0: not there; empty: all alike"""
     min_hits: float = at_finalize(20.0)
     """of a typical group; with fewer there is no payload, or the span goes on (a dead group takes 16.1)"""
     min_mean: float = at_finalize(1.0)
-    """hits of a typical channel of the group below which a run cannot clear one that was hot"""
+    """hits of a channel of the group below which a run cannot clear one that was hot, nor call the group noisy"""
     min_occupancy: float = at_finalize(0.002)
     """1/event; what is hit less often does no harm and is not called hot"""
     probability: float = at_finalize(1e-7)
     """of a false flag, about, by the Poisson law"""
+    stays_below: float = at_finalize(1e-3)
+    """of so many hits by chance, for a channel that was hot before"""
     dead_below: float = at_finalize(0.1)
     """of the median of the kin"""
     noisy_above: float = at_finalize(3.0)
@@ -109,8 +118,9 @@ class OccupancyStatus(Calibration):
     def __post_init__(self) -> None:
         if self.group < 1 or self.channels < 1 or self.channels % self.group:
             raise ValueError(f"`channels` = {self.channels} must be a multiple of `group` = {self.group}")
-        if self.kin and len(self.kin) != self.channels // self.group:
-            raise ValueError(f"`kin` names {len(self.kin)} groups; there are {self.channels // self.group}")
+        named = sum(times * len(pattern) for times, pattern in self.kin)
+        if self.kin and named != self.channels // self.group:
+            raise ValueError(f"`kin` names {named} groups; there are {self.channels // self.group}")
         if self.granularity is Granularity.LUMI:
             raise ValueError("hits of many channels are pooled over a run: `granularity` is 'run' or 'span'")
         if not 0 < self.probability < 0.01:
@@ -126,12 +136,16 @@ class OccupancyStatus(Calibration):
                 f"`{self.reads[0]}` has channels {channel.min()} to {channel.max()}; there are {self.channels}"
             )
         runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        flat = np.repeat(run, hits) * (self._rows * self._width) + channel
-        counts = np.bincount(flat, minlength=len(runs) * self._rows * self._width).reshape(-1, self._width)
-        seen = np.flatnonzero(counts.any(axis=1))
+        flat = np.repeat(run, hits) * (self._rows * self._width) + channel if len(runs) > 1 else channel
+        rows = len(runs) * self._rows
+        # Half as wide as bincount would have it: what is touched is what costs.
+        counts = np.zeros(rows * self._width, np.int32)
+        np.add.at(counts, flat, np.int32(1))
+        seen = np.flatnonzero(np.bincount(flat // self._width, minlength=rows))
+        counts = counts.reshape(-1, self._width)[seen if len(seen) < rows else slice(None)]
         keys = runs[seen // self._rows] << LUMI_BITS | seen % self._rows if len(runs) else seen
         events = UnitSums.of_rows(units, np.ones(len(units), np.int64))
-        return State({"hits": ChannelSums.of(units, 0, keys, {"hits": counts[seen]}), "events": events})
+        return State({"hits": ChannelSums.of(units, 0, keys, {"hits": counts}), "events": events})
 
     def empty(self) -> State:
         """No event."""
@@ -140,19 +154,20 @@ class OccupancyStatus(Calibration):
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Judge groups and channels. Raises NotEnoughData where a typical group has fewer than `min_hits`."""
         counts, events = self._counts(state["hits"]), int(state["events"].total())
-        hits = _median(counts.sum(axis=1))
+        hits = self._hits_of_typical(counts)
         if hits < self.min_hits:
             raise NotEnoughData(f"a typical group has {hits:.0f} hits; to judge it takes {self.min_hits:g}")
         before, silent = self._before(previous)
         limit = -np.log(self.probability)
         idle = (silent > limit) & (counts == 0)
         hot = self._hot(counts, idle, events)
-        hot |= before & (_mean(counts, hot | idle)[:, None] < self.min_mean)
+        mean = _mean(counts, hot | idle)[:, None]
+        hot |= before & ((mean < self.min_mean) | (pdtrc(counts, mean) < self.stays_below))
         groups = self._groups(counts, hot | idle)
         expected = np.where((groups.total == 0) | groups.dead, groups.typical, groups.mean)
         silent = np.where(counts > 0, 0.0, silent + expected[:, None])
         # So long none of them was hit, and so many of them there are.
-        dead = groups.dead | (self.group * silent.min(axis=1) > limit)
+        dead = groups.dead | (self.group * silent.min(axis=1) > limit * groups.at_once)
         status = (
             (silent > limit) * np.int8(Status.DEAD)
             | hot * np.int8(Status.HOT)
@@ -176,7 +191,7 @@ class OccupancyStatus(Calibration):
         for run in whole_runs(state.units(), flush):
             units += run.units
             counts = self._counts(state["hits"].select(np.array(units, np.int64)))
-            if run.closed and _median(counts.sum(axis=1)) >= self.min_hits:
+            if run.closed and self._hits_of_typical(counts) >= self.min_hits:
                 intervals.append(Interval(units, closed=True))
                 units = ()
         return [*intervals, Interval(units, closed=flush)] if units else intervals
@@ -188,6 +203,15 @@ class OccupancyStatus(Calibration):
     @property
     def _rows(self) -> int:
         return -(-self.channels // self._width)
+
+    def _kin(self) -> Int:
+        """The number of every group."""
+        patterns = self.kin or ((self.channels // self.group, (0,)),)
+        return np.concatenate([np.tile(np.array(pattern, np.int64), times) for times, pattern in patterns])
+
+    def _hits_of_typical(self, counts: Int) -> float:
+        """Hits of the median group, of those that are there."""
+        return _median(counts.sum(axis=1)[self._kin() >= 0])
 
     def _counts(self, sums: ChannelSums) -> Int:
         """Hits of every channel, all runs together: [groups, group]."""
@@ -225,22 +249,24 @@ class OccupancyStatus(Calibration):
         """What groups are hit by, and which of them are not as their kin, without the channels taken out."""
         total, taking_part = np.where(out, 0, counts).sum(axis=1), (~out).sum(axis=1)
         mean = _mean(counts, out)
-        kin = np.array(self.kin or (0,) * len(counts), np.int64)
-        typical = np.zeros(len(counts))
+        kin, typical = self._kin(), np.zeros(len(counts))
         for number in np.unique(kin):
             members = kin == number
-            typical[members] = _median(mean[members & (mean > 0)])
+            typical[members] = _typical(mean[members], total[members])
         expected = typical * taking_part
-        few = pdtr(total, expected) < self.probability
-        many = pdtrc(np.maximum(total - 1, 0), expected) < self.probability
+        at_once = _at_once(total[kin >= 0], expected[kin >= 0])
+        few = pdtr(np.floor(total / at_once), expected / at_once) < self.probability
+        many = pdtrc(np.maximum(np.ceil(total / at_once) - 1, 0), expected / at_once) < self.probability
         # Kin none of which is hit have nothing to be held to but the rest of the detector, which is.
-        dead = (few & (total < self.dead_below * expected)) | (typical == 0)
-        return _Groups(total, taking_part, mean, typical, dead, many & (total > self.noisy_above * expected))
+        dead = (few & (total < self.dead_below * expected)) | (typical == 0) & (kin >= 0)
+        noisy = many & (total > self.noisy_above * expected) & (mean >= self.min_mean)
+        return _Groups(total, taking_part, mean, typical, dead, noisy, at_once)
 
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """By group: hits and channels that take part, the mean of these, that of the kin, and what follows."""
+    """By group: hits and channels that take part, the mean of these, that of the kin, and what follows; and how many
+    hits come at once."""
 
     total: Int
     taking_part: Int
@@ -248,12 +274,29 @@ class _Groups:
     typical: Floats
     dead: Mask
     noisy: Mask
+    at_once: float
 
 
 def _mean(counts: Int, out: Mask) -> Floats:
     """Hits of a channel of each group, without those taken out; 0 where none is left."""
     mean: Floats = np.where(out, 0, counts).sum(axis=1) / np.maximum((~out).sum(axis=1), 1)
     return mean
+
+
+def _typical(mean: Floats, total: Int) -> float:
+    """The median of kin; where most of them have no hit it is that of those that have, if these have many: the others
+    are dead; if few, the mean: chance decides who has any."""
+    counting = total > 0
+    if 2 * np.count_nonzero(counting) > len(total):
+        return _median(mean)
+    return _median(mean[counting]) if _median(total[counting]) >= MANY else float(mean.mean())
+
+
+def _at_once(total: Int, expected: Floats) -> float:
+    """Variance over mean of what groups are hit by, at least 1; by the median, so that what is dead has no say."""
+    counting = expected > 0
+    squares = (total[counting] - expected[counting]) ** 2 / expected[counting]
+    return max(1.0, _median(squares) / HALF_OF_CHI2)
 
 
 def _median(values: NDArray[Any]) -> float:

@@ -9,6 +9,8 @@ import awkward as ak
 import numpy as np
 import pytest
 
+from benchmarks import _toys_gain, _toys_lorentz
+from calib.algorithms import gain, lorentz_angle
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import PARAMETERS
 from calib.algorithms.channel_status import ChannelStatus
@@ -69,7 +71,7 @@ PEDESTAL_2 = [
     1.960210919380188,
 ]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
-SILENT_1 = [20.0, 20.0]
+SILENT_1 = [20.0, 19.125]
 RATES_1 = [0.0199999996, 0.0215000007, 0.0, 0.0191249996]
 
 
@@ -174,3 +176,31 @@ def test_occupancy_status_version_1() -> None:
     assert payload["silent"][[3, 40]].tolist() == pytest.approx(SILENT_1, rel=1e-6)
     assert payload["group_rate"].tolist() == pytest.approx(RATES_1, rel=1e-6)
     assert OccupancyStatus.version == 1
+
+
+def test_gain_version_1() -> None:
+    sensor = _toys_gain.Sensor(_toys_gain.SMEARED, thickness=500.0, saturation=67310.0)
+    truth, counts = np.array([0.9, 1.0, 1.1, 1.0]), np.array([300, 40, 1000, 10])
+    made = _toys_gain.clusters(np.random.default_rng(24), truth, counts, sensor)
+    calibration = gain.Gain(groups=4, smear=(0.05,), most_few=0.3)
+    state = calibration.accumulate(made.of_events(20), {"gain": gain.nominal(4)})
+    payload = calibration.finalize(state, gain.nominal(4, 0.95))
+    assert payload["gain"].tolist() == pytest.approx([0.89167899, 0.9718864, 1.1006602, 0.95], rel=1e-5)
+    assert payload["gain_error"].tolist() == pytest.approx([0.0076989131, 0.022980899, 0.0052051684, 0.0], rel=1e-5)
+    assert payload["saturated"].tolist() == [129, 5, 159, 2]
+    assert payload["status"].tolist() == [0, 0, 0, 1]
+    assert gain.Gain.version == 1
+
+
+def test_lorentz_angle_version_1() -> None:
+    truth, counts = np.array([0.4, 0.4, 0.1, 0.1]), np.array([3000, 2000, 4000, 50])
+    made = _toys_lorentz.clusters(np.random.default_rng(25), truth, counts)
+    calibration = lorentz_angle.LorentzAngle(groups=4, together=2, bias=(-0.01,), bias_error=(0.001,), min_entries=100)
+    payload = calibration.finalize(
+        calibration.accumulate(made.of_events(20), {}), lorentz_angle.nominal(2, [0.36, 0.09])
+    )
+    assert payload["tan"].tolist() == pytest.approx([0.40109768, 0.097954466], rel=1e-5)
+    assert payload["tan_error"].tolist() == pytest.approx([0.0038704194, 0.0031370128], rel=1e-5)
+    assert payload["group_tan"][:3].tolist() == pytest.approx([0.39966601, 0.40350276, 0.097954466], rel=1e-5)
+    assert payload["chi2"][:3].tolist() == pytest.approx([25.262266, 27.100216, 53.707439], rel=1e-4)
+    assert lorentz_angle.LorentzAngle.version == 1

@@ -53,7 +53,7 @@ def bits(payload: Payload, bit: Status, group: int = CHIP) -> NDArray[np.bool_]:
 
 
 def few_channels(**more: Any) -> OccupancyStatus:
-    return OccupancyStatus(channels=24, group=4, kin=(0, 0, 0, 1, 1, 1), min_hits=5, min_occupancy=0.0, **more)
+    return OccupancyStatus(channels=24, group=4, kin=((3, (0,)), (3, (1,))), min_hits=5, min_occupancy=0.0, **more)
 
 
 RATES = np.repeat([0.05, 0.15], 12) * np.where(np.arange(24) == 7, 12, 1) * ~np.isin(np.arange(24), [3, 20, 21, 22, 23])
@@ -111,7 +111,8 @@ def naive(
     groups, group = len(counts), calibration.group
     before = [0] * calibration.channels if previous is None else previous["status"].tolist()
     silent = [0.0] * calibration.channels if previous is None else previous["silent"].tolist()
-    limit, kin = -np.log(calibration.probability), calibration.kin or (0,) * groups
+    limit = -np.log(calibration.probability)
+    kin = [number for times, pattern in calibration.kin for _ in range(times) for number in pattern]
     hot: list[set[int]] = []
     idle: list[set[int]] = []
     for g, row in enumerate(counts):
@@ -124,25 +125,36 @@ def naive(
             if not (row[most] > mean and beyond and row[most] > calibration.min_occupancy * events):
                 break
             out.add(most)
-        if sum(row[c] for c in rest) / max(len(rest), 1) < calibration.min_mean:
-            out |= {c for c in range(group) if before[g * group + c] & HOT}
+        mean = sum(row[c] for c in rest) / max(len(rest), 1)
+        for c in (c for c in range(group) if before[g * group + c] & HOT):
+            if mean < calibration.min_mean or stats.poisson.sf(row[c], mean) < calibration.stays_below:
+                out.add(c)
         hot.append(out)
     part = [[c for c in range(group) if c not in hot[g] | idle[g]] for g in range(groups)]
     total = [sum(counts[g][c] for c in part[g]) for g in range(groups)]
     mean_of = [total[g] / max(len(part[g]), 1) for g in range(groups)]
+    typical_of = []
+    for g in range(groups):
+        like = [k for k in range(groups) if kin[k] == kin[g]]
+        counting = [k for k in like if total[k] > 0]
+        among = like if 2 * len(counting) > len(like) else counting
+        middle = [sorted(of[k] for k in among)[(len(among) - 1) // 2] for of in (mean_of, total)] if among else [0, 0]
+        chance = among is counting and middle[1] < 5
+        typical_of.append(sum(mean_of[k] for k in like) / len(like) if chance else middle[0])
+    wanted = [typical_of[g] * len(part[g]) for g in range(groups)]
+    squares = sorted((total[g] - wanted[g]) ** 2 / wanted[g] for g in range(groups) if wanted[g] > 0)
+    at_once = max(1.0, squares[(len(squares) - 1) // 2] / 0.4549)
     status: list[int] = []
     since: list[float] = []
     for g, row in enumerate(counts):
-        counting = sorted(mean_of[k] for k in range(groups) if kin[k] == kin[g] and mean_of[k] > 0)
-        typical = counting[(len(counting) - 1) // 2] if counting else 0.0
-        expected = typical * len(part[g])
-        few = stats.poisson.cdf(total[g], expected) < calibration.probability
-        many = stats.poisson.sf(total[g] - 1, expected) < calibration.probability
+        typical, expected = typical_of[g], wanted[g]
+        few = stats.poisson.cdf(total[g] // at_once, expected / at_once) < calibration.probability
+        many = stats.poisson.sf(-(-total[g] // at_once) - 1, expected / at_once) < calibration.probability
         dead = typical == 0 or (few and total[g] < calibration.dead_below * expected)
-        noisy = many and total[g] > calibration.noisy_above * expected
+        noisy = many and total[g] > calibration.noisy_above * expected and mean_of[g] >= calibration.min_mean
         rate = typical if dead or total[g] == 0 else mean_of[g]
         now = [0.0 if row[c] else silent[g * group + c] + rate for c in range(group)]
-        dead = dead or group * min(now) > limit
+        dead = dead or group * min(now) > limit * at_once
         flags = dead * DEAD_GROUP | noisy * NOISY_GROUP
         status += [(now[c] > limit) * DEAD | (c in hot[g]) * HOT | flags for c in range(group)]
         since += now
@@ -151,7 +163,9 @@ def naive(
 
 def test_agrees_with_loops_over_runs() -> None:
     rng = np.random.default_rng(4)
-    calibration = OccupancyStatus(channels=40 * 8, group=8, kin=(0,) * 25 + (3,) * 15, min_occupancy=1e-4, min_hits=3)
+    calibration = OccupancyStatus(
+        channels=40 * 8, group=8, kin=((5, (0, 1, 1, 0, 1)), (15, (3,))), min_occupancy=1e-4, min_hits=3
+    )
     rates = np.repeat(rng.lognormal(0, 0.3, (40, 1)), 8, axis=1) * np.repeat([2.0, 0.7], [25, 15])[:, None]
     rates[rng.random(rates.shape) < 0.05] *= 12
     rates[rng.random(rates.shape) < 0.05] = 0
@@ -228,9 +242,9 @@ class TestToys:
 
     def test_dead_and_noisy_chips_after_one_run(self) -> None:
         rng = np.random.default_rng(7)
-        kin = tuple(np.repeat([0, 1], 100).tolist())
+        kin = ((100, (0,)), (100, (1,)))
         calibration = OccupancyStatus(channels=200 * CHIP, group=CHIP, kin=kin, min_occupancy=0.0)
-        rates = np.repeat(rng.gamma(25, 0.2 / 25, (200, 1)) * np.repeat([1, 4], 100)[:, None], CHIP, axis=1)
+        rates = np.repeat(rng.gamma(100, 0.5 / 100, (200, 1)) * np.repeat([1, 4], 100)[:, None], CHIP, axis=1)
         rates[[5, 150]] = 0
         rates[151] *= 0.5
         rates[[7, 160]] *= 6
@@ -242,7 +256,7 @@ class TestToys:
 
 class TestStatus:
     def test_a_group_may_be_one_channel(self) -> None:
-        calibration = OccupancyStatus(channels=300, kin=(0,) * 200 + (1,) * 100)
+        calibration = OccupancyStatus(channels=300, kin=((200, (0,)), (100, (1,))))
         counts = np.random.default_rng(8).poisson(np.repeat([40, 400], [200, 100]))
         counts[[3, 250]] = 0, 12
         payload = calibration.finalize(state_of(calibration, counts), None)
@@ -258,15 +272,68 @@ class TestStatus:
         longer = calibration.finalize(state_of(calibration, np.full(4 * CHIP, 3)), short)
         assert [np.flatnonzero(bits(p, HOT)).tolist() for p in (first, short, longer)] == [[9], [9], []]
 
+    def test_over_runs_of_few_hits_all_that_is_hot_comes_to_be_known(self) -> None:
+        rng = np.random.default_rng(10)
+        calibration = OccupancyStatus(channels=400 * CHIP, group=CHIP, min_occupancy=0.0)
+        rates = np.full(400 * CHIP, 1.2)
+        rates[::100] = 12.0
+        payload: Payload | None = None
+        shares = []
+        for run in range(1, 7):
+            payload = calibration.finalize(state_of(calibration, rng.poisson(rates), run), payload)
+            found = bits(payload, HOT).reshape(-1)
+            shares.append(found[::100].mean())
+            assert found.sum() == found[::100].sum()
+        # P(n > 10 | 12) = 0.65 of them in the first run; then those stay with P(n > 5 | 12) = 0.98.
+        assert shares[0] < 0.75 and shares[-1] > 0.93
+
     def test_groups_all_of_whose_kin_are_silent_are_dead(self) -> None:
-        calibration = OccupancyStatus(channels=6 * CHIP, group=CHIP, kin=(0, 0, 0, 0, 1, 1))
+        calibration = OccupancyStatus(channels=6 * CHIP, group=CHIP, kin=((4, (0,)), (2, (1,))))
         counts = np.full((6, CHIP), 2)
         counts[4:] = 0
         payload = calibration.finalize(state_of(calibration, counts), None)
         assert bits(payload, DEAD_GROUP).all(axis=1).tolist() == [False] * 4 + [True] * 2
 
+    def test_kin_most_of_which_are_dead(self) -> None:
+        calibration = OccupancyStatus(channels=16 * CHIP, group=CHIP, kin=((8, (0, 1)),))
+        counts = np.full((16, CHIP), 2)
+        counts[2::2] = 0
+        payload = calibration.finalize(state_of(calibration, counts), None)
+        assert bits(payload, DEAD_GROUP).all(axis=1).tolist() == [False, False] + [True, False] * 7
+        assert not bits(payload, NOISY_GROUP).any()
+
+    def test_kin_most_of_which_have_no_hit_by_chance(self) -> None:
+        rng = np.random.default_rng(12)
+        calibration = OccupancyStatus(channels=3000, kin=((1000, (0,)), (2000, (1,))), min_hits=1)
+        rates = np.repeat([0.4, 9.0], [1000, 2000])
+        payload: Payload | None = None
+        for run in range(1, 31):
+            payload = calibration.finalize(state_of(calibration, rng.poisson(rates), run), payload)
+            assert not payload["status"].any()
+
+    def test_hits_that_come_several_at_once_make_no_group_bad(self) -> None:
+        rng = np.random.default_rng(11)
+        calibration = OccupancyStatus(channels=2000 * CHIP, group=CHIP, min_occupancy=0.0)
+        clusters = rng.poisson(6, 2000)
+        clusters[9] = 0
+        counts = np.zeros((2000, CHIP), np.int64)
+        for group, strips in enumerate(clusters):
+            for first in rng.integers(0, CHIP - 5, strips):
+                counts[group, first : first + 5] += 1
+        payload = calibration.finalize(state_of(calibration, counts), None)
+        # 30 hits are 6 clusters, and none of these come by chance to one group in 400.
+        assert not (payload["status"] & ~HOT).any()
+        # By Poisson's law those without any, and those with three times as many, would be bad.
+        assert np.count_nonzero(clusters == 0) > 3
+
+    def test_groups_that_are_not_there_are_neither_dead_nor_typical(self) -> None:
+        calibration = OccupancyStatus(channels=6 * CHIP, group=CHIP, kin=((2, (0, -1, -1)),))
+        counts = np.zeros((6, CHIP), np.int64)
+        counts[[0, 3]] = 2
+        assert not calibration.finalize(state_of(calibration, counts), None)["status"].any()
+
     def test_groups_too_dim_for_one_run_are_found_over_runs(self) -> None:
-        kin = (0,) * 6 + (1,) * 4
+        kin = ((6, (0,)), (4, (1,)))
         calibration = OccupancyStatus(channels=10 * CHIP, group=CHIP, kin=kin, min_occupancy=0.0)
         counts = np.full((10, CHIP), 1)
         counts[6:] = np.arange(CHIP) % 16 == 0
@@ -340,7 +407,7 @@ class TestGates:
     ("settings", "message"),
     [
         ({"channels": 10, "group": 4}, "`channels` = 10 must be a multiple of `group` = 4"),
-        ({"channels": 8, "group": 4, "kin": (1,)}, "`kin` names 1 groups; there are 2"),
+        ({"channels": 8, "group": 4, "kin": ((3, (1,)),)}, "`kin` names 3 groups; there are 2"),
         ({"channels": 8, "granularity": Granularity.LUMI}, "`granularity` is 'run' or 'span'"),
         ({"channels": 8, "probability": 0.5}, "must lie between 0 and 0.01"),
     ],
