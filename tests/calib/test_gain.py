@@ -134,7 +134,7 @@ def naive_peak(shape: Shape, clear: list[float], at_least: list[float], calibrat
         values = landau.pdf((lambda_ - math.log(math.pi / 2)) / (math.pi / 2)) / shape.width * 2 / math.pi
         return float(np.trapezoid(norm.pdf(z) * values, z))
 
-    grid = np.linspace(0.2, 8, 2000)
+    grid = np.linspace(0.2, 8, 3000)
     table = np.array([density(x) for x in grid])
     above = np.append(np.cumsum(((table[1:] + table[:-1]) / 2)[::-1])[::-1] * (grid[1] - grid[0]), 0)
     above += 1 - above[0]
