@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calib.iov import RunLumi
-from calib.payload import Payload
+from pipeline import accounting
 from pipeline.experiments.registry import find_experiment
-from pipeline.experiments.simulated import Demonstration, demonstration_of
+from pipeline.experiments.simulated import Comparison, Demonstration, Found, demonstration_of
 from pipeline.tier0 import Tier0
+from pipeline.world import World
 
 BUNDLED = "ref10"
+PICTURE = "put_in_and_found.png"
+DISAGREE = 3
+"""exit code where what was found is not what was put in; as of a run that is not good"""
 
 
 def demo_settings(demo: Demonstration, folder: Path) -> dict[str, Any]:
@@ -25,36 +28,51 @@ def demo_settings(demo: Demonstration, folder: Path) -> dict[str, Any]:
 
 
 def demonstrate(folder: Path, say: Callable[[str], None], experiment: str = BUNDLED) -> int:
-    """Simulate, take the runs through the chain, compare; gives the exit code of the run.
+    """The demonstration of an experiment, as `play`. Raises NotSimulated for one without."""
+    return play(demonstration_of(find_experiment(experiment)), folder, say)
 
-    Raises NotSimulated for an experiment without a demonstration.
-    """
-    demo = demonstration_of(find_experiment(experiment))
+
+def play(demo: Demonstration, folder: Path, say: Callable[[str], None]) -> int:
+    """Simulate, take the runs through the chain, compare; gives the exit code of the run, or DISAGREE."""
     data = folder / "data"
     say(f"{demo.title} (in {folder})")
     with Tier0(demo_settings(demo, folder)) as tier0:
         say(f"Dask dashboard: {tier0.dashboard}")
         files = tier0.simulate(data, demo.runs, demo.order)
         say(f"{len(files)} files of RAW are simulated")
-        _bring_in(tier0, demo, data)
+        for upload in demo.uploads(data):
+            fates = tier0.conditions.upload(upload.kind, upload.file, upload.since, upload.reason)
+            say(f"{upload.kind} uploaded, {upload.reason}: {fates}")
         summary = tier0.run(*files)
         say(summary.text())
-        found = {run: _at_end(tier0, demo.kind, run) for run in demo.runs}
-        say("")
-        say(demo.compared(data, found))
-        picture = folder / f"{demo.kind}.png"
-        demo.drawn(data, found, picture)
+        if summary.unfinished:
+            say("Not every run has come to its end: nothing is compared")
+            return summary.exit_code
+        comparison = demo.compared(data, _found(tier0, demo))
+    return tell(comparison, folder / PICTURE, say) or summary.exit_code
+
+
+def tell(comparison: Comparison, picture: Path, say: Callable[[str], None]) -> int:
+    """Say and draw what was put in and found; gives 0, or DISAGREE."""
+    say("")
+    say(comparison.text)
+    comparison.draw(picture)
     say(f"Drawn to {picture}. Look further: tier0 demo --help, tier0 --help")
-    return summary.exit_code
+    for words in comparison.wrong:
+        say(f"Not as it was put in: {words}")
+    return DISAGREE if comparison.wrong else 0
 
 
-def _bring_in(tier0: Tier0, demo: Demonstration, data: Path) -> None:
-    """What is known before the first run."""
-    for upload in demo.uploads:
-        tier0.conditions.upload(upload.kind, data / upload.file, "0", upload.reason)
+def _found(tier0: Tier0, demo: Demonstration) -> Found:
+    conditions = {kind: [(one.iov, one.payload) for one in tier0.conditions.intervals(kind)] for kind in demo.kinds}
+    world = tier0.conditions.world
+    return Found(conditions, {run: _outputs(world, run, demo.tier) for run in demo.runs})
 
 
-def _at_end(tier0: Tier0, kind: str, run: int) -> Payload:
-    """The payload in force at the end of a run."""
-    last = RunLumi.unpack(RunLumi(run + 1).packed - 1)
-    return next(found.payload for found in tier0.conditions.intervals(kind) if found.iov.contains(last))
+def _outputs(world: World, run: int, tier: str) -> list[Path]:
+    """The files of a tier that prompt wrote of a certified run."""
+    document = world.books.document(run, "certification")
+    if document is None:
+        raise LookupError(f"run {run} is not certified")
+    with world.database.read() as connection:
+        return [Path(output.path) for output in accounting.outputs_of(connection, document["prompt"], tier)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from calib.iov import RunLumi
+from calib.iov import IOV, RunLumi
 from calib.payload import Payload
 from jobs.reduction import FileRecord
 from pipeline.experiments.interface import Experiment
@@ -87,12 +87,42 @@ class Simulation(ABC):
 
 @dataclass(frozen=True)
 class Upload:
-    """A payload that is brought in before the first run, as `tier0 conditions upload` would."""
+    """A payload that is brought in by hand, as `tier0 conditions upload` would, before any run is processed."""
 
     kind: str
-    file: str
-    """in the folder of the data"""
+    file: Path
     reason: str
+    since: str = "0"
+    """run or run:lumisection from which on it holds"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the chain made of the runs of a demonstration."""
+
+    conditions: Mapping[str, Sequence[tuple[IOV, Payload]]]
+    """the intervals of each of the `kinds`, in order"""
+    outputs: Mapping[int, Sequence[Path]]
+    """of each run the files of the `tier` that prompt wrote"""
+
+    def at(self, kind: str, moment: RunLumi) -> Payload:
+        """The payload in force. Raises LookupError where there is none."""
+        for interval, payload in self.conditions[kind]:
+            if interval.contains(moment):
+                return payload
+        raise LookupError(f"no payload of kind {kind} holds at {moment}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was put in and what was found."""
+
+    text: str
+    """as a table"""
+    wrong: tuple[str, ...]
+    """what does not agree, in words"""
+    draw: Callable[[Path], None]
+    """writes a picture of it"""
 
 
 class Demonstration(ABC):
@@ -104,17 +134,18 @@ class Demonstration(ABC):
     """sections of the settings beside storage and cluster"""
     runs: ClassVar[tuple[int, ...]]
     order: ClassVar[Order]
-    uploads: ClassVar[tuple[Upload, ...]] = ()
-    kind: ClassVar[str]
-    """the conditions that are compared"""
+    kinds: ClassVar[tuple[str, ...]]
+    """of the conditions that are compared"""
+    tier: ClassVar[str]
+    """of the output that is compared"""
+
+    def uploads(self, data: Path) -> tuple[Upload, ...]:
+        """What is known beside what is found, once the runs are simulated to `data`."""
+        return ()
 
     @abstractmethod
-    def compared(self, data: Path, found: Mapping[int, Payload]) -> str:
-        """A table of what was put in and what was found; `found` has the payload in force at the end of each run."""
-
-    @abstractmethod
-    def drawn(self, data: Path, found: Mapping[int, Payload], path: Path) -> None:
-        """A picture of the same."""
+    def compared(self, data: Path, found: Found) -> Comparison:
+        """What was put in, by the truth in `data`, against what was found."""
 
 
 class Simulated(Experiment):

@@ -1,44 +1,84 @@
-"""Pedestals that move, on the few modules of the mini detector: what was put in, and what the chain found."""
+"""A beam that drifts, modules that are displaced and pedestals that move, on the mini detector: put in and found."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calib.algorithms.pedestal import is_good
-from calib.payload import Payload, PayloadStore
-from pipeline.experiments.ref10 import daq
-from pipeline.experiments.ref10.constants import GOOD, STRIP_STATUS
-from pipeline.experiments.ref10.layers import CHIP
-from pipeline.experiments.ref10.simulation import TRUTH, truth_of
-from pipeline.experiments.simulated import Demonstration, Order, Upload
+from calib.iov import RunLumi
+from pipeline.experiments.ref10 import alignment, daq
+from pipeline.experiments.ref10.demonstrated import BEAM, PEDESTAL, Seen, Truth, seen
+from pipeline.experiments.ref10.demonstration_picture import picture
+from pipeline.experiments.ref10.tiers import AOD
+from pipeline.experiments.ref10.upright import UM
+from pipeline.experiments.simulated import Comparison, Demonstration, Found, Order, Upload
 from pipeline.tables import as_text
 
-PEDESTAL = "pedestal"
 RUNS = (101, 102, 103)
+ALIGNED = RUNS[1]
+"""the run from which on the conditions know where the modules are"""
+LUMIS = 4
+STEP = RunLumi(RUNS[2], 3)
 
 # Every event is read out in part without zero suppression, so that a minute of it carries pedestals; in a real run
-# 2 in 100 are, and it lasts for hours.
+# 2 in 100 are, and it lasts for hours. For the beam, too, tracks of more lumisections are taken at once.
 SCENARIO: Mapping[str, Any] = {
     "first_run": RUNS[0],
-    "physics": {"nzs": 1.0},
+    "beam": {"drift_um": 10.0, "step_um": 60.0, "step": {"since": str(STEP)}},
+    "physics": {"nzs": 1.0, "tracks": 20.0},
     "faults": {"shifted": {"since": str(RUNS[1])}, "pedestal_drift": 0.5},
 }
+
+MOST_PULL = 5.0
+"""further off than so many errors is not as it was put in"""
+FORMULA = 0.15
+"""share of what a misalignment does to which it is worked out: as in benchmarks/ref10_damage.py"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the table; `within` is how well what was put in is known."""
+
+    run: str
+    what: str
+    unit: str
+    put_in: float
+    found: float
+    error: float
+    within: float = 0.0
+
+    @property
+    def pull(self) -> float:
+        """How far off, in errors."""
+        return (self.found - self.put_in) / float(np.hypot(self.error, self.within))
+
+    @property
+    def off(self) -> bool:
+        """Whether it is not what was put in."""
+        return not abs(self.pull) <= MOST_PULL
+
+    def cells(self) -> list[str]:
+        """As the table has them, with two digits of the error."""
+        digits = max(0, 1 - int(np.floor(np.log10(self.error)))) if self.error > 0 else 2
+        known = f" ± {self.within:.{digits}f}" if self.within else ""
+        numbers = [f"{self.put_in:.{digits}f}{known}", f"{self.found:.{digits}f}", f"{self.error:.{digits}f}"]
+        return [self.run, self.what, self.unit, *numbers, f"{self.pull:+.1f}"]
 
 
 @dataclass(frozen=True)
 class Ref10Demonstration(Demonstration):
-    """Three runs: pedestals drift from run to run, and one chip in twenty jumps with the second."""
+    """Three runs. Express measures pedestals and the beam, prompt uses them; where modules are is told from outside."""
 
     title: ClassVar[str] = (
-        "Three runs of REF10 (its mini detector): pedestals drift by 0.5 ADC (rms) a run, and those of one chip in "
-        f"twenty jump by one sigma with run {RUNS[1]}"
+        "Three runs of REF10 (its mini detector). The beam drifts by 10 um a lumisection and jumps by 60 um at "
+        f"{STEP}; pedestals drift by 0.5 ADC (rms) a run, those of one chip in twenty jump by one sigma with run "
+        f"{RUNS[1]}; modules are displaced by some 50 um, which the conditions know from run {ALIGNED} on"
     )
     settings: ClassVar[Mapping[str, Any]] = {
         "experiment": {"name": "ref10", "settings": {"geometry": "mini"}},
@@ -46,70 +86,61 @@ class Ref10Demonstration(Demonstration):
         "calibration": {PEDESTAL: {"min_entries": 50}},
     }
     runs: ClassVar[tuple[int, ...]] = RUNS
-    order: ClassVar[Order] = Order(seed=1, lumis=4, events=350, scenario=json.dumps(SCENARIO))
-    uploads: ClassVar[tuple[Upload, ...]] = (Upload(PEDESTAL, daq.TABLES, "the tables that the DAQ works with"),)
-    kind: ClassVar[str] = PEDESTAL
+    order: ClassVar[Order] = Order(seed=1, lumis=LUMIS, events=350, scenario=json.dumps(SCENARIO))
+    kinds: ClassVar[tuple[str, ...]] = (PEDESTAL, BEAM)
+    tier: ClassVar[str] = AOD
 
-    def compared(self, data: Path, found: Mapping[int, Payload]) -> str:
-        """By run: of chips that jumped and of the others, how far pedestals are from where the DAQ has them."""
-        before = _tables(data)
-        rows = []
-        for run, payload in found.items():
-            true, good = _true(data, run)
-            good &= is_good(payload)
-            jumped = _jumped(data) & good
-            pull = (payload["mean"] - true["mean"])[good] / payload["mean_error"][good]
-            noise = (payload["noise"] - true["noise"])[good] / payload["noise_error"][good]
-            cells = [f"{np.mean((now['mean'] - before)[jumped]):.2f}" for now in (true, payload)]
-            cells += [f"{np.std((now['mean'] - before)[good & ~jumped]):.2f}" for now in (true, payload)]
-            cells += [f"{pull.mean():+.3f}, {pull.std():.3f}", f"{noise.mean():+.3f}, {noise.std():.3f}"]
-            rows.append([run, int(good.sum()), *cells])
-        heads = [
-            "run",
-            "strips compared",
-            "jump put in [ADC]",
-            "jump found [ADC]",
-            "drift put in [ADC rms]",
-            "drift found [ADC rms]",
-            "pulls of pedestals: mean, width",
-            "pulls of noise: mean, width",
-        ]
-        return as_text(heads, rows, "pedestals, put in and found (less the DAQ's tables; dead strips left out)")
+    def uploads(self, data: Path) -> tuple[Upload, ...]:
+        """The tables of the DAQ; and later the alignment, as its experts would find it."""
+        aligned = _truth(data).file(alignment.KIND, RunLumi(ALIGNED, 1))
+        return (
+            Upload(PEDESTAL, data / daq.TABLES, "the tables that the DAQ works with"),
+            Upload(alignment.KIND, aligned, "where the modules really are", since=str(ALIGNED)),
+        )
 
-    def drawn(self, data: Path, found: Mapping[int, Payload], path: Path) -> None:
-        """Put in against found, strip by strip, a panel a run."""
-        from pipeline.drawing import Drawing
-
-        before, jumped = _tables(data), _jumped(data)
-        figure = Drawing(figsize=(4.2 * len(found), 4.2), layout="constrained")
-        axes = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
-        for axis, (run, payload) in zip(axes, found.items(), strict=True):
-            true, good = _true(data, run)
-            for of, name in ((good & ~jumped, "other chips"), (good & jumped, "chips that jump")):
-                put_in, seen = (np.asarray(now["mean"] - before)[of] for now in (true, payload))
-                axis.plot(put_in, seen, ".", markersize=1.5, label=name, rasterized=True)
-            axis.plot([-6, 10], [-6, 10], color="black", linewidth=0.7)
-            axis.set(title=f"run {run}", xlabel="pedestal put in, less the DAQ's [ADC]")
-            axis.grid(alpha=0.3)
-        axes[0].set_ylabel("found, less the DAQ's [ADC]")
-        axes[0].legend(markerscale=6, loc="upper left")
-        figure.savefig(path, dpi=120)
+    def compared(self, data: Path, found: Found) -> Comparison:
+        """The beam, d0 against phi and pedestals, with errors and pulls."""
+        both = seen(found, RUNS, _truth(data))
+        rows = [*_of_beam(both), *_of_alignment(both), *_of_pedestals(both)]
+        heads = ["run", "what", "unit", "put in", "found", "error", "pull"]
+        table = as_text(heads, [row.cells() for row in rows], "put in, and found")
+        wrong = [f"run {row.run}, {row.what}: {row.pull:+.1f} errors off" for row in rows if row.off]
+        return Comparison("\n".join([table, *_pulls(both)]), tuple(wrong), partial(picture, both, ALIGNED))
 
 
-def _tables(data: Path) -> NDArray[np.float32]:
-    with np.load(data / daq.TABLES) as tables:
-        found: NDArray[np.float32] = tables["mean"]
-    return found
+def _truth(data: Path) -> Truth:
+    return Truth(data, LUMIS)
 
 
-def _true(data: Path, run: int) -> tuple[Payload, NDArray[np.bool_]]:
-    """The pedestals of a run, and which strips are good."""
-    ids = truth_of(data, run, 1)
-    store = PayloadStore(data / TRUTH / "conditions")
-    return store.get(ids[PEDESTAL]), store.get(ids[STRIP_STATUS])["status"] == GOOD
+def _of_beam(both: Seen) -> Iterator[Row]:
+    """Where the beam is, by interval; where the alignment is not known, with what that makes of it."""
+    for one in both.beam:
+        blind = one.run < ALIGNED
+        moved = both.tracks[one.run].beam_moved if blind else (0.0, 0.0)
+        lumis = f"{one.run}:{one.first}" + (f"-{one.last}" if one.last > one.first else "")
+        for axis, of, more in zip("xy", (one.x, one.y), moved, strict=True):
+            put_in, found, error = of
+            what = f"beam {axis}" + (f", with {more / UM:+.0f} of the misalignment" if blind else "")
+            yield Row(lumis, what, "um", put_in + more / UM, found, error, FORMULA * abs(more / UM))
 
 
-def _jumped(data: Path) -> NDArray[np.bool_]:
-    """The strips of the chips that jump: with the second run by much more than any drift."""
-    first, second = (_true(data, run)[0]["mean"].reshape(-1, CHIP).mean(axis=1) for run in RUNS[:2])
-    return np.repeat(second - first > 2.0, CHIP)
+def _of_alignment(both: Seen) -> Iterator[Row]:
+    """How far d0 goes with phi: as the misalignment makes it, and, where that is known, not at all."""
+    for run, tracks in both.tracks.items():
+        by_formula, found, error = tracks.amplitude
+        blind = run < ALIGNED
+        what = "d0 against phi, rms, " + ("designed geometry" if blind else "alignment uploaded")
+        yield Row(str(run), what, "um", by_formula if blind else 0.0, found, error, FORMULA * by_formula * blind)
+
+
+def _of_pedestals(both: Seen) -> Iterator[Row]:
+    for run, pedestals in both.pedestals.items():
+        if run > RUNS[0]:
+            yield Row(str(run), "pedestals, drift (rms)", "ADC", *pedestals.drift)
+        yield Row(str(run), "pedestals, jump of chips", "ADC", *pedestals.jump)
+
+
+def _pulls(both: Seen) -> Iterator[str]:
+    for run, pedestals in both.pedestals.items():
+        pulls = pedestals.pulls
+        yield f"run {run}, pulls of {len(pulls)} pedestals: mean {pulls.mean():+.3f}, width {pulls.std():.3f}"

@@ -61,7 +61,7 @@ class Ref10(Judged):
 
     @classmethod
     def demonstration(cls) -> Demonstration:
-        """Pedestals that move."""
+        """A beam that drifts, modules displaced and pedestals that move."""
         from pipeline.experiments.ref10.demonstration import Ref10Demonstration
 
         return Ref10Demonstration()
