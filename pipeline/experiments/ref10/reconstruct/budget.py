@@ -32,12 +32,14 @@ class Budget:
 
     def to_try(self, event: Ints, number: Ints) -> Ints:
         """Of combinations, so many for each entry, those that may be tried: all of an event, or none."""
-        self._note(np.bincount(event, weights=number, minlength=len(self.flags)) > self.tried)
-        return np.where(self.flags[event] == 0, number, 0)
+        if number.sum() > self.tried:
+            self._note(np.bincount(event, weights=number, minlength=len(self.flags)) > self.tried)
+        return np.where(self.flags[event] == 0, number, 0) if self.flags.any() else number
 
     def to_keep(self, event: Ints) -> Ints:
         """The places of the entries that may be kept: all of an event, or none."""
-        self._note(np.bincount(event, minlength=len(self.flags)) > self.kept)
+        if len(event) > self.kept:
+            self._note(np.bincount(event, minlength=len(self.flags)) > self.kept)
         return np.flatnonzero(self.flags[event] == 0)
 
     def _note(self, over: NDArray[np.bool_]) -> None:
@@ -54,7 +56,10 @@ class Budget:
 
     def _cut(self, before: Ints) -> Iterator[slice]:
         """Together go those that have as many multiples of `at_once` before them."""
-        if len(before):
+        if not len(before):
+            return
+        inner: list[int] = []
+        if before[-1] >= self.at_once:
             inner = (np.flatnonzero(np.diff(before // self.at_once)) + 1).tolist()
-            for start, stop in pairwise([0, *inner, len(before)]):
-                yield slice(start, stop)
+        for start, stop in pairwise([0, *inner, len(before)]):
+            yield slice(start, stop)

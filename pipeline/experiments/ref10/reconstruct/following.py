@@ -8,15 +8,19 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.experiments.ref10.reconstruct import kalman
 from pipeline.experiments.ref10.reconstruct.budget import Budget
 from pipeline.experiments.ref10.reconstruct.kalman import Helices, Measured, measured
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, Window
-from pipeline.experiments.ref10.reconstruct.search import Search
+from pipeline.experiments.ref10.reconstruct.search import PIXELS, Search
 from pipeline.experiments.ref10.reconstruct.seeds import Seeds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+BEGUN = 3
+"""layers that all seeds have hits in, but for one of them at the most; taken in together"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +60,13 @@ def followed(hits: LayerHits, begun: Seeds, search: Search, budget: Budget) -> F
     groups = begun.groups
     hit = np.full((len(hits.shells), groups.hit.shape[1]), -1, np.int64)
     np.put_along_axis(hit, groups.layers, groups.hit, axis=0)
-    tracks = Followed(hits.event[groups.hit[0]], groups.layers[-1], hit, np.zeros(hit.shape[1]), begun.helices)
-    for layer in range(len(hits.shells)):
+    helices, chi2, beyond = kalman.begun(begun.helices, hits, hit[:BEGUN], search)
+    tracks = Followed(hits.event[groups.hit[0]], groups.layers[-1], hit, chi2, helices)
+    tracks = _kept(tracks, BEGUN, beyond <= search.sigmas, search)
+    for layer in range(BEGUN, len(hits.shells)):
         if not len(tracks.event):
             break
-        taken = _given(hits, tracks, layer, search)
+        taken = _given(hits, tracks, layer, search) if layer < PIXELS else []
         ahead = np.flatnonzero(tracks.last < layer)
         if len(ahead):
             taken += _nearest(hits, tracks, ahead, layer, search, budget)
@@ -90,6 +96,8 @@ def _stepped(hits: LayerHits, tracks: Followed, layer: int, taken: list[Taken], 
             helices = helices.updated(found)
         else:
             helices = helices.with_some(which, helices.of(which).updated(found))
+    if layer == len(hits.shells) - 1:
+        return _kept(Followed(tracks.event, tracks.last, tracks.hit, chi2, helices), layer + 1, keep, search)
     if taken and len(taken[0].which) == len(chi2):
         r, way = taken[0].found.r, taken[0].found.way
     else:
@@ -97,10 +105,15 @@ def _stepped(hits: LayerHits, tracks: Followed, layer: int, taken: list[Taken], 
         r, way = np.full(len(chi2), middle), helices.way(middle)
         for some in taken:
             r[some.which], way[some.which] = some.found.r, some.found.way
-    missed = (tracks.hit[: layer + 1] < 0).sum(axis=0)
-    keep &= missed <= len(hits.shells) - search.hits
     stepped = Followed(tracks.event, tracks.last, tracks.hit, chi2, helices.scattered(shell, r, way, search))
-    return stepped if keep.all() else stepped.of(np.flatnonzero(keep))
+    return _kept(stepped, layer + 1, keep, search)
+
+
+def _kept(tracks: Followed, layers: int, keep: Mask, search: Search) -> Followed:
+    """Those of the mask that can still have enough hits, after so many layers."""
+    missed = (tracks.hit[:layers] < 0).sum(axis=0)
+    keep = keep & (missed <= len(tracks.hit) - search.hits)
+    return tracks if keep.all() else tracks.of(np.flatnonzero(keep))
 
 
 def _nearest(hits: LayerHits, every: Followed, ahead: Ints, layer: int, search: Search, budget: Budget) -> list[Taken]:

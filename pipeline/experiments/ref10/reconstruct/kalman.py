@@ -104,7 +104,13 @@ class Helices:
         return self.line[0] + self.line[1] * way, zz + way * (2 * zc + way * cc)
 
     def scattered(self, shell: Shell, r: Floats, way: Floats, search: Search) -> Self:
-        """Behind the material of a layer, met at radius r: Highland's width, as physics note 5.4, with beta = 1.
+        """Behind the material of a layer, met at radius r after a transverse way."""
+        circle_cov, line_cov = self.circle_cov.copy(), self.line_cov.copy()
+        self._turned(shell.material, r, way, search).add_to(circle_cov, line_cov)
+        return type(self)(self.circle, circle_cov, self.line, line_cov)
+
+    def _turned(self, material: Floats | float, r: Floats, way: Floats, search: Search) -> _Turned:
+        """By material at radius r: Highland's width, as physics note 5.4, with beta = 1.
 
         The turn is about the point at r: it changes phi and d0 such that the azimuth there stays. `way` is that to r.
         """
@@ -112,19 +118,11 @@ class Helices:
         sine = _bounded(self.sine(r))
         cosine = np.sqrt(np.maximum(1 - sine * sine, GRAZING**2))
         across = 1 + cot * cot
-        material = shell.material * np.sqrt(across) / cosine
-        turn = (HIGHLAND_GEV / search.stiffness * rho) ** 2 * material * (1 + 0.038 * np.log(material)) ** 2
+        met = material * np.sqrt(across) / cosine
+        turn = (HIGHLAND_GEV / search.stiffness * rho) ** 2 * met * (1 + 0.038 * np.log(met)) ** 2
         by_d0 = r * cosine / (1 + rho * self.circle[2])
         by_phi = -by_d0 * self._gradient(r, sine)[1]
-        circle_cov, line_cov = self.circle_cov.copy(), self.line_cov.copy()
-        circle_cov[0] += turn * by_phi**2
-        circle_cov[2] += turn * (by_phi * by_d0)
-        circle_cov[5] += turn * by_d0**2
-        upwards = turn * across
-        line_cov[0] += upwards * (way * way)
-        line_cov[1] -= upwards * way
-        line_cov[2] += upwards
-        return type(self)(self.circle, circle_cov, self.line, line_cov)
+        return _Turned(turn * by_phi**2, turn * (by_phi * by_d0), turn * by_d0**2, turn * across, way)
 
     def updated(self, found: Measured) -> Self:
         """With measurements taken in."""
@@ -140,6 +138,30 @@ class Helices:
         for values, more in zip(parts, (others.circle, others.circle_cov, others.line, others.line_cov), strict=True):
             values[:, which] = more
         return type(self)(*parts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Turned:
+    """What material adds to covariances."""
+
+    phi: Floats
+    both: Floats
+    d0: Floats
+    slope: Floats
+    way: Floats
+    """from the axis to the material [cm]"""
+
+    def of_layer(self, layer: int) -> _Turned:
+        """One of several, that were worked out together."""
+        return _Turned(self.phi[layer], self.both[layer], self.d0[layer], self.slope[layer], self.way[layer])
+
+    def add_to(self, circle_cov: Floats, line_cov: Floats) -> None:
+        circle_cov[0] += self.phi
+        circle_cov[2] += self.both
+        circle_cov[5] += self.d0
+        line_cov[0] += self.slope * (self.way * self.way)
+        line_cov[1] -= self.slope * self.way
+        line_cov[2] += self.slope
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +261,38 @@ def through(hits: LayerHits, triplet: Ints) -> Helices:
     way = [unknown.way(hits.r[triplet[i]]) for i in (0, 2)]
     cot = (z[2] - z[0]) / np.maximum(way[1] - way[0], 1e-9)
     return Helices(unknown.circle, unknown.circle_cov, np.stack([z[0] - cot * way[0], cot]), unknown.line_cov)
+
+
+def begun(helices: Helices, hits: LayerHits, hit: Ints, search: Search) -> tuple[Helices, Floats, Floats]:
+    """Helices through seeds of pixels with what the first k layers, of hits [k, n] or -1, tell of them and do to them;
+    with chi2, and the largest pull along z.
+
+    As one layer after the other would, but that where helices go is worked out once: the circle goes through the hits
+    and stays as it is, and what moves the line moves it by little.
+    """
+    there, place = hit >= 0, np.maximum(hit, 0)
+    shells = hits.shells[: len(hit)]
+    r = np.where(there, hits.r[place], [[0.5 * (shell.inner + shell.outer)] for shell in shells])
+    way = helices.way(r)
+    by_curvature, by_d0 = helices._gradient(r, _bounded(helices.sine(r)))
+    # Without a hit there is no end of variance: nothing comes of what is not there.
+    error = np.where(there, (hits.u_error[place] ** 2 + search.placed**2) / r**2, np.inf)
+    upwards = np.where(there, hits.v_error[place] ** 2 + search.placed**2, np.inf)
+    turned = helices._turned(np.array([[shell.material] for shell in shells]), r, way, search)
+    z = hits.z[place]
+    circle_cov, line, line_cov = helices.circle_cov, helices.line, helices.line_cov
+    chi2, beyond = np.zeros(len(line[0])), np.zeros(len(line[0]))
+    for layer in range(len(hit)):
+        gradient = by_curvature[layer], by_d0[layer]
+        straight = Residual(np.zeros_like(chi2), _spread(circle_cov, gradient)[1] + error[layer])
+        _, circle_cov = _taken(helices.circle, circle_cov, straight, gradient)
+        off = z[layer] - (line[0] + line[1] * way[layer])
+        height = Residual(off, _spread(line_cov, (way[layer],))[1] + upwards[layer])
+        line, line_cov = _taken(line, line_cov, height, (way[layer],))
+        chi2 += height.chi2
+        np.maximum(beyond, height.chi2, out=beyond)
+        turned.of_layer(layer).add_to(circle_cov, line_cov)
+    return Helices(helices.circle, circle_cov, line, line_cov), chi2, np.sqrt(beyond)
 
 
 def _diagonal(variances: tuple[float, ...], n: int) -> Floats:

@@ -26,6 +26,8 @@ MOMENTUM_WITHOUT_FIELD = 1.0
 """GeV; none is measured then"""
 LEAST_MOMENTUM = 0.05
 """GeV; of tracks that make ten layers none has less"""
+FEW = 64
+"""tracks; for fewer, calls cost more than the upper triangle that they do for nothing"""
 THINNEST = 1e-9
 """radiation lengths; of nothing at all the logarithm has no value"""
 
@@ -100,7 +102,7 @@ def scatterers(helix: Helix, places: Places, incidence: Floats, material: Materi
 
 
 def covariance(rows: Floats, places: Places, layer: tuple[int, ...], scattered: Scatterers) -> Floats:
-    """What scattering adds to the covariance of measurements, [m, m, n], lower triangle.
+    """What scattering adds to the covariance of measurements, [m, m, n]; of the upper triangle nothing is said.
 
     `rows` [3, m, n]: how a measurement goes with a displacement of the track in space, at the layers `layer` (0 to 9,
     rising); `places` [10, n].
@@ -120,6 +122,9 @@ def covariance(rows: Floats, places: Places, layer: tuple[int, ...], scattered: 
         upwards = arm * (rows[2, after] - scattered.bends * (across + half * (1 / 3 + half**2 / 45) * along))
         across *= scattered.azimuth[k]
         upwards *= scattered.slope[k]
+        if found.shape[2] < FEW:
+            found[begin:, begin:] += across[:, None] * across + upwards[:, None] * upwards
+            continue
         for i in range(len(across)):
             found[begin + i, begin : begin + i + 1] += across[i] * across[: i + 1] + upwards[i] * upwards[: i + 1]
     return found

@@ -2,8 +2,8 @@
 
 A track of slope s = dv/dw leaves its charge over a width W = s x 285 um, and pixels are 150 um long. Upright ones leave
 one pixel, anywhere in it: 41 um; the more oblique, the nearer to its middle were those that still leave a single one.
-Two are best where W is near what `positions` takes for it in the mean, s = 0.5: 6 um. (Physics note, 9.4.2, has the same
-along u.) An error by size alone is the mean over all slopes, and pulls of z0 then go with the slope.
+Two are best where W is near what `positions` takes for it in the mean, s = 0.5: 6 um. (Physics note, 9.4.2, has the
+same along u.) An error by size alone is the mean over all slopes, and pulls of z0 then go with the slope.
 
 The table is of 6000 events of minimum bias at pile-up 0.5, in the full detector under true conditions (260 000 clusters
 alone in their module, 7 % of them flagged and left out): the squares of residuals in their mean, as a line between
