@@ -36,6 +36,7 @@ from pipeline.iterating import Note, found_by, step_of, told
 from pipeline.links import Ask
 from pipeline.manifest import Condition
 from pipeline.minutes import Minutes
+from pipeline.pass_rows import PASSES
 from pipeline.processing import Segment
 from pipeline.restarts import written
 from pipeline.segments import Held, held_by, of_kind, with_held
@@ -43,8 +44,6 @@ from pipeline.views import Views
 from pipeline.way import Ends, Way
 from pipeline.world import World
 
-PASSES = "passes"
-"""the record of a run's later passes: for which kinds, of which products, in which job, in how many seconds"""
 STATES = "states"
 """the record of the states that the conditions of a run are made from, by kind, where these may not be express's own"""
 
@@ -108,11 +107,11 @@ class Passes:
         self._in_flight: set[str] = set()
 
     def begin(self, way: Way, made: Mapping[str, str]) -> None:
-        """Express of a run is done, and has made these states (lineage to file)."""
+        """Express of a run is done: these states are made (lineage to file)."""
         later = way.context.later
         for calibration in way.context.calibrations:
             product = way.products[state_product(calibration.kind)]
-            if calibration.kind not in later:
+            if calibration.kind not in later and product in made:
                 self._chain_of[calibration.kind, way.run].ready(way.run, StateFile(made[product], product))
         if later:
             self._paths |= made

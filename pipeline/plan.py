@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs.flight import Items
+from jobs.job import Job
+from jobs.reduction import Work
 from pipeline import catalog, journal
 from pipeline.chain import Chain
 from pipeline.express import (
     INGREDIENTS,
-    StateFile,
     express_ingredients,
     express_products,
-    express_tiers,
+    express_starts,
     finalize_ingredients,
     finalize_job,
     ingredients_of,
@@ -25,13 +28,17 @@ from pipeline.foretelling import foretell
 from pipeline.ingest import ingest
 from pipeline.journal import list_setbacks
 from pipeline.links import Ask
+from pipeline.minutes import Minutes
+from pipeline.passes import Passes
 from pipeline.preparation import prepare
+from pipeline.processing import ChunkWork
 from pipeline.prompt import prompt_name, prompt_tiers
 from pipeline.rehearsal import rehearsal
 from pipeline.released import Released
 from pipeline.restarts import Earlier
 from pipeline.summary import beside, placed
-from pipeline.way import Part, Way
+from pipeline.views import Views
+from pipeline.way import Ends, Part, Way
 from pipeline.world import World
 
 
@@ -81,7 +88,8 @@ def plan(world: World, files: Sequence[Path], cluster: str) -> Plan:
             setbacks = [placed(setback) for setback in aside]
         ways, chains = prepare(copied, runs)
         todos = [todo for way in ways for todo in _express(copied, way)]
-        todos += [todo for way in ways for todo in _rest(copied, way, chains)]
+        foresight = _Foresight(copied, chains)
+        todos += [todo for way in ways for todo in _rest(copied, way, chains, foresight)]
     return Plan(tuple(sorted(todos, key=lambda todo: todo.run)), len(runs), cluster, tuple(setbacks))
 
 
@@ -92,7 +100,7 @@ def _express(world: World, way: Way) -> list[Todo]:
     if not missing:
         return []
     why = "; ".join(_differences(world, way, missing)) or "never made"
-    start = world.products.earlier(express_tiers(way.context))
+    start = world.products.earlier(express_starts(way.context, missing))
     return [Todo(way.run, f"express ({', '.join(missing)})", why, _run_events(world, way.run), start)]
 
 
@@ -129,9 +137,9 @@ def _short(value: Any) -> str:
     return text if len(text) < 40 else f"{text[:37]}..."
 
 
-def _rest(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
+def _rest(world: World, way: Way, chains: Sequence[Chain], foresight: _Foresight) -> list[Todo]:
     """Finalize, handshake and prompt, as far as they can be foretold."""
-    todos = _finalize(world, way, chains)
+    todos = foresight.of(way)
     for part in way.parts:
         todos += _prompt(world, way, part, chains)
     return todos
@@ -160,37 +168,66 @@ def _prompt(world: World, way: Way, part: Part, chains: Sequence[Chain]) -> list
     return todos
 
 
-def _finalize(world: World, way: Way, chains: Sequence[Chain]) -> list[Todo]:
-    wanted = express_products(way.context)
-    made = world.products.made(list(wanted.values()))
-    todos = []
-    for chain in chains:
-        kind = chain.kind
-        product = wanted.get(state_product(kind))
-        if way.run not in chain.runs or way.run in chain.settled or product is None:
-            continue
-        if product not in made:
-            todos.append(Todo(way.run, f"finalize {kind}", "its state is to be made"))
-            continue
-        state = world.products.result(made[product]).state.files[0].path
-        chain.ready(way.run, StateFile(state, product))
-        todos += [Todo(ask.run, f"finalize {kind}", why) for ask, why in _open_asks(world, chain)]
-    return todos
+class _Foresight:
+    """What would be finalized, and which later passes made: what is done already is taken from the ledger."""
 
+    def __init__(self, world: World, chains: Sequence[Chain]) -> None:
+        self._world, self._chains = world, chains
+        beside = world.undecided_beside({run for chain in chains for run in chain.runs})
+        views = Views(chains, world.books.released(), beside, world.standing(), world.books.datasets)
+        self._passes = Passes(world, self._would_start, Minutes(world.books), chains, views)
+        self._ways: dict[int, Way] = {}
+        self._todos: list[Todo] = []
+        self._missing: set[str] = set()
 
-def _open_asks(world: World, chain: Chain) -> list[tuple[Ask, str]]:
-    """Finalizations that would run; those done before are taken from the ledger, so that the next can be asked."""
-    todo = []
-    while asks := chain.asks():
-        for ask in asks:
-            root = world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
+    def of(self, way: Way) -> list[Todo]:
+        """Of a run, as far as it can be foretold."""
+        wanted = {c.kind: way.products[state_product(c.kind)] for c in way.context.calibrations}
+        made = self._world.products.made(list(wanted.values()))
+        files = {name: self._world.products.result(job).state.files[0].path for name, job in made.items()}
+        mine = [chain for chain in self._chains if way.run in chain.links and way.run not in chain.settled]
+        self._missing = set(wanted.values()) - made.keys()
+        for chain in (chain for chain in mine if wanted[chain.kind] not in made):
+            self._todos.append(Todo(way.run, f"finalize {chain.kind}", "its state is to be made"))
+        if mine:
+            self._ways[way.run] = way
+            self._passes.begin(way, {wanted[kind]: files[wanted[kind]] for kind in wanted if wanted[kind] in files})
+            while self._passes.look(way, -math.inf).ready or self._ask():
+                pass
+        todos, self._todos = self._todos, []
+        return todos
+
+    def _ask(self) -> bool:
+        """Ask for what may be finalized; whether something of it was concluded before."""
+        found = False
+        for chain, ask in [(chain, ask) for chain in self._chains for ask in chain.asks()]:
+            root = self._world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
             if root is None:
-                todo.append((ask, _why_finalize(world, ask)))
+                self._todos.append(Todo(ask.run, f"finalize {chain.kind}", _why_finalize(self._world, ask)))
             elif failed := root.leaves[0].note.get("failed"):
                 chain.broken(ask.run, f"finalize failed: {failed}")
+                found = True
             else:
-                chain.concluded(ask.run, root.leaves[0].note["conclusions"], world.store)
-    return todo
+                notes = self._passes.weigh(
+                    self._ways[ask.run], chain, ask, root.leaves[0].note["conclusions"], -math.inf
+                )
+                if notes is not None:
+                    chain.concluded(ask.run, notes, self._world.store)
+                found = True
+        return found
+
+    def _would_start(self, way: Way, job: Job, work: Work, items: Items, ends: Ends) -> None:
+        if not isinstance(work, ChunkWork):
+            return
+        context = replace(way.context, segments=work.segments)
+        products, kinds = express_products(context), [calibration.kind for calibration in work.calibrations]
+        names = [state_product(kind) for kind in kinds]
+        if {products[name] for name in names} <= self._missing:
+            return
+        start = self._world.products.earlier(express_starts(context, names))
+        why = "it is to be measured under what was found since express"
+        events = _run_events(self._world, way.run)
+        self._todos.append(Todo(way.run, f"pass for {', '.join(kinds)}", why, events, start))
 
 
 def _why_finalize(world: World, ask: Ask) -> str:

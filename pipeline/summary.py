@@ -23,6 +23,7 @@ from pipeline.journal import Setback, get_document, list_documents, list_setback
 from pipeline.manifest import Condition, Manifest
 from pipeline.model import Counts
 from pipeline.orders import list_orders, moment
+from pipeline.pass_rows import PassRow, passes_of
 from pipeline.released import Released
 from pipeline.restarts import Start, start_of
 from pipeline.standing import orders_about, standing_orders
@@ -72,6 +73,8 @@ class RunRow:
     setbacks: tuple[Setback, ...] = ()
     starts: Mapping[str, Start] = field(default_factory=dict)
     """step to what it has read, where that could be a tier of an earlier pass instead of RAW"""
+    passes: tuple[PassRow, ...] = ()
+    """later passes over the events of express, for calibrations that go after others or iterate"""
     datasets: tuple[DatasetRow, ...] = ()
     """where it has several; `prompt` is then the sum of theirs, and an event that is in two counts twice"""
     closure: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -224,6 +227,7 @@ def _row(world: World, connection: Connection, run: int, status: Mapping[str, An
         setbacks=tuple(setback for setback in list_setbacks(connection, run) if setback.run == run),
         waivers={kind: str(waiver) for kind, waiver in settled.waivers.items()} if settled else {},
         starts={step: start for step, start in starts.items() if start},
+        passes=passes_of(connection, world.books, run),
         datasets=datasets,
         closure=counted(certification),
         doubts=tuple(doubted),
@@ -319,6 +323,7 @@ def _afterwords(summary: Summary) -> list[str]:
         lines += [f"run {row.run}, {_standing(one)}" for one in row.datasets]
         lines += [f"run {row.run}: {kind} was released {waiver}" for kind, waiver in row.waivers.items()]
         lines += [f"run {row.run}: {step} {start}" for step, start in row.starts.items()]
+        lines += [f"run {row.run}: {one}" for one in row.passes]
         lines += [f"run {row.run}: {placed(setback)}" for setback in row.setbacks]
         lines += [f"run {row.run}: {doubt}" for doubt in row.doubts]
         if row.duplicates:

@@ -1,10 +1,11 @@
 """The tiny experiment with calibrations that go after each other, and one that iterates.
 
-    first -> second -> third          turned (iterates) -> last
+    first -> second -> third, first -> other          turned (iterates) -> last
 
 What each measures is wrong by what those before it have not been corrected for.
 """
 
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ from calib.payload import Payload
 from pipeline.experiments.interface import Processed, Restart
 from pipeline.model import Step
 from tests.pipeline.tiny import Offset, Tiny
+
+KINDS = ("first", "second", "other", "third", "turned", "last")
 
 
 def mean(kind, value, hits=0):
@@ -51,6 +54,15 @@ class Second(Level):
     after: ClassVar[tuple[str, ...]] = ("first",)
 
 
+class Other(Level):
+    kind: ClassVar[str] = "other"
+    reads: ClassVar[tuple[str, ...]] = ("for_second",)
+    after: ClassVar[tuple[str, ...]] = ("first",)
+
+    def accumulate(self, columns, conditions):
+        return super().accumulate({**columns, "for_other": columns["for_second"]}, conditions)
+
+
 class Third(Level):
     kind: ClassVar[str] = "third"
     reads: ClassVar[tuple[str, ...]] = ("for_third",)
@@ -72,9 +84,16 @@ class Turned(Level, Iterated):
 
     part: float = at_finalize(0.75)
     small: float = at_finalize(0.1)
+    waits_for: str = at_finalize("")
+    """a file that somebody else must write first"""
     granularity: Granularity = at_finalize(Granularity.RUN)
 
     def finalize(self, state, previous):
+        until = time.monotonic() + 60.0
+        while self.waits_for and not Path(self.waits_for).exists():
+            if time.monotonic() > until:
+                raise RuntimeError("nobody has written it")
+            time.sleep(0.02)
         left = super().finalize(state, None)
         return mean("turned", float(previous["mean"]) + self.part * float(left["mean"]), int(left["hits"]))
 
@@ -83,7 +102,7 @@ class Turned(Level, Iterated):
 
 
 class Levels(Tiny):
-    """All that goes after something acts behind the tier. Where it writes down what it does, in `log`."""
+    """All that is calibrated acts behind the tier. From where it started goes to files `log`.RAW and `log`.HITS."""
 
     name = "levels"
     tiers: ClassVar[tuple[str, ...]] = ("HITS", "MOVED")
@@ -113,22 +132,22 @@ class Levels(Tiny):
 
     def restarts(self, step):
         lacks = ("first",) if step is Step.EXPRESS else ()
-        return (Restart("HITS", ("first", "second", "third", "turned", "last"), partial(self.again, step), lacks),)
+        return (Restart("HITS", KINDS, partial(self.again, step), lacks),)
 
     def again(self, step, stored, conditions):
         self.note("HITS")
         return self.moved(step, stored["hit"], conditions, {})
 
     def calibrations(self):
-        return (First(), Second(), Third(), Turned(), Last())
+        return (First(), Second(), Other(), Third(), Turned(), Last())
 
     def needs(self, step):
-        return ("first", "second", "third", "turned", "last")
+        return KINDS
 
     def initial_conditions(self):
         return {kind: mean(kind, 0.0) for kind in self.needs(Step.PROMPT)}
 
     def note(self, words: str) -> None:
         if self.log is not None:
-            with self.log.open("a") as log:
+            with Path(f"{self.log}.{words}").open("a") as log:
                 log.write(f"{words}\n")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+PASSES = ("pass", "pass-done")
+"""points of the driver where calibrations go after others"""
 DRIVER = ("ledger-commit", "ledger-committed", "submit", "publish", "settle", "released", "delete")
 WORKER = ("write", "rename", "payload")
 CANARY = ("canary", "canary-verdict", "canary-known", "feed")

@@ -14,7 +14,7 @@ import pytest
 from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
 from tests.pipeline.drivers import KILLED, Driver
-from tests.pipeline.probes import CANARY, DRIVER, WORKER, KillAfter, KillAt
+from tests.pipeline.probes import CANARY, DRIVER, PASSES, WORKER, KillAfter, KillAt
 from tests.pipeline.tiny import settings, write_file
 from tests.pipeline.traces import done_again, fed, results, starts_and_commits, stray, work
 
@@ -49,7 +49,7 @@ def test_every_kill_point_of_the_code_is_tried_here():
     calls = r'\b_?probe\("([^"]+)"\)'
     sources = [path for package in ("calib", "jobs", "pipeline") for path in (ROOT / package).rglob("*.py")]
     found = {point for source in sources for point in re.findall(calls, source.read_text())}
-    assert found == {*DRIVER, *WORKER, *CANARY}
+    assert found == {*DRIVER, *WORKER, *CANARY, *PASSES}
 
 
 # The second time: in the middle of express, and for the second run.

@@ -1,0 +1,79 @@
+"""Calibrations that go after others, and one that iterates, in whole chains."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from jobs.tables import jobs
+from pipeline.manifest import Condition
+from pipeline.settings import settings_from
+from pipeline.tier0 import Tier0
+from pipeline.way import Stage
+from pipeline.world import open_world
+from tests.pipeline.levels import Levels
+from tests.pipeline.tiny import write_file
+from tests.pipeline.traces import work
+
+LEVELS = {"experiment": {"name": "tests.pipeline.levels:Levels"}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_file(tmp_path / "a.root", 7)
+
+
+def released(plain, run=7):
+    """By kind, what the run was released under: condition, value, reason."""
+    world = open_world(settings_from(plain))
+    try:
+        kinds = world.books.manifest(run).kinds
+        return {
+            k: (s.condition, round(float(world.store.get(s.payload)["mean"]), 2), s.why) for k, (s,) in kinds.items()
+        }
+    finally:
+        world.database.close()
+
+
+def passes(plain):
+    """The kinds of each later pass of the ledger, in the order they were entered, and how many chunks each has."""
+    world = open_world(settings_from(plain))
+    query = sa.select(jobs.c.task_group, jobs.c.leaves).where(jobs.c.task_group.startswith("calibrate-"))
+    try:
+        with world.database.read() as connection:
+            found = connection.execute(query.order_by(jobs.c.added_at, jobs.c.task_group)).all()
+    finally:
+        world.database.close()
+    return [(group.split("-", 2)[2], leaves) for group, leaves in found]
+
+
+def lines(path):
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_each_is_measured_under_what_those_before_it_found(house, file, tmp_path):
+    log = tmp_path / "log"
+    # It could not end, if what goes after `first` waited for it.
+    turned = {"waits_for": f"{log}.HITS"}
+    plain = house(**LEVELS, calibration={"turned": turned}, handshake={"max_carried_runs": 0})
+    with Tier0(plain, Levels(log=log)) as tier0:
+        summary = tier0.run(file, progress=False)
+        said = tier0.why(7)
+    assert summary[7].stage is Stage.CERTIFIED
+    found = released(plain)
+    assert {condition for condition, _, _ in found.values()} == {Condition.FRESH}
+    # Under one pass `second` would be 2.47, `third` 4.47 and `last` 3.47.
+    values = {kind: value for kind, (_, value, _) in found.items()}
+    assert values == {"first": 1.47, "second": 1.0, "other": 1.0, "third": 2.0, "turned": 1.45, "last": 2.02}
+    assert found["turned"][2] == "converged in 3 iterations (steps 11, 2.76, 0.69, small is 1)"
+    assert Counter(passes(plain)) == {("second+other", 4): 1, ("third", 4): 1, ("turned", 4): 2, ("last", 4): 1}
+    # Only express and prompt have read RAW.
+    assert (lines(Path(f"{log}.RAW")), lines(Path(f"{log}.HITS"))) == (8, 20)
+    assert "run 7: pass for second, other reads HITS of the earlier pass, not RAW (" in said
+    assert "run 7: pass 2 for turned reads HITS of the earlier pass, not RAW (" in said
+    done = work(plain)
+    with Tier0(plain, Levels(log=log)) as tier0:
+        assert tier0.run(file, progress=False).exit_code == 0
+        assert "nothing to do" in str(tier0.plan(file))
+    assert work(plain) == done
