@@ -200,7 +200,8 @@ class _Foresight:
     def _ask(self) -> bool:
         """Ask for what may be finalized; whether something of it was concluded before."""
         found = False
-        for chain, ask in [(chain, ask) for chain in self._chains for ask in chain.asks()]:
+        asks = [(chain, ask) for chain in self._chains for ask in chain.asks()]
+        for chain, ask in asks:
             root = self._world.products.find(finalize_job(ask.run, ask.work, ask.states).name)
             if root is None:
                 self._todos.append(Todo(ask.run, f"finalize {chain.kind}", _why_finalize(self._world, ask)))
