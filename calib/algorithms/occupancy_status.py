@@ -77,7 +77,8 @@ class OccupancyStatus(Calibration):
     tell, and where it is hit as often with less than `stays_below`: it is not found anew in each run of few hits.
     DEAD_GROUP: less than `dead_below` of the kin's median, and so few by chance with less than `probability`.
     NOISY_GROUP: more than `noisy_above` of it, likewise. Hits of a group come several at once, with a cluster, so as
-    many as one of these count as one: the spread of groups about their kin, over that by chance, is measured.
+    many as one of these count as one: the spread of groups about their kin, over that by chance, is measured. Kin none
+    of which is hit are held to what the payload before expected of them.
     DEAD: `silent`, the hits expected of a channel since its last one, grows from run to run by the mean of its group
     (of its kin where that counts nothing); it is beyond chance where exp(-silent) < `probability`, that is above 16.1
     for 1e-7. A channel that counts too seldom, but counts, is not found. `silent` goes on in the payload, so runs must
@@ -157,13 +158,13 @@ class OccupancyStatus(Calibration):
         hits = self._hits_of_typical(counts)
         if hits < self.min_hits:
             raise NotEnoughData(f"a typical group has {hits:.0f} hits; to judge it takes {self.min_hits:g}")
-        before, silent = self._before(previous)
+        before, silent, foretold = self._before(previous)
         limit = -np.log(self.probability)
         idle = (silent > limit) & (counts == 0)
         hot = self._hot(counts, idle, events)
         mean = _mean(counts, hot | idle)[:, None]
         hot |= before & ((mean < self.min_mean) | (pdtrc(counts, mean) < self.stays_below))
-        groups = self._groups(counts, hot | idle)
+        groups = self._groups(counts, hot | idle, foretold * events)
         expected = np.where((groups.total == 0) | groups.dead, groups.typical, groups.mean)
         silent = np.where(counts > 0, 0.0, silent + expected[:, None])
         # So long none of them was hit, and so many of them there are.
@@ -220,17 +221,22 @@ class OccupancyStatus(Calibration):
             total += sums.select(sums.seen[sums.seen >> LUMI_BITS == run]).dense("hits", self._rows)
         return total.reshape(-1)[: self.channels].reshape(-1, self.group)
 
-    def _before(self, previous: Payload | None) -> tuple[Mask, Floats]:
-        """Which channels were hot, and for how many hits they have been silent, [groups, group]."""
+    def _before(self, previous: Payload | None) -> tuple[Mask, Floats, Floats]:
+        """Which channels were hot, for how many hits they have been silent, [groups, group]; and hits of a channel
+        expected, 1/event, [groups]."""
         shape = self.channels // self.group, self.group
+        silent, foretold = np.zeros(self.channels), np.zeros(shape[0])
         if previous is None:
-            return np.zeros(shape, np.bool_), np.zeros(shape)
+            return np.zeros(shape, np.bool_), silent.reshape(shape), foretold
         status = previous["status"]
-        # A payload to start from knows nothing of silence.
-        silent = previous["silent"] if "silent" in previous.arrays else np.zeros(self.channels)
+        # A payload to start from knows of the status alone.
+        silent, foretold = (
+            previous.arrays.get(name, nothing) for name, nothing in (("silent", silent), ("group_expected", foretold))
+        )
         if status.size != self.channels or silent.size != self.channels:
             raise ValueError(f"the previous status is of {status.size} channels; there are {self.channels}")
-        return ((status & Status.HOT) != 0).reshape(shape), silent.astype(np.float64).reshape(shape)
+        hot = ((status & Status.HOT) != 0).reshape(shape)
+        return hot, silent.astype(np.float64).reshape(shape), foretold.astype(np.float64)
 
     def _hot(self, counts: Int, idle: Mask, events: int) -> Mask:
         """Channels hit beyond chance. What is found with some taken out is found with more, so any order will do."""
@@ -245,7 +251,7 @@ class OccupancyStatus(Calibration):
             left = left[np.unique(row[found])]
         return hot
 
-    def _groups(self, counts: Int, out: Mask) -> _Groups:
+    def _groups(self, counts: Int, out: Mask, foretold: Floats) -> _Groups:
         """What groups are hit by, and which of them are not as their kin, without the channels taken out."""
         total, taking_part = np.where(out, 0, counts).sum(axis=1), (~out).sum(axis=1)
         mean = _mean(counts, out)
@@ -253,12 +259,12 @@ class OccupancyStatus(Calibration):
         for number in np.unique(kin):
             members = kin == number
             typical[members] = _typical(mean[members], total[members])
+        typical = np.where(typical > 0, typical, foretold)
         expected = typical * taking_part
         at_once = _at_once(total[kin >= 0], expected[kin >= 0])
         few = pdtr(np.floor(total / at_once), expected / at_once) < self.probability
         many = pdtrc(np.maximum(np.ceil(total / at_once) - 1, 0), expected / at_once) < self.probability
-        # Kin none of which is hit have nothing to be held to but the rest of the detector, which is.
-        dead = (few & (total < self.dead_below * expected)) | (typical == 0) & (kin >= 0)
+        dead = few & (total < self.dead_below * expected)
         noisy = many & (total > self.noisy_above * expected) & (mean >= self.min_mean)
         return _Groups(total, taking_part, mean, typical, dead, noisy, at_once)
 

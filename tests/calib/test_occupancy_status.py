@@ -141,6 +141,8 @@ def naive(
         middle = [sorted(of[k] for k in among)[(len(among) - 1) // 2] for of in (mean_of, total)] if among else [0, 0]
         chance = among is counting and middle[1] < 5
         typical_of.append(sum(mean_of[k] for k in like) / len(like) if chance else middle[0])
+        if typical_of[g] == 0 and previous is not None:
+            typical_of[g] = float(previous["group_expected"][g]) * events
     wanted = [typical_of[g] * len(part[g]) for g in range(groups)]
     squares = sorted((total[g] - wanted[g]) ** 2 / wanted[g] for g in range(groups) if wanted[g] > 0)
     at_once = max(1.0, squares[(len(squares) - 1) // 2] / 0.4549)
@@ -150,7 +152,7 @@ def naive(
         typical, expected = typical_of[g], wanted[g]
         few = stats.poisson.cdf(total[g] // at_once, expected / at_once) < calibration.probability
         many = stats.poisson.sf(-(-total[g] // at_once) - 1, expected / at_once) < calibration.probability
-        dead = typical == 0 or (few and total[g] < calibration.dead_below * expected)
+        dead = few and total[g] < calibration.dead_below * expected
         noisy = many and total[g] > calibration.noisy_above * expected and mean_of[g] >= calibration.min_mean
         rate = typical if dead or total[g] == 0 else mean_of[g]
         now = [0.0 if row[c] else silent[g * group + c] + rate for c in range(group)]
@@ -287,12 +289,16 @@ class TestStatus:
         # P(n > 10 | 12) = 0.65 of them in the first run; then those stay with P(n > 5 | 12) = 0.98.
         assert shares[0] < 0.75 and shares[-1] > 0.93
 
-    def test_groups_all_of_whose_kin_are_silent_are_dead(self) -> None:
+    def test_kin_none_of_which_is_hit_are_held_to_what_was_before(self) -> None:
         calibration = OccupancyStatus(channels=6 * CHIP, group=CHIP, kin=((4, (0,)), (2, (1,))))
         counts = np.full((6, CHIP), 2)
+        lit = calibration.finalize(state_of(calibration, counts), None)
         counts[4:] = 0
-        payload = calibration.finalize(state_of(calibration, counts), None)
-        assert bits(payload, DEAD_GROUP).all(axis=1).tolist() == [False] * 4 + [True] * 2
+        for previous, dead in ((lit, True), (None, False), (all_good(6 * CHIP), False)):
+            payload = calibration.finalize(state_of(calibration, counts, 2), previous)
+            assert bits(payload, DEAD_GROUP).all(axis=1).tolist() == [False] * 4 + [dead] * 2
+        # What lies outside of the acceptance has never been hit, and its silence tells nothing.
+        assert not payload["silent"].reshape(-1, CHIP)[4:].any()
 
     def test_kin_most_of_which_are_dead(self) -> None:
         calibration = OccupancyStatus(channels=16 * CHIP, group=CHIP, kin=((8, (0, 1)),))

@@ -36,7 +36,7 @@ HARMLESS = 3e-4
 WIDEST = 15
 """strips; a track at 75 degrees leaves so many. What turns back in a layer leaves dozens, and would make chips noisy"""
 FEW_HITS = 5.0
-"""of a typical chip of pixels, from which a run is judged: 5 000 events of two vertices; for single chips in the outer
+"""of a typical chip of pixels, from which a run is judged: 10 000 events of two vertices; for single chips in the outer
 layers it takes several such runs"""
 DEAD_CHIP_BELOW = 0.5
 """of its kin's hits: a chip of pixels that was silent for more than half of the run is dead for the whole of it"""
