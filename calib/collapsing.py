@@ -1,4 +1,4 @@
-"""The rule by which CMS collapses lumisections into intervals, as coded: to compare with, not to cut by.
+"""The rule by which CMS collapses lumisections into intervals, as coded: to compare with.
 
 What `AlcaBeamSpotManager::createWeightedPayloads` of CMSSW does at bfe9b473 (physics note 1.6), defects included (12):
 x and y close on a fall only, for the sign of a move is kept where it is compared with the floor; two steps of one sign
@@ -6,14 +6,15 @@ that together reach the floor close one lumisection early; a spike is vetoed whe
 only neighbours are compared, so a slow drift goes on until the interval is full. `calib.boundaries.running_mean` is
 without these.
 
-No calibration cuts by it, nor can one: an interval begun afresh may end elsewhere, as one or two lumisections alone
-stay apart.
+It is not stable as `calib.boundaries` is: an interval begun afresh may end elsewhere, as one or two lumisections alone
+stay apart. So a calibration can cut by it only a run at a time and when the run is over, not along a span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,18 @@ from calib.boundaries import Interval, Trend, run_of
 
 Mask = NDArray[np.bool_]
 
+
+class Rule(StrEnum):
+    """How lumisections become intervals."""
+
+    RUNNING_MEAN = "running_mean"
+    """`calib.boundaries.running_mean`"""
+    CMS = "cms"
+    """`collapse`, to compare with"""
+
+
+CMS_LEAST_MOVE = 25e-4
+"""cm; a smaller move in x or y never counts"""
 MOST_BLOCKS = 60
 """an interval of so many lumisections is full"""
 SPIKE = 0.33, 3.0

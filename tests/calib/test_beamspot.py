@@ -14,6 +14,7 @@ from calib.algorithms.beamspot_payload import PARAMETERS, Measured, nominal
 from calib.algorithms.beamspot_tracks import Tracks, fit_lines
 from calib.algorithms.beamspot_vertices import VX, VY, VZ, Vertices, fit_region
 from calib.calibration import Calibration, Columns, Granularity, NotConverged, NotEnoughData, Outcome, conclude
+from calib.collapsing import Rule
 from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.state import State
@@ -53,6 +54,18 @@ class TestLawsOfSpansWithoutZ(TestLawsByRun):
     @pytest.fixture
     def columns(self) -> Columns:
         return without(some_collisions(), "track_z0", "track_d0_error", "vertex")
+
+
+class TestLawsByTheRuleOfCms(TestLawsByRun):
+    @pytest.fixture
+    def calibration(self) -> Calibration:
+        return BeamSpot(granularity=Granularity.LUMI, rule=Rule.CMS, min_tracks=40, min_vertices=9999)
+
+    @pytest.fixture
+    def columns(self) -> Columns:
+        beams = [Beam(x=0.08 + moved * UM) for moved in (0, 0, 60, 0, 0, 0)]
+        units = [(run, lumi) for run in (1, 2) for lumi in (1, 2, 3)]
+        return collisions(np.random.default_rng(4), units, beams, 20)
 
 
 def toy(events: int, beam: Beam | None = None, seed: int = 1, **more: Any) -> dict[str, Any]:
@@ -432,3 +445,32 @@ class TestIntervals:
         conclusions = conclude(calibration, state, None, flush=True)
         assert sum(len(c.interval.units) for c in conclusions) == 4000
         assert all(c.outcome is Outcome.MADE for c in conclusions)
+
+
+class TestTheRuleOfCms:
+    """Named in settings, to compare with."""
+
+    STEPS = (0, 0, 0, 0, 60, 60, 60, 60, 0, 0, 0, 0)
+
+    def starts(self, rule: str, granularity: Granularity = Granularity.LUMI, flush: bool = True) -> list[int]:
+        beams = [Beam(x=0.08 + moved * UM) for moved in self.STEPS]
+        columns = collisions(np.random.default_rng(3), [(1, lumi) for lumi in range(1, 13)], beams, 80)
+        calibration = BeamSpot(granularity=granularity, rule=Rule(rule))
+        state = calibration.accumulate(columns, {})
+        return [RunLumi.unpack(interval.units[0]).lumi for interval in calibration.intervals(state, flush)]
+
+    def test_where_two_steps_of_one_sign_reach_the_floor_it_closes_one_early(self) -> None:
+        assert self.starts("running_mean") == [1, 5, 9]
+        assert self.starts("cms") == [1, 4, 5, 8, 9]
+
+    def test_it_waits_for_the_end_of_the_run(self) -> None:
+        assert self.starts("cms", flush=False) == [1]
+
+    def test_it_cuts_no_spans(self) -> None:
+        with pytest.raises(ValueError, match="'cms' cuts run by run: `granularity` 'span' needs 'running_mean'"):
+            self.starts("cms", Granularity.SPAN)
+
+    def test_moving_to_it_reads_no_event(self) -> None:
+        ours, theirs = (BeamSpot(granularity=Granularity.LUMI, rule=rule) for rule in Rule)
+        assert ours.accumulate_settings() == theirs.accumulate_settings()
+        assert ours.finalize_settings() != theirs.finalize_settings()
