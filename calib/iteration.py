@@ -23,6 +23,8 @@ from calib.calibration import (
 from calib.payload import Payload
 from calib.state import State
 
+SMALLER = 0.95
+"""what two passes must at least make of a step: less progress than that is none"""
 FAR = 1e300
 """a step without bound, as a number that JSON has"""
 
@@ -64,9 +66,9 @@ class Iterated(Calibration):
 def ended(steps: Sequence[float], most: int) -> Ending | None:
     """How an iteration has ended whose passes moved so far, in units of what is small; None while it goes on.
 
-    It stalls where neither of two passes takes a smaller step than the one before them.
+    It stalls where neither of two passes takes a step that is smaller, by 5 % at least, than the one before them.
 
-    >>> [str(ended(steps, 10)) for steps in ([40.0, 3.0], [40.0, 3.0, 0.2], [4.0, 5.0, 4.0], [4.0, 5.0, 3.9])]
+    >>> [str(ended(steps, 10)) for steps in ([40.0, 3.0], [40.0, 3.0, 0.2], [4.0, 5.0, 4.0], [4.0, 5.0, 3.5])]
     ['None', 'converged', 'stalled', 'None']
     >>> str(ended([40.0, 30.0], 2))
     'out of iterations'
@@ -74,7 +76,7 @@ def ended(steps: Sequence[float], most: int) -> Ending | None:
     sizes = [step if math.isfinite(step) else FAR for step in steps]
     if sizes and sizes[-1] <= 1.0:
         return Ending.CONVERGED
-    if len(sizes) >= 3 and min(sizes[-2:]) >= sizes[-3]:
+    if len(sizes) >= 3 and min(sizes[-2:]) > SMALLER * sizes[-3]:
         return Ending.STALLED
     return Ending.OUT_OF_ITERATIONS if len(sizes) >= most else None
 

@@ -12,9 +12,11 @@ from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.way import Stage
 from pipeline.world import open_world
+from tests.pipeline.drivers import KILLED, Driver
 from tests.pipeline.levels import Levels
-from tests.pipeline.tiny import write_file
-from tests.pipeline.traces import work
+from tests.pipeline.probes import PASSES, KillAt
+from tests.pipeline.tiny import settings, write_file
+from tests.pipeline.traces import done_again, results, work
 
 LEVELS = {"experiment": {"name": "tests.pipeline.levels:Levels"}}
 
@@ -77,3 +79,66 @@ def test_each_is_measured_under_what_those_before_it_found(house, file, tmp_path
         assert tier0.run(file, progress=False).exit_code == 0
         assert "nothing to do" in str(tier0.plan(file))
     assert work(plain) == done
+
+
+def test_what_does_not_converge_is_published_by_name_alone_and_what_goes_after_it_is_made_again(house, file):
+    # Each step goes as far beyond as the one before: it stalls.
+    plain = house(**LEVELS, calibration={"turned": {"part": 2.0}, "first": {"min_hits": 10**6}})
+    with Tier0(plain) as tier0:
+        summary = tier0.run(file, progress=False)
+        assert summary[7].stage is Stage.CONDITIONS
+        said = "stalled after 3 iterations (steps 29.4, 29.4, 29.4, small is 1)"
+        assert said in summary[7].reasons["turned"]
+        assert "last" not in summary[7].reasons
+        # Nothing came of `first`, so what express made for those right after it stands.
+        assert Counter(passes(plain)) == {("turned", 4): 2, ("third", 4): 1}
+        tier0.operator.waive(7, "turned", "as good as it gets", publish=True)
+        summary = tier0.run(file, progress=False)
+        assert summary[7].stage is Stage.CERTIFIED
+    found = released(plain)
+    assert Counter(passes(plain)) == {("turned", 4): 2, ("third", 4): 1, ("last", 4): 1}
+    assert found["turned"][:2] == (Condition.FRESH, 2.94)
+    assert said in found["turned"][2] and "published under a waiver by" in found["turned"][2]
+    assert found["last"] == (Condition.FRESH, 0.53, "made from these data")
+    assert found["first"][0] is Condition.CARRIED
+    assert found["second"] == (Condition.FRESH, 2.47, "made from these data")
+
+
+@pytest.mark.verify
+def test_at_the_deadline_or_where_there_is_none_what_is_in_force_stands_in_and_it_is_said(house, file):
+    plain = house(**LEVELS, calibration={"turned": {"part": 0.1, "iterations": 2}, "first": {"breaks": True}})
+    clock = [1.7e9]
+    with Tier0(plain, clock=lambda: clock[0]) as tier0:
+        assert tier0.run(file, progress=False)[7].stage is Stage.CONDITIONS
+        clock[0] += 10**6
+        assert tier0.run(file, progress=False)[7].stage is Stage.CERTIFIED
+    found = released(plain)
+    assert found["turned"][0] is Condition.FALLBACK
+    assert found["turned"][2].endswith("out of iterations after 2 iterations (steps 1.47, 1.32, small is 1)")
+    assert found["last"][1] == 3.47
+    assert found["last"][2].startswith("made under the turned in force, for there is no other (out of iterations")
+    assert found["second"][1] == 2.47
+    assert "made under the first in force, for there is no other (first: finalize failed" in found["second"][2]
+
+
+POINTS = [(point, hit) for point in PASSES for hit in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("point", "hit"), [pytest.param(*case, marks=[pytest.mark.verify] if case[1] > 1 else []) for case in POINTS]
+)
+def test_a_pass_goes_on_where_it_was_killed(house, file, tmp_path, undisturbed, point, hit):
+    plain, probe = house(**LEVELS), KillAt(tmp_path / "kills", (point,), hit)
+    assert Driver(plain, [file], probe).end() == KILLED
+    assert Driver(plain, [file], probe).end() == 0
+    assert results(plain) == undisturbed[0]
+    assert sorted(passes(plain)) == undisturbed[1]
+    assert done_again(plain) == 0
+
+
+@pytest.fixture(scope="module")
+def undisturbed(joined, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    plain = settings(folder, cluster=joined, **LEVELS)
+    assert Driver(plain, [write_file(folder / "a.root", 7)]).end() == 0
+    return results(plain), sorted(passes(plain))
