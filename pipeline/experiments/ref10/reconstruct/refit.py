@@ -85,15 +85,13 @@ def crossed(helix: Helix, planes: Planes, way: Floats) -> Crossed:
     places = helix.at(way)
     _, toward, offset = _height(places, helix, planes)
     toward, grazing = _steep(toward)
-    shape = (len(MEASURED), len(helix.phi))
-    rows, slopes, expected = np.empty((3, *shape)), np.empty(shape), np.empty(shape)
-    for row, (layer, axis) in enumerate(MEASURED):
-        along, normal = getattr(planes, axis)[:, layer], planes.w[:, layer]
-        rate = along[0] * places.dx[layer] + along[1] * places.dy[layer] + along[2] * helix.cot_theta
-        slopes[row] = rate / toward[layer]
-        rows[:, row] = along - normal * slopes[row]
-        expected[row] = _dot(rows[:, row], offset[:, layer])
-    return Crossed(places, toward, grazing, rows, slopes, expected)
+    of_layer = np.array(OF_LAYER)
+    along = planes.u[:, of_layer]
+    along[:, ALONG] = planes.v[:, of_layer[ALONG]]
+    rate = along[0] * places.dx[of_layer] + along[1] * places.dy[of_layer] + along[2] * helix.cot_theta
+    slopes = rate / toward[of_layer]
+    rows = along - planes.w[:, of_layer] * slopes
+    return Crossed(places, toward, grazing, rows, slopes, _dot(rows, offset[:, of_layer]))
 
 
 def _height(places: Places, helix: Helix, planes: Planes) -> tuple[Floats, Floats, Floats]:

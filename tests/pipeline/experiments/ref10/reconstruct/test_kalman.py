@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.experiments.ref10.reconstruct.kalman import Helices, measured, through
+from pipeline.experiments.ref10.reconstruct.kalman import Helices, begun, measured, through
 from pipeline.experiments.ref10.reconstruct.layer_hits import LayerHits, layer_hits
 from pipeline.experiments.ref10.reconstruct.search import DEFAULT, Search
 from pipeline.experiments.ref10.simulate.helix import CURVATURE_GEV, launched
@@ -111,3 +111,45 @@ def test_hits_lie_as_far_from_where_they_are_expected_as_is_said():
         if layer == 3:
             assert np.mean(found.height.chi2) == pytest.approx(1, abs=4 * np.sqrt(2 / len(events)) + 0.1)
         helices = helices.updated(found).scattered(shell, found.r, found.way, sure)
+
+
+@given(flights, st.sampled_from([(0, 1, 2), (1, 2, 3), (0, 2, 3), (0, 1, 3)]), st.floats(-0.02, 0.02))
+@settings(max_examples=40)
+def test_seeds_begin_as_one_layer_after_the_other_would(flight, triplet, off):
+    """But for what the third hit's z changes of the angle at which material is met."""
+    hits, _ = flown(*flight)
+    z = hits.z.copy()
+    z[triplet[1]] += off
+    hits = replace(hits, z=z)
+    place = np.full((3, 1), -1)
+    for layer in triplet:
+        if layer < 3:
+            place[layer] = layer
+    start = through(hits, np.array(triplet)[:, None])
+    found, chi2, beyond = begun(start, hits, place, DEFAULT)
+    helices, total, pull = start, 0.0, 0.0
+    for layer, shell in enumerate(SHELLS[:3]):
+        r = np.array([0.5 * (shell.inner + shell.outer)])
+        way = helices.way(r)
+        if place[layer, 0] >= 0:
+            seen = measured(helices, hits, place[layer], shell, DEFAULT)
+            helices, r, way = helices.updated(seen), seen.r, seen.way
+            total, pull = total + seen.chi2()[0], max(pull, seen.beyond[0])
+        helices = helices.scattered(shell, r, way, DEFAULT)
+    assert (chi2[0], beyond[0]) == pytest.approx((total, pull), rel=1e-3, abs=1e-6)
+    for name in ("circle", "circle_cov", "line", "line_cov"):
+        one, other = (getattr(helix, name)[:, 0] for helix in (found, helices))
+        assert one == pytest.approx(other, rel=0.02, abs=1e-3 * np.abs(other).max()), name
+
+
+def test_what_is_out_of_use_takes_along_events_that_are_left_with_too_little():
+    whole = [event for event in tracks(2.0, 60) if {int(PLAN.layer[hit.row]) for hit in event} == set(range(1, 11))]
+    hits = layer_hits(clusters(whole[:3]), CONDITIONS)
+    gone = np.flatnonzero((hits.event == 1) & (hits.layer >= 7) | (hits.event == 2) & (hits.layer == 4))
+    left = hits.without(np.append(gone, -1), 3, DEFAULT)
+    assert np.unique(hits.event[left.usable]).tolist() == [0, 2]
+    assert not left.usable[gone].any()
+    assert np.unique(left.place).tolist() == np.flatnonzero(left.usable).tolist()
+    assert left.key.tolist() == sorted(left.key.tolist())
+    wanted = left.within(4, np.array([0, 1, 2]), np.full(3, 0.8), np.full(3, 2.35))
+    assert wanted.number.tolist() == [1, 0, 0]
