@@ -58,17 +58,17 @@ def _cycle(after: After, left: Collection[str]) -> str:
 
 
 def wrong_order(after: After, known: Collection[str]) -> Iterator[str]:
-    """What is wrong with an order, in words; `known` are all kinds of conditions, also those not calibrated."""
+    """What is wrong with an order, in words; `known` are all kinds of conditions, also those not calibrated.
+
+    A kind that is not known is one that this detector does not have, unless it is all but the name of one that it has.
+    """
+    kinds = {*known, *after}
     for kind, others in sorted(after.items()):
         for other in others:
-            if other not in known and other not in after:
-                near = get_close_matches(other, [*known], 1)
-                yield f"{kind} goes after {other!r}, which is no kind: {_meant(near, known)}"
+            near = get_close_matches(other, sorted(kinds - {kind}), 1, cutoff=0.8) if other not in kinds else ()
+            if near:
+                yield f"{kind} goes after {other!r}, which is no kind: did you mean {near[0]!r}?"
     try:
         in_order(after)
     except ValueError as cycle:
         yield str(cycle)
-
-
-def _meant(near: Sequence[str], known: Collection[str]) -> str:
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
