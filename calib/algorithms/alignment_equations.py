@@ -1,0 +1,165 @@
+"""The normal equations of an alignment, put together from the sums of pairs of structures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib.algorithms.alignment_geometry import DEFORMATIONS
+from calib.algorithms.alignment_structures import Structures
+from calib.algorithms.alignment_sums import COARSE, MIDDLE, RESOLUTION
+from calib.channel_sums import ChannelSums
+from calib.iov import LUMI_BITS
+from calib.state import State
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """Equations for p numbers of structures, in um and urad, from where these are now."""
+
+    structure: Ints
+    """[p]"""
+    number: Ints
+    """which of NUMBERS, [p]"""
+    matrix: Floats
+    """C [1/um^2], [p, p]"""
+    right: Floats
+    """b [1/um], [p]"""
+    metric: Floats
+    """U = sum G^T G over measurements, [p, p]"""
+    deformed: Floats
+    """sum G^T times what the deformations do, [p, deformations]"""
+    field: Floats
+    """sum of the products of that, [deformations, deformations]"""
+    measurements: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Blocks [pairs, d, d] of structures `one` <= `other`."""
+
+    one: Ints
+    other: Ints
+    blocks: Floats
+
+    @classmethod
+    def of(cls, sums: ChannelSums, every: int, classes: int, resolution: float) -> Pairs:
+        """Of the first classes of records."""
+        of_class, pair = np.divmod(_places(sums), every**2)
+        (values,) = sums.columns.values()
+        pair, values = pair[of_class < classes], values[of_class < classes]
+        keys, where = np.unique(pair, return_inverse=True)
+        total = np.zeros((len(keys), values.shape[1]), np.int64)
+        np.add.at(total, where, values)
+        d = round(values.shape[1] ** 0.5)
+        blocks: Floats = total.reshape(-1, d, d).astype(np.float64) * resolution
+        return cls(keys // every, keys % every, blocks)
+
+    def times(self, values: Floats) -> Floats:
+        """The symmetric matrix times values [structures, d]."""
+        found = np.zeros_like(values)
+        np.add.at(found, self.one, np.matmul(self.blocks, values[self.other][..., None])[..., 0])
+        apart = self.one != self.other
+        back = np.matmul(self.blocks[apart].swapaxes(1, 2), values[self.one[apart]][..., None])[..., 0]
+        np.add.at(found, self.other[apart], back)
+        return found
+
+    def square(self, place: Ints) -> Floats:
+        """[p, p], by the place 0 to p - 1 of each number [structures, d], -1: not among them."""
+        p = int(place.max(initial=-1)) + 1
+        found = np.zeros((p, p))
+        row, column = place[self.one][:, :, None], place[self.other][:, None, :]
+        row, column = np.broadcast_arrays(row, column)
+        there = (row >= 0) & (column >= 0)
+        found[row[there], column[there]] = self.blocks[there]
+        found[column[there], row[there]] = self.blocks[there]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Totals:
+    """The sums of a state over those classes of records that count."""
+
+    matrix: Pairs
+    metric: Pairs
+    right: Floats
+    """about no displacement, [structures, d]"""
+    deformed: Floats
+    """[structures, d, deformations]"""
+    records: Ints
+    """on each structure"""
+    field: Floats
+    """[deformations, deformations]"""
+    measurements: int
+
+    @classmethod
+    def of(cls, state: State, structures: Structures, classes: int) -> Totals:
+        """Of the first classes."""
+        every, d = len(structures), len(structures.numbers)
+        sums, fit = state["structures"], state["fit"]
+        of_class, on = np.divmod(_places(sums), every**2)
+        chosen = of_class < classes
+        found = {name: np.zeros((every, values.shape[1]), np.int64) for name, values in sums.columns.items()}
+        for name, total in found.items():
+            np.add.at(total, on[chosen], sums.columns[name][chosen])
+        counted = _places(fit) < classes
+        field = fit.columns["field"][counted].sum(axis=0, dtype=np.int64)
+        return cls(
+            Pairs.of(state["matrix"], every, classes, RESOLUTION),
+            Pairs.of(state["metric"], every, classes, MIDDLE),
+            found["right"] * RESOLUTION,
+            found["deformed"].reshape(every, d, len(DEFORMATIONS)) * MIDDLE,
+            found["records"][:, 0],
+            field.reshape(len(DEFORMATIONS), -1) * COARSE,
+            int(fit.columns["measurements"][counted].sum(dtype=np.int64)),
+        )
+
+    @property
+    def seen(self) -> Mask:
+        """Numbers that some measurement goes with, [structures, d]."""
+        found = np.zeros(self.right.shape, np.bool_)
+        for pairs in (self.matrix, self.metric):
+            own = pairs.one == pairs.other
+            there = np.zeros(self.right.shape, np.bool_)
+            there[pairs.one[own]] = np.einsum("pii->pi", pairs.blocks[own]) > 0
+            found = there & (found if pairs is self.metric else True)
+        return found
+
+    def system(self, structures: Structures, values: Floats, wanted: Mask) -> System:
+        """For the numbers of `wanted` [structures, 6], from `values` [structures, 6] in um and urad, where the others
+        stay."""
+        numbers = structures.numbers
+        chosen = wanted[:, numbers]
+        place = np.full(chosen.shape, -1, np.int64)
+        place[chosen] = np.arange(chosen.sum())
+        structure, column = np.nonzero(chosen)
+        right = self.right - self.matrix.times(np.where(structures.is_free, values, 0.0)[:, numbers])
+        return System(
+            structure,
+            numbers[column],
+            self.matrix.square(place),
+            right[chosen],
+            self.metric.square(place),
+            self.deformed[chosen],
+            self.field,
+            self.measurements,
+        )
+
+
+def by_class(state: State, classes: int) -> dict[str, Ints]:
+    """`chi2` (in steps of COARSE), `ndf` and `records` of each class of records, those not used last, [classes + 2]."""
+    fit: ChannelSums = state["fit"]
+    found = {name: np.zeros(classes + 2, np.int64) for name in ("chi2", "ndf", "records")}
+    for name, total in found.items():
+        np.add.at(total, _places(fit), fit.columns[name][:, 0])
+    return found
+
+
+def _places(sums: ChannelSums) -> Ints:
+    return sums.keys & ((1 << LUMI_BITS) - 1)
