@@ -89,23 +89,36 @@ def _changed(
 
 
 def _in_parts(
-    restart: Restart, stored: Columns, conditions: Mapping[str, Payload]
+    restart: Restart, stored: Columns, conditions: Mapping[str, Payload], kinds: Sequence[str]
 ) -> Iterator[tuple[Index, list[Processed]]]:
-    """Stored events in all kinds of cuts, and all at once: which they are, and what is made of each part."""
+    """Stored events all at once and, where all of the kinds are other ones, in all kinds of cuts: which they are, and
+    what is made of each part."""
     events = length(stored)
-    for cut in (*cuts(events), [np.arange(events)]):
+    for cut in ([np.arange(events)], *(cuts(events) if kinds == restart.kinds else ())):
         yield np.concatenate(cut), [restart.again(take(stored, part), conditions) for part in cut]
 
 
-def _hold_parts(which: str, cut: Iterable[tuple[Index, list[Processed]]], anew: Processed) -> None:
+def _left_out(experiment: Experiment, step: Step, restart: Restart) -> set[str]:
+    """The measured columns that a tier may do without: what is read only by calibrations that it lacks."""
+    reads = {c.kind: {*c.reads, *c.reads_if_there} for c in experiment.calibrations()}
+    unknown = sorted(set(restart.lacks) - reads.keys())
+    hold(not unknown, f"{restart.tier} lacks {unknown}, which are not calibrated")
+    read = {histogram.column for histogram in experiment.histograms(step)}
+    read.update(*(columns for kind, columns in reads.items() if kind not in restart.lacks))
+    return set[str]().union(*(reads[kind] for kind in restart.lacks)) - read
+
+
+def _hold_parts(which: str, cut: Iterable[tuple[Index, list[Processed]]], anew: Processed, left_out: set[str]) -> None:
     """Hold that what was made of parts is what was made anew of all events that are kept."""
+    measured = {name: column for name, column in anew.measured.items() if name not in left_out}
     for chosen, parts in cut:
         for part in parts:
             hold(set(part.tiers) == set(anew.tiers), f"{which}: the tiers are others")
             hold(not any(mask.any() for mask in part.filtered.values()), f"{which}: some are filtered only now")
         for tier, columns in anew.tiers.items():
             compare(f"{which}: {tier}", [part.tiers[tier] for part in parts], take(columns, chosen))
-        compare(f"{which}: measured", [part.measured for part in parts], take(anew.measured, chosen))
+        found = [{name: part.measured[name] for name in part.measured if name not in left_out} for part in parts]
+        compare(f"{which}: measured", found, take(measured, chosen))
 
 
 class DeclarationLaws:
@@ -296,7 +309,7 @@ class ExperimentLaws(DeclarationLaws):
                     not differences(before.tiers[tier], columns) for tier, columns in anew.tiers.items()
                 )
                 hold(not same, f"{which}: nothing depends on the change; take payloads that differ more")
-                _hold_parts(which, _in_parts(restart, stored, changed), anew)
+                _hold_parts(which, _in_parts(restart, stored, changed, kinds), anew, _left_out(experiment, step, restart))
 
     @pytest.mark.parametrize("step", Step)
     def test_what_is_missing_is_absent(

@@ -102,7 +102,7 @@ class Turned(Level, Iterated):
 
 
 class Levels(Tiny):
-    """All that is calibrated acts behind the tier. From where it started goes to files `log`.RAW and `log`.HITS."""
+    """What acts does so behind the tier. From where it started goes to files `log`.RAW and `log`.HITS."""
 
     name = "levels"
     tiers: ClassVar[tuple[str, ...]] = ("HITS", "MOVED")
@@ -131,8 +131,7 @@ class Levels(Tiny):
         return Processed({"HITS": {"hit": hits}, "MOVED": {"hit": hits - first}}, measured, filtered)
 
     def restarts(self, step):
-        lacks = ("first",) if step is Step.EXPRESS else ()
-        return (Restart("HITS", KINDS, partial(self.again, step), lacks),)
+        return (Restart("HITS", ("first", "second", "turned"), partial(self.again, step), ("first",)),)
 
     def again(self, step, stored, conditions):
         self.note("HITS")

@@ -9,6 +9,8 @@ from calib.gates import Decision, MaxMove
 from calib.iov import RunLumi
 from calib.iteration import Ending
 from pipeline.declarations import wrong_calibrations
+from pipeline.events import SourceFile
+from pipeline.experiments.testing import ExperimentLaws
 from pipeline.express import Cut, RunContext, express_starts, express_writes, pass_group, pass_job, pass_writes
 from pipeline.handshake import Judged, KindView, Settled, foreseen
 from pipeline.iterating import found_by, step_of, told
@@ -21,10 +23,10 @@ from pipeline.segments import held_by, of_kind, with_held
 from pipeline.settings import settings_from
 from pipeline.waivers import Signature, Waiver
 from pipeline.world import open_world
-from tests.pipeline.levels import First, Last, Levels, Second, Turned
+from tests.pipeline.levels import KINDS, First, Last, Levels, Second, Turned, mean
 from tests.pipeline.test_chain_of_conditions import Bench, Span
 from tests.pipeline.test_handshake import RULES, at, kind, made, too_little
-from tests.pipeline.tiny import settings
+from tests.pipeline.tiny import settings, write_file
 
 BEFORE, ONE, THREE, FIVE = RunLumi(7).packed, at(1), at(3), at(5)
 PLAIN = (Segment(BEFORE, {"gain": "g", "alignment": "a"}),)
@@ -294,3 +296,19 @@ def test_an_iteration_over_runs_is_refused(tmp_path):
     plain = settings(tmp_path / "area", calibration={"turned": {"granularity": "span"}})
     with pytest.raises(SettingsError, match=r"`calibration.turned`: turned iterates over the events of a run"):
         open_world(settings_from(plain), Levels())
+
+
+class TestLevels(ExperimentLaws):
+    """What the tests of passes stand on keeps the laws, with a tier that lacks what one calibration reads."""
+
+    @pytest.fixture
+    def experiment(self):
+        return Levels()
+
+    @pytest.fixture
+    def source(self, tmp_path):
+        return SourceFile.open(write_file(tmp_path / "a.root", 7))
+
+    @pytest.fixture
+    def other_conditions(self):
+        return {kind: mean(kind, 0.5) for kind in KINDS}

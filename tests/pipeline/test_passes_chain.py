@@ -121,12 +121,9 @@ def test_at_the_deadline_or_where_there_is_none_what_is_in_force_stands_in_and_i
     assert "made under the first in force, for there is no other (first: finalize failed" in found["second"][2]
 
 
-POINTS = [(point, hit) for point in PASSES for hit in (1, 2, 3)]
-
-
-@pytest.mark.parametrize(
-    ("point", "hit"), [pytest.param(*case, marks=[pytest.mark.verify] if case[1] > 1 else []) for case in POINTS]
-)
+@pytest.mark.verify
+@pytest.mark.parametrize("hit", [1, 2, 3])
+@pytest.mark.parametrize("point", PASSES)
 def test_a_pass_goes_on_where_it_was_killed(house, file, tmp_path, undisturbed, point, hit):
     plain, probe = house(**LEVELS), KillAt(tmp_path / "kills", (point,), hit)
     assert Driver(plain, [file], probe).end() == KILLED

@@ -211,6 +211,26 @@ class Relative(Wires):
         return Keys(event * 0 + 7, event, event)
 
 
+class LacksWhatItDoesNotStore(Wires):
+    """Of a tier only part of the measured columns can be made, and it says so."""
+
+    def process(self, step: Step, events: Columns, conditions: Mapping[str, Payload]) -> Processed:
+        found = super().process(step, events, conditions)
+        return dataclasses.replace(found, measured={"raw": found.measured["hits"] + 1, **found.measured})
+
+    def calibrations(self) -> tuple[Calibration, ...]:
+        return (type("RawCounter", (HitCounter,), {"kind": "raw", "reads": ("raw", "hits")})(), HitCounter())
+
+    def restarts(self, step: Step) -> tuple[Restart, ...]:
+        return (Restart("HITS", ("pedestal",), self.again, ("raw",)),)
+
+
+def test_what_a_tier_lacks_need_not_be_made_from_it(tmp_path: Path) -> None:
+    experiment, law = LacksWhatItDoesNotStore(), "test_started_from_a_tier_a_step_makes_what_it_makes_from_raw"
+    conditions, others = {"pedestal": pedestal(0.5)}, {"pedestal": pedestal(0.7)}
+    getattr(ExperimentLaws(), law)(experiment, source(), conditions, others, Step.EXPRESS, tmp_path)
+
+
 def again(change: Any) -> type[Wires]:
     """Wires that change what is made of stored events by a function of it and of them."""
 
@@ -298,6 +318,13 @@ PROCESS_FAULTS = {
         declaring(restarts=lambda self, step: (Restart("HITS", ("pedestal", "gain"), self.again),)),
         declaring(restarts=lambda self, step: (Restart("HITS", ("unused",), self.again),)),
         declaring(restarts=lambda self, step: (Restart("HITS", ("same",), self.again),)),
+        declaring(restarts=lambda self, step: (Restart("HITS", ("pedestal",), self.again, ("gain",)),)),
+        # A histogram looks at it too.
+        type(
+            "Lacks",
+            (again(lambda found, stored: {"measured": {}}),),
+            {"restarts": lambda self, step: (Restart("HITS", ("pedestal",), self.again, ("hits",)),)},
+        ),
     ],
     "test_what_is_missing_is_absent": [
         altered(measured=hits_with(np.nan)),
