@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import click
 from pipeline.cli_conditions import conditions
 from pipeline.cli_database import commands as of_database
 from pipeline.cli_operator import commands as orders
+from pipeline.cli_refit import calibrate, certify
 from pipeline.cli_settings import MOST_RUN, RUN, opened, settings_option
 from pipeline.cli_shadow import shadow
 
@@ -77,6 +77,8 @@ def main() -> None:
     tier0 why 190456                      where a run stands, and why
     tier0 hold 190456 --reason "magnet"   keep it from prompt; lift, holds, waive
     tier0 conditions show beamspot
+    tier0 certify -o golden.json          the good-run list; certify refit, certify accept
+    tier0 calibrate again 190456 --set beamspot.min_tracks=500
     tier0 database backup tier0.backup    with runs in flight; check, migrate, restore
     tier0 simulate ref10.toml data --runs 7-9
     tier0 demo                            all of it on simulated runs
@@ -200,30 +202,6 @@ def demo(folder: Path) -> None:
     sys.exit(demonstrate(folder, click.echo))
 
 
-@main.command()
-@click.option("--mask", type=click.Path(path_type=Path), help="Keep only what this certification file has.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write the good-run list here, not to the screen."
-)
-@settings_option
-def certify(mask: Path | None, output: Path | None, settings: Path | None) -> None:
-    """The good-run list of all certified runs, as CMS's JSON.
-
-    \b
-    tier0 certify -o golden.json
-    tier0 certify --mask Cert_2012.json
-    """
-    from pipeline.whole import write_whole
-
-    found = opened(settings).good_runs(mask)
-    text = json.dumps(found) + "\n"
-    if output:
-        write_whole(output.resolve(), text.encode(), lambda _: None)  # resolved: a link stays, and so does a device
-        click.echo(f"written to {output}: {len(found)} runs in the good-run list")
-    else:
-        click.echo(text, nl=False)
-
-
 @main.group("settings")
 def settings_group() -> None:
     """Look at settings."""
@@ -240,5 +218,5 @@ def settings_check(settings: Path) -> None:
 
 
 main.add_command(conditions)
-for command in (shadow, *orders, *of_database):
+for command in (shadow, calibrate, certify, *orders, *of_database):
     main.add_command(command)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.cli_settings import opened, settings_option
+from pipeline.cli_settings import changes_of, opened, settings_option
 from pipeline.cli_tags import SERVES, global_tag_group, tag_group
 
 
@@ -172,23 +171,15 @@ def judge(
     tier0 conditions judge beamspot --set significance.n_sigma=5
     tier0 conditions judge beamspot --gates candidate.toml
     """
-    found = opened(settings).conditions.judge(kind, _changes(changes), gates=gates, runs=runs, version=version)
+    found = opened(settings).conditions.judge(
+        kind,
+        changes_of(changes, "GATE.KEY=VALUE, such as max_move.limit=0.02"),
+        gates=gates,
+        runs=runs,
+        version=version,
+    )
     click.echo(found)
     sys.exit(found.exit_code)
-
-
-def _changes(words: tuple[str, ...]) -> dict[str, Any]:
-    """`key=value` as a mapping; a value is read as in a settings file, and else taken as a text."""
-    found: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise click.UsageError(f"--set {word!r}: write GATE.KEY=VALUE, such as max_move.limit=0.02")
-        try:
-            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[key.strip()] = value.strip()
-    return found
 
 
 @_command(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,3 +37,17 @@ def nearby() -> Path:
         what = "no settings file" if not found else f"{len(found)} settings files"
         raise click.UsageError(f"{what} in this folder: say which with -s FILE")
     return found[0]
+
+
+def changes_of(words: tuple[str, ...], form: str) -> dict[str, Any]:
+    """`name=value` as a mapping; a value is read as in a settings file, and else taken as a text."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {word!r}: write {form}")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value.strip()
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from calib.tags import Sync, Validity
 from pipeline.comparing import Comparison, compare
 from pipeline.conditions_words import Source, entry_of, source_named, spoken
 from pipeline.fates import fate_text
+from pipeline.finalizing import Hired
 from pipeline.plots import Interval, drawable, plot, save
+from pipeline.refit_view import Refits
 from pipeline.rehearsal import rehearsal
 from pipeline.rejudging import Trial
 from pipeline.tables import as_text
@@ -25,6 +27,7 @@ from pipeline.trials import Proposal, try_gates
 from pipeline.world import World, kinds_of
 
 if TYPE_CHECKING:
+    from distributed import Client
     from matplotlib.figure import Figure
 
 
@@ -37,6 +40,13 @@ class ConditionsView:
     """
 
     world: World
+    client: Callable[[], Client] | None = None
+    """gives a cluster for what is done on workers; without one it is done here"""
+
+    @property
+    def refits(self) -> Refits:
+        """What is made again from kept states: under other settings, or without what certification found bad."""
+        return Refits(self.world, Hired(self.client))
 
     def tags(self) -> str:
         """All tags as a table."""

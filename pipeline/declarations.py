@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from calib.graph import wrong_order
-from pipeline.datasets import wrong_datasets
+from pipeline.datasets import not_among, wrong_datasets
 from pipeline.model import Step
 from pipeline.tiers import wrong_tiers
 
@@ -22,6 +22,8 @@ def wrong_declarations(settings: Settings, experiment: Experiment) -> Iterator[s
     yield from wrong_tiers(settings.prompt.tiers, experiment)
     yield from wrong_histograms(experiment)
     yield from wrong_calibrations(experiment)
+    calibrated = [calibration.kind for calibration in experiment.calibrations()]
+    yield from not_among(settings.closure.least, calibrated, "closure.least", "kind that is calibrated")
 
 
 def wrong_calibrations(experiment: Experiment) -> Iterator[str]:

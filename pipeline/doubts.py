@@ -39,9 +39,13 @@ class Doubt:
         """First and last packed unit."""
         return self.closed.first, self.closed.last
 
+    @property
+    def run(self) -> int:
+        """Whose."""
+        return RunLumi.unpack(self.closed.first).run
+
     def __str__(self) -> str:
-        run = RunLumi.unpack(self.closed.first).run
-        way_on = f"`tier0 certify accept {run} {self.closed.kind} --reason ...` lets it into the good-run list"
+        way_on = f"`tier0 certify accept {self.run} {self.closed.kind} --reason ...` lets it into the good-run list"
         return f"{self.closed}; {f'accepted by {self.accepted}' if self.accepted else way_on}"
 
 
@@ -67,7 +71,8 @@ def doubts(certification: Mapping[str, Any], orders: Iterable[Order], version: i
     """The payloads of a run that do not close and that a person is to be asked about, whoever has accepted them."""
     if certification.get(CLOSURE, {}).get("then") != Then.ASK:
         return []
-    run, accepted = int(certification["run"]), {}
+    run = int(certification["run"])
+    accepted: dict[tuple[str, str], str] = {}
     for order in orders:
         if order.what is What.ACCEPT and order.run == run and order.terms.get(VERSION) == version:
             accepted |= {(order.kind, payload): order.signed for payload in order.terms[PAYLOADS]}

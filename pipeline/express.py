@@ -232,6 +232,8 @@ class StateFile:
     since: int = 0
     under: Held = ()
     """of a calibration that iterates, the payloads of its own kind that the events were processed under"""
+    without: tuple[int, ...] = ()
+    """units (packed) that are left out"""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ class FinalizeWork:
         for file in item:
             found = unpack_state(file.path, self.calibration.kind)
             if found is not None:
-                state = self.calibration.merge(state, _from_unit(found, file.since))
+                state = self.calibration.merge(state, _asked_of(found, file))
         store = open_store(self.conditions_root)
         if isinstance(self.calibration, Iterated):
             conclusions = conclude_pass(self.calibration, state, partial(_under, store, item), self.flush)
@@ -281,9 +283,10 @@ class FinalizeWork:
         return None
 
 
-def _from_unit(state: State, since: int) -> State:
+def _asked_of(state: State, file: StateFile) -> State:
     units = state.units()
-    return state.select(units[units >= since]) if len(units) and units[0] < since else state
+    asked = units[(units >= file.since) & ~np.isin(units, file.without)]
+    return state.select(asked) if len(asked) < len(units) else state
 
 
 def _under(store: PayloadStore, files: Sequence[StateFile], unit: int) -> Payload | None:
@@ -313,7 +316,7 @@ def finalize_ingredients(work: FinalizeWork, states: Sequence[StateFile]) -> dic
     """What the conclusions of a finalization depend on."""
     return {
         "finalize": work.calibration.finalize_settings(),
-        "states": [[file.lineage, file.since] for file in states],
+        "states": [[file.lineage, file.since, *([list(file.without)] if file.without else [])] for file in states],
         "previous": work.previous,
         "flush": work.flush,
         "gates": [[gate.name, asdict(gate)] for gate in work.gates],

@@ -15,6 +15,7 @@ from pipeline import catalog, journal
 from pipeline.authority import Act, Rules, demand
 from pipeline.canary import CANARY, ways_on
 from pipeline.certifying import doubts_of
+from pipeline.doubts import Doubt
 from pipeline.forgetting import forget, set_aside
 from pipeline.holds import STOPS, hold_text, holds_in_force, holds_of, lift_command, place_text
 from pipeline.in_charge import rules_in_force
@@ -117,6 +118,10 @@ class Operator:
             add_order(connection, self._order(What.WITHDRAW, run, reason, kind=kind, terms=terms))
             names = ", ".join(one.who for waiver in given for one in waiver.signed)
             return f"{kind} of run {run} is no longer waived (by {names})"
+
+    def doubts(self) -> list[Doubt]:
+        """What closure leaves in doubt and nobody has accepted."""
+        return [doubt for found in doubts_of(self.world).values() for doubt in found if not doubt.accepted]
 
     def accept(self, run: int, kind: str, reason: str) -> str:
         """Let units of a run into the good-run list whose conditions of a kind do not close, by name.

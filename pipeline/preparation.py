@@ -186,7 +186,7 @@ def _chains(world: World, ways: Sequence[Way]) -> list[Chain]:
             Chain(
                 kind=kind,
                 links=of_runs,
-                in_force=_in_force_before(world, connection, kind, ways[0].run),
+                in_force=in_force_before(world, connection, kind, ways[0].run),
                 conditions_root=str(world.store.root),
                 settled={run: one.at_end(kind) for run, one in manifests.items() if run in whole or kind in one.kinds},
                 left_open=frozenset(run for run, manifest in manifests.items() if is_open(manifest, kind)),
@@ -225,7 +225,7 @@ def _intervals(
     return tuple(sorted(found))
 
 
-def _in_force_before(world: World, connection: Connection, kind: str, run: int) -> str | None:
+def in_force_before(world: World, connection: Connection, kind: str, run: int) -> str | None:
     """The payload in force at the end of all earlier runs; what a restart has published since does not count."""
     db = world.conditions(connection)
     snapshot = db.snapshot(world.global_tag(Sync.PROMPT))

@@ -95,7 +95,7 @@ class CertifySection(Section):
 class ClosureSection(Section):
     """After prompt, calibrations are made again of what it measured, and must find no change."""
 
-    sigmas: Annotated[float, Field(gt=0)] = 3.0
+    sigmas: Annotated[float, Field(gt=0, le=30)] = 3.0
     """a change beyond is one; of many numbers, what is as rare for the largest of them"""
     least: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
     """kind to array to what never counts, in the unit of the payload"""

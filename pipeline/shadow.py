@@ -6,7 +6,7 @@ it reads no event, and can be tried on every run whose states are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from jobs.runner import JobDone, JobFailed, Runner
 from pipeline import verdicts
 from pipeline.chain import Chain
 from pipeline.express import StateFile, finalize_job
+from pipeline.finalizing import Note, finalize_again, only, other_states
 from pipeline.handshake import Judged
 from pipeline.links import Ask, Link
 from pipeline.manifest import Stretch
@@ -46,10 +47,7 @@ def candidate(experiment_calibrations: Sequence[Calibration], settings: Settings
     production = produced[shadow.kind]
     tables = {shadow.kind: {**settings.calibration.get(shadow.kind, {}), **shadow.calibration}}
     [tried] = apply_calibration_settings([_algorithm(shadow) or _plain(experiment_calibrations, shadow.kind)], tables)
-    before, now = production.accumulate_settings(), tried.accumulate_settings()
-    # Another version may well read the same states; that it does is said by who names it.
-    differing = sorted(key for key in {*before, *now} - {"version"} if before.get(key) != now.get(key))
-    if differing:
+    if differing := other_states(production, tried):
         wrong = f"`shadow.{name}` would need other states ({', '.join(differing)}), and these are made from events"
         raise SettingsError([f"{wrong}: give it settings of finalize, or gates"])
     gates = settings.gates.get(shadow.kind, ()) if shadow.gates is None else shadow.gates
@@ -98,7 +96,7 @@ def run_shadows(world: World, runner: Runner, ways: Sequence[Way]) -> None:
 
 
 class _Shadow:
-    """One candidate over all runs, as its own chain of conditions."""
+    """One candidate over all runs, as its own chain of conditions: what it asks for goes through the ledger."""
 
     def __init__(self, world: World, runner: Runner, name: str, chain: Chain) -> None:
         self._world, self._runner, self._name, self._chain = world, runner, name, chain
@@ -106,46 +104,34 @@ class _Shadow:
 
     def work_off(self, ways: Sequence[Way]) -> None:
         """Until nothing is left to ask."""
+        states = {way.run: self._state(way) for way in ways}
+        finalize_again(self._chain, states, self, self._world.store)
         for way in ways:
-            self._ready(way)
-        while self._ask() or self._asked:
-            for event in self._runner.step():
-                if isinstance(event, JobDone | JobFailed):
-                    self._take(event)
-        for way in ways:
-            view = self._chain.view(way.run)
-            found = Shadowed(way.run, view.judged or (), view.waits_for if view.broken else "")
+            found = shadowed(self._chain, way.run)
             self._world.books.record(way.run, shadow_record(self._name), found.to_document())
 
-    def _ready(self, way: Way) -> None:
-        state = states_of(self._world, way).get(self._chain.kind)
-        if state is not None:
-            self._chain.ready(way.run, state)
-        else:
-            self._chain.broken(way.run, "its state is not made yet")
+    def _state(self, way: Way) -> StateFile | str:
+        return states_of(self._world, way).get(self._chain.kind, "its state is not made yet")
 
-    def _ask(self) -> bool:
-        asks = self._chain.asks()
-        for ask in asks:
-            job = finalize_job(ask.run, ask.work, ask.states)
-            job = replace(job, name=f"shadow-{job.name}", group=f"shadow-{self._name}-{ask.run}")
-            self._asked[job.name] = ask
-            self._runner.start(job, ask.work, partial(_only, ask.states))
-        return bool(asks)
+    def start(self, ask: Ask) -> None:
+        """Have a finalization done, under a name of this shadow's own."""
+        job = finalize_job(ask.run, ask.work, ask.states)
+        job = replace(job, name=f"shadow-{job.name}", group=f"shadow-{self._name}-{ask.run}")
+        self._asked[job.name] = ask
+        self._runner.start(job, ask.work, partial(only, ask.states))
 
-    def _take(self, event: JobDone | JobFailed) -> None:
-        ask = self._asked.pop(event.job.name, None)
-        if ask is None:
-            return
-        note: Mapping[str, Any] = event.root.leaves[0].note if isinstance(event, JobDone) else {"failed": event.reason}
-        if note.get("failed"):
-            self._chain.broken(ask.run, str(note["failed"]))
-        else:
-            self._chain.concluded(ask.run, note["conclusions"], self._world.store)
+    def finished(self) -> Iterator[tuple[Ask, Note]]:
+        """What has come to its end by now."""
+        for event in self._runner.step():
+            if isinstance(event, JobDone | JobFailed) and event.job.name in self._asked:
+                ask = self._asked.pop(event.job.name)
+                yield ask, event.root.leaves[0].note if isinstance(event, JobDone) else {"failed": event.reason}
 
 
-def _only(states: Sequence[StateFile], leaves: range) -> list[Sequence[StateFile]]:
-    return [states]
+def shadowed(chain: Chain, run: int) -> Shadowed:
+    """What a chain has concluded for a run."""
+    view = chain.view(run)
+    return Shadowed(run, view.judged or (), view.waits_for if view.broken else "")
 
 
 # beside production ----------------------------------------------------------------------------------------------------

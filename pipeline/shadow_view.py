@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from calib.differences import distances
 from calib.iov import RunLumi
+from calib.payload import PayloadStore
 from calib.tags import Sync
 from pipeline.in_charge import may_write, rules_in_force
 from pipeline.promotion import Promotion, add_promotion, begins, promotions
@@ -135,14 +136,20 @@ class Shadows:
             return db.resolve(snapshot, before, [kind]).ids.get(kind)
 
     def _apart(self, one: Beside) -> str:
-        if one.same or one.production is None or one.shadow is None:
-            return ""
-        found = distances(self.world.store.get(one.production), self.world.store.get(one.shadow))
-        found.sort(key=lambda distance: -(distance.sigma or 0.0))
-        words = [
-            distance.why
-            or f"{distance.array} {distance.far}"
-            + (f" ({distance.sigma:.1f} sigma)" if distance.sigma is not None else "")
-            for distance in found
-        ]
-        return "\n".join(words[:3])
+        return "\n".join(largest_differences(self.world.store, one))
+
+
+MOST_DIFFERENCES = 3
+
+
+def largest_differences(store: PayloadStore, one: Beside, most: int = MOST_DIFFERENCES) -> list[str]:
+    """The arrays in which production and what is beside it differ most, in units and in sigma."""
+    if one.same or one.production is None or one.shadow is None:
+        return []
+    found = distances(store.get(one.production), store.get(one.shadow))
+    found.sort(key=lambda distance: -(distance.sigma or 0.0))
+    return [
+        distance.why
+        or f"{distance.array} {distance.far}" + (f" ({distance.sigma:.1f} sigma)" if distance.sigma is not None else "")
+        for distance in found[:most]
+    ]

@@ -107,7 +107,7 @@ class Tier0:
     @property
     def conditions(self) -> ConditionsEditor:
         """Look at the conditions, bring payloads in, take copies out."""
-        return ConditionsEditor(self._world)
+        return ConditionsEditor(self._world, lambda: self.client)
 
     @property
     def operator(self) -> Operator:

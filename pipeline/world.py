@@ -209,7 +209,7 @@ def set_up(world: World) -> World:
 
 def settings_lineage(settings: Settings, experiment: Experiment) -> str:
     """The lineage of all settings that can change a result: not where it runs, nor where it lies, nor its limits."""
-    apart = {"experiment", "storage", "cluster", "splitting", "certify", "authority", "canary", "shadow"}
+    apart = {"experiment", "storage", "cluster", "splitting", "certify", "closure", "authority", "canary", "shadow"}
     relevant: dict[str, Any] = settings.model_dump(mode="json", exclude=apart)
     for section in (relevant, *relevant["overrides"]):
         section["express"].pop("largest_state", None)
