@@ -7,9 +7,9 @@ Gauss and Newton's steps, damped where they do not lead down (K. Levenberg, Quar
 group on its own but all in one set of arrays. The variance of sizes is measured in each bin, and drawn towards that of
 all the group's bins, as ten more clusters would: of few clusters of one size it would come out as nothing.
 
-A hyperbola is not quite what sizes follow: mean sizes of a hundredth of a channel's accuracy are taken for no better
-than that. Where chi2 exceeds the degrees of freedom by more than three of its standard
-deviations, the error is raised by the root of their ratio.
+A hyperbola is not quite what sizes follow: mean sizes are taken for no better than a two-hundredth of a channel. Where
+chi2 exceeds the degrees of freedom by more than three of its standard deviations, the error is raised by the root of
+their ratio.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ PARAMETERS = ("x0", "p0", "k", "w")
 """in the order of the last axis"""
 LAST = np.array([False, False, False, True])
 ROUNDS = 60
+ARRIVED = 1e-12
+"""of chi2, that the next step would gain"""
 SETTLED = 1e-4
 """of its error, by which x0 still moves in the last step"""
 DRAWN = 10.0
 """clusters of the group's variance that join those of a bin"""
 NARROWEST = 0.01
 """least w"""
-INEXACT = 0.01
+INEXACT = 0.005
 """channels, by which a mean size may be off a hyperbola"""
 LEAST_VARIANCE = 1e-3
 """of a size"""
@@ -83,15 +85,21 @@ def fit(sums: Sums, start: Floats, free: Mask) -> Fit:
     now = start.astype(np.float64)
     damping = np.full(len(now), DAMPED)
     chi2 = _chi2(now, slope, size, weight)
+    moving = np.ones(len(now), np.bool_)
     for _ in range(ROUNDS):
         matrix, gradient = _bounded(now, (slope, size, weight), free)
         scaled = matrix + matrix * np.eye(len(PARAMETERS)) * damping[:, None, None]
-        after = now + np.linalg.solve(scaled, gradient[..., None])[..., 0]
+        step = np.linalg.solve(scaled, gradient[..., None])[..., 0]
+        after = now + step
         after[:, 3] = np.maximum(np.abs(after[:, 3]), NARROWEST)
         tried = _chi2(after, slope, size, weight)
-        down = tried <= chi2
+        # A group that has arrived stays, whatever others need.
+        moving &= np.einsum("ni,ni->n", step, gradient) > ARRIVED
+        down = moving & (tried <= chi2)
         now, chi2 = np.where(down[:, None], after, now), np.where(down, tried, chi2)
         damping = np.clip(np.where(down, damping * LOWER, damping * RAISE), 1e-12, 1e12)
+        if not moving.any():
+            break
     matrix, gradient = _bounded(now, (slope, size, weight), free)
     covariance = np.linalg.inv(matrix)
     ndf = np.maximum(np.count_nonzero(weight, axis=1) - free.sum(axis=1), 0)
