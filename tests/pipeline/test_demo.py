@@ -20,7 +20,7 @@ from pipeline.demo import PICTURE, demo_settings, demonstrate, play, tell
 from pipeline.experiments.ref10.alignment import alignment, no_displacement
 from pipeline.experiments.ref10.demonstrated import Pedestals, Tracks, d0_moved
 from pipeline.experiments.ref10.demonstration import RUNS, STEP, Ref10Demonstration, Row
-from pipeline.experiments.ref10.demonstration_picture import profile
+from pipeline.experiments.ref10.demonstration_picture import joined, profile
 from pipeline.experiments.ref10.geometry import geometry_of, mini_geometry
 from pipeline.experiments.simulated import Comparison, NotSimulated
 from pipeline.tier0 import Tier0
@@ -48,18 +48,17 @@ def test_put_in_and_found_agree(tmp_path: Path) -> None:
     assert "pedestal: 3 fresh, 0 carried, 0 fallback" in done.output
     rows = table(done.output)
     for row in rows:
-        put_in, found, error, pull = numbers(row)
+        _, _, error, pull = numbers(row)
         assert abs(pull) < 4, row
-        assert abs(found - put_in) < 4 * error + 0.15 * abs(put_in) + 6, row
+        assert error < (10 if row[2] == "um" else 0.1), row
     of_d0 = {row[0]: numbers(row) for row in rows if row[1].startswith("d0")}
     assert list(of_d0) == ["101", "102", "103"]
     assert of_d0["101"][1] > 10 * of_d0["101"][2] and of_d0["102"][0] == of_d0["103"][0] == 0
     jumps = [numbers(row) for row in rows if row[1].startswith("pedestals, jump")]
     assert jumps[0][0] == 0 and jumps[1][0] > 3 and all(error < 0.2 for _, _, error, _ in jumps)
-    for run in RUNS:
-        # The drift is followed: there is more than one interval in a run, and one begins where the beam jumps.
-        at = [row[0] for row in rows if row[1].startswith("beam x") and row[0].startswith(f"{run}:")]
-        assert len(at) > 1
+    # The drift is followed: there is more than one interval in a run, and one begins where the beam jumps.
+    at = [row[0] for row in rows if row[1].startswith("beam x")]
+    assert all(sum(place.startswith(f"{run}:") for place in at) > 1 for run in RUNS)
     assert any(place.startswith(f"{STEP}") for place in at)
     # The chips' common modes are shared by 128 strips: 0.45 sigma a chip, over 560 chips.
     pulls = re.findall(r"pulls of \d{5} pedestals: mean (\S+), width (\S+)", done.output)
@@ -235,12 +234,20 @@ def test_misalignment_is_seen_in_d0_and_in_the_beam_and_gone_where_it_is_known()
     np.testing.assert_allclose(blind.beam_moved, fitted)
 
 
-def test_profile_leaves_out_bins_of_few_tracks() -> None:
-    phi = np.append(np.repeat([1.0, 2.0], 100), 1.5)
-    at, mean, error = profile(phi, np.append(np.repeat([3.0, 5.0], 100), 99.0), np.full(201, 2.0))
-    np.testing.assert_allclose(at, [1.0, 2.0])
-    np.testing.assert_allclose(mean, [3.0, 5.0])
-    np.testing.assert_allclose(error, 0.2)
+def test_profile_has_no_value_where_tracks_are_few() -> None:
+    phi = np.concatenate([np.repeat([1.0, 2.0], 100), [1.5, 9.0]])
+    values = np.concatenate([np.repeat([3.0, 5.0], 100), [99.0, 99.0]])
+    at, mean, error = profile(np.array([0.9, 1.2, 1.8, 2.0]), phi, values, np.full(202, 2.0))
+    np.testing.assert_allclose(at, [1.0, np.nan, 2.0])
+    np.testing.assert_allclose(mean, [3.0, np.nan, 5.0])
+    np.testing.assert_allclose(error, [0.2, np.nan, 0.2])
+
+
+def test_tracks_of_runs_are_joined() -> None:
+    one, two = (Tracks(*np.arange(8.0).reshape(4, 2) + 10 * run) for run in (1, 2))
+    both = joined([one, two])
+    for name in ("phi", "off", "error", "moved"):
+        assert getattr(both, name).tolist() == [*getattr(one, name), *getattr(two, name)]
 
 
 def test_experiment_without_a_demonstration_says_so(tmp_path: Path) -> None:

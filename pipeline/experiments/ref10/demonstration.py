@@ -27,7 +27,7 @@ LUMIS = 6
 STEP = RunLumi(RUNS[2], 4)
 
 # Every event is read out in part without zero suppression, so that a minute of it carries pedestals; in a real run
-# 2 in 100 are, and it lasts for hours. For the beam, too, there are more tracks an event. The Lorentz angle is as designed:
+# 2 in 100 are, and it lasts for hours. For the beam, too, there are more tracks. The Lorentz angle is as designed:
 # it moves d0 by 10 um, ladder by ladder in turn, which is another thing than what is looked for here.
 SCENARIO: Mapping[str, Any] = {
     "first_run": RUNS[0],
@@ -107,7 +107,7 @@ class Ref10Demonstration(Demonstration):
         heads = ["run", "what", "unit", "put in", "found", "error", "pull"]
         table = as_text(heads, [row.cells() for row in rows], "put in, and found")
         wrong = [f"run {row.run}, {row.what}: {row.pull:+.1f} errors off" for row in rows if row.off]
-        return Comparison("\n".join([table, *_pulls(both)]), tuple(wrong), partial(picture, both, ALIGNED))
+        return Comparison("\n".join([table, *_pulls(both)]), tuple(wrong), partial(picture, both, ALIGNED, FORMULA))
 
 
 def _truth(data: Path) -> Truth:
