@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from calib.calibration import (
 )
 from calib.collapsing import CMS_LEAST_MOVE, CMS_MOVES, Rule, collapse
 from calib.form import Leeway
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -79,6 +79,7 @@ class BeamSpot(Calibration):
         "vertex_xy_covariance",
         "track_vertex",
     )
+    after: ClassVar[tuple[str, ...]] = ("alignment",)
     looks_at_previous: ClassVar[bool] = True
     leeway: ClassVar[Leeway] = beamspot_payload.LEEWAY
 
@@ -281,7 +282,7 @@ class BeamSpot(Calibration):
 
 def _flat(jagged: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The entries of a jagged column in line, and how many each event has."""
-    return np.asarray(ak.flatten(jagged), np.float32), np.asarray(ak.num(jagged), np.int64)
+    return flat_of(jagged).astype(np.float32, copy=False), counts_of(jagged)
 
 
 def _select(

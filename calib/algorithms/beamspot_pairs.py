@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
@@ -20,6 +19,7 @@ from scipy.special import chdtrc
 from calib.accumulators import UnitRows
 from calib.algorithms.beamspot_tracks import REACH, Lines, Tracks
 from calib.algorithms.beamspot_vertices import VX, VY, C, Influence
+from calib.jagged import counts_of, flat_of
 
 Floats = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -39,10 +39,10 @@ def vertex_numbers(jagged: Any, counts: Int) -> NDArray[np.int32]:
 
     Raises ValueError where it is not one whole number a track.
     """
-    numbers = np.asarray(ak.flatten(jagged))
+    numbers = flat_of(jagged)
     if len(numbers) and numbers.dtype.kind not in "iu":
         raise ValueError(f"track_vertex is of {numbers.dtype}; it is the index of a vertex in its event, or -1")
-    if not np.array_equal(ak.num(jagged), counts):
+    if not np.array_equal(counts_of(jagged), counts):
         raise ValueError("track_vertex has not one entry a track: give it the cuts of the other columns of tracks")
     return numbers.astype(np.int32)
 

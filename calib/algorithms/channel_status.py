@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from calib.accumulators import UnitSums
 from calib.boundaries import Block, Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, at_finalize, packed_units
 from calib.form import Leeway
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -142,7 +142,7 @@ class ChannelStatus(Calibration):
         return UnitSums.of_rows(units, counts)
 
     def _hits(self, units: Int, jagged: Any) -> UnitSums:
-        channel, hits = np.asarray(ak.flatten(jagged)).astype(np.int64), np.asarray(ak.num(jagged))
+        channel, hits = flat_of(jagged).astype(np.int64), counts_of(jagged)
         if len(channel) and not 0 <= channel.min() <= channel.max() < self.channels:
             raise ValueError(f"channels {channel.min()} to {channel.max()} were hit; there are {self.channels}")
         keys, place = np.unique(units, return_inverse=True)

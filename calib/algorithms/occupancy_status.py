@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import pdtr, pdtrc
@@ -31,6 +30,7 @@ from calib.calibration import (
 from calib.channel_sums import ChannelSums
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -131,7 +131,7 @@ class OccupancyStatus(Calibration):
         """Hits by run and channel. Raises ValueError for a channel there is not."""
         units = packed_units(columns)
         jagged = columns[self.reads[0]]
-        channel, hits = np.asarray(ak.flatten(jagged)).astype(np.int64), np.asarray(ak.num(jagged))
+        channel, hits = flat_of(jagged).astype(np.int64), counts_of(jagged)
         if len(channel) and not 0 <= channel.min() <= channel.max() < self.channels:
             raise ValueError(
                 f"`{self.reads[0]}` has channels {channel.min()} to {channel.max()}; there are {self.channels}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -17,6 +16,7 @@ from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData,
 from calib.channel_sums import ChannelSums
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -174,7 +174,7 @@ class Pedestal(Calibration):
     def _samples(self, columns: Columns) -> tuple[Int, Int, NDArray[np.uint16]]:
         """Entries of each event, their blocks, and their samples [entries, block]."""
         jagged, samples = columns[self.block_column], columns[self.adc_column]
-        counts, given = (np.asarray(ak.num(values), np.int64) for values in (jagged, samples))
+        counts, given = (counts_of(values) for values in (jagged, samples))
         wrong = np.flatnonzero(given != counts * self.block)
         if len(wrong):
             event = np.asarray(columns["event"])[wrong[0]]
@@ -285,7 +285,7 @@ def _places(cells: Int, most: int) -> tuple[Int, Int]:
 
 
 def _whole_numbers(jagged: Any, column: str, most: int) -> Array:
-    values = np.asarray(ak.flatten(jagged))
+    values = flat_of(jagged)
     if values.dtype.kind not in "iu" and len(values):
         raise ValueError(f"`{column}` is of type {values.dtype}; it must be integers")
     if len(values) and not 0 <= values.min() <= values.max() <= most:

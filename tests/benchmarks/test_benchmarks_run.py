@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks._kernels import FITS, KERNELS, Fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +61,26 @@ def test_iov_rules() -> None:
     assert set(rules.values()) == {7}
     assert told[2].split()[3] == "100.0"
     assert told[23] == "of the physics note" and len(told) == 25 + 28
+
+
+def test_kernel_speed() -> None:
+    told = run("kernel_speed.py", "--small")
+    lines = told.splitlines()
+    assert {"copy", "add"} <= set(lines[0].split())
+    for kernel, line in zip(KERNELS, lines[2:], strict=False):
+        name, size, _, share = line.split()[:4]
+        assert (name, share[-1]) == (kernel, "%") and float(size) >= 0
+    assert told.count("iminuit") == 2
+    assert {"strip_status", "pedestal", "beamspot"} <= set(told.replace(",", " ").split())
+    assert lines[-1].split()[0] == "all"
+
+
+@pytest.mark.parametrize("fit", FITS[:2], ids=lambda fit: fit.__name__)
+def test_libraries_find_what_kernels_do(fit: Callable[[bool], Fit]) -> None:
+    both = fit(True)
+    assert both.library is not None
+    values, errors = both.ours()
+    np.testing.assert_array_less(np.abs(values - both.library()), 0.3 * errors)
 
 
 def test_pedestal() -> None:
