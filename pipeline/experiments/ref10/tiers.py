@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,7 +58,7 @@ def reco(header: Columns, clusters: Mapping[str, Any], found: Objects) -> dict[s
 
 def aod(header: Columns, flags: NDArray[np.uint8], found: Objects) -> dict[str, Any]:
     """`flags` are the events' (`EventFlag`)."""
-    return {**header, "reco_flags": flags, **{name: _single(values) for name, values in _collections(found).items()}}
+    return {**header, "reco_flags": flags, **_collections(found, single=True)}
 
 
 def nano(header: Columns, lumi: NDArray[Any], found: Objects, beam: BeamLine) -> dict[str, Any]:
@@ -83,11 +82,11 @@ def nano(header: Columns, lumi: NDArray[Any], found: Objects, beam: BeamLine) ->
     }
     sound = (tracks.flat["flags"] & np.uint8(FAILED)) == 0
     kept = Collection(tracks.counts, flat).where(sound)
-    columns = kept.columns("Track") | _muons(found, flat, sound) | _pairs(found.pairs)
+    columns = _narrow(kept).columns("Track") | _muons(found, flat, sound) | _pairs(found.pairs)
     columns |= _vertices(found.vertices, first)
     plain = {"bunchCrossing": header["bx"], "orbitNumber": header["orbit"], "luminosityBlock": lumi.astype(np.uint32)}
     plain |= {f"L1_{name}": which for name, which in daq.fired(header).items()}
-    return {**plain, **{name: _single(values) for name, values in columns.items()}}
+    return {**plain, **columns}
 
 
 def _muons(found: Objects, tracks: Mapping[str, NDArray[Any]], sound: Mask) -> dict[str, Any]:
@@ -100,13 +99,13 @@ def _muons(found: Objects, tracks: Mapping[str, NDArray[Any]], sound: Mask) -> d
         "mass": np.full(len(at), MUON_MASS),
         "trackIdx": renumbered(muons.flat["track"], sound, counts, muons.event),
     }
-    return Collection(muons.counts, flat).columns("Muon")
+    return _narrow(Collection(muons.counts, flat)).columns("Muon")
 
 
 def _pairs(pairs: Collection) -> dict[str, Any]:
     flat = {name: pairs.flat[name] for name in ("mass", "pt", "rapidity", "phi", "charge", "flags")}
     flat |= {"massErr": pairs.flat["mass_error"], "mu1Idx": pairs.flat["first"], "mu2Idx": pairs.flat["second"]}
-    return Collection(pairs.counts, flat).columns("Dimuon")
+    return _narrow(Collection(pairs.counts, flat)).columns("Dimuon")
 
 
 def _first(vertices: Collection) -> dict[str, NDArray[Any]]:
@@ -129,18 +128,22 @@ def _vertices(vertices: Collection, first: Mapping[str, NDArray[Any]]) -> dict[s
     columns |= {f"PVBS_{axis}": first[f"constrained_{axis}"] for axis in "xyz"}
     columns |= {f"PVBS_{axis}Err": np.sqrt(first[f"constrained_cov_{axis}_{axis}"]) for axis in "xyz"}
     others = np.arange(len(vertices.event)) > (np.cumsum(vertices.counts) - vertices.counts)[vertices.event]
-    left = vertices.where(others)
+    left = _narrow(vertices.where(others))
+    columns = {name: _single(values) for name, values in columns.items()}
     return columns | {f"OtherPV_{name}": left.jagged(left.flat[names[name]]) for name in ("z", "score")}
 
 
-def _collections(found: Objects) -> dict[str, Any]:
+def _collections(found: Objects, *, single: bool = False) -> dict[str, Any]:
     named = {"Track": found.tracks, "Vertex": found.vertices, "Muon": found.muons, "Dimuon": found.pairs}
+    if single:
+        named = {prefix: _narrow(of) for prefix, of in named.items()}
     return {name: values for prefix, of in named.items() for name, values in of.columns(prefix).items()}
 
 
-def _single(values: Any) -> Any:
+def _narrow(of: Collection) -> Collection:
     """In single precision, where it is in double."""
-    if isinstance(values, np.ndarray):
-        return values.astype(np.float32) if values.dtype == np.float64 else values
-    flat = ak.to_numpy(ak.flatten(values))
-    return ak.unflatten(flat.astype(np.float32), ak.num(values)) if flat.dtype == np.float64 else values
+    return Collection(of.counts, {name: _single(values) for name, values in of.flat.items()})
+
+
+def _single(values: NDArray[Any]) -> NDArray[Any]:
+    return values.astype(np.float32) if values.dtype == np.float64 else values
