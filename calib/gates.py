@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
+from calib.moves import Moves
 from calib.payload import Payload, is_payload_id
 from calib.verdict import (
     Decision,
@@ -38,6 +39,7 @@ __all__ = [
     "MaxMove",
     "Measure",
     "MinEntries",
+    "Moves",
     "Significance",
     "Verdict",
     "Within",
@@ -279,7 +281,7 @@ class Significance(Gate):
 
 
 GATES: Mapping[str, type[Gate]] = {
-    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Distance, Significance)
+    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Distance, Significance, Moves)
 }
 """every gate by the name settings use"""
 
@@ -339,11 +341,16 @@ def gate_from_settings(table: Mapping[str, Any]) -> Gate:
 
 def _typed(gate: str, key: str, value: Any, hint: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    texts = isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)
+    many = isinstance(value, list | tuple)
+    texts = many and all(isinstance(text, str) for text in value)
+    numbers = many and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value
+    )
     fits, expected = {
         str: (isinstance(value, str), "a text"),
         int: (isinstance(value, int) and not isinstance(value, bool), "a whole number"),
         float: (number, "a number"),
+        tuple[float, ...]: (numbers, "a list of numbers"),
     }.get(hint, (texts, "a list of texts"))
     if not fits:
         raise ValueError(f"`{key}` of gate {gate} is {expected}, not {value!r}")

@@ -29,7 +29,7 @@ from pipeline.settings import SettingsError, apply_calibration_settings
 STRUCTURES = sum(count for _, count in LEVELS)
 DRAWN = nominal(dict(LEVELS))
 HALVES = ("half_barrel 0-1: x y z",)
-STEREO = Play(1500, stereo=0.1)
+STEREO = Play(1000, stereo=0.1)
 
 
 def alignment(free: tuple[str, ...] = HALVES, **settings: Any) -> Alignment:
@@ -291,15 +291,15 @@ def iterated(calibration: Alignment, seed: int, play: Play, truth: np.ndarray, p
 
 def test_half_barrels_are_found_as_well_as_the_tracks_tell() -> None:
     truth, pulls, errors = moved_halves(), [], []
-    for seed in range(12):
-        shift, error = of_halves(iterated(alignment(), 100 + seed, Play(800, stereo=0.1), truth, 2))
+    for seed in range(10):
+        shift, error = of_halves(iterated(alignment(), 100 + seed, Play(600, stereo=0.1), truth, 2))
         pulls.append((shift - truth[:2, :3]) / error)
         errors.append(error)
     # Physics note, 10: 70-90 um / sqrt(N) in x and y.
-    assert 60 < np.sqrt(800) * np.mean(errors, axis=0)[:, :2].mean() < 95
-    # 72 pulls: 4 sigma of the width is 0.33, of a mean of 12 is 1.15.
-    assert np.abs(np.mean(pulls, axis=0)).max() < 1.15
-    assert 0.67 < np.std(pulls) < 1.33
+    assert 60 < np.sqrt(600) * np.mean(errors, axis=0)[:, :2].mean() < 95
+    # 60 pulls: 4 sigma of the width is 0.37, of a mean of 10 is 1.26.
+    assert np.abs(np.mean(pulls, axis=0)).max() < 1.26
+    assert 0.63 < np.std(pulls) < 1.37
 
 
 def test_a_detector_far_out_of_place_needs_the_widest_cut_once() -> None:
@@ -307,11 +307,11 @@ def test_a_detector_far_out_of_place_needs_the_widest_cut_once() -> None:
     first = aligned(calibration, played(31, STEREO, truth))
     second = iterated(calibration, 31, STEREO, truth, 2)
     third = iterated(calibration, 31, STEREO, truth, 3)
-    assert [float(payload["cut"]) for payload in (first, second, third)] == [4.5, 1.0, 1.0]
+    assert [float(payload["cut"]) for payload in (first, second, third)] == [30.0, 1.0, 1.0]
     steps = [calibration.moved(*pair) for pair in ((first, DRAWN), (second, first), (third, second))]
-    fourth = iterated(calibration, 31, STEREO, truth, 4)
-    assert steps[0] > steps[1] > steps[2] >= calibration.moved(fourth, third)
-    assert ended([*steps, calibration.moved(fourth, third)], 10) is Ending.CONVERGED
+    # The toy is linear: with the cut that stays, the third pass moves by rounding alone.
+    assert steps[0] > 100 and steps[1] > 1 > steps[2]
+    assert ended(steps[:2], 10) is None and ended(steps, 10) is Ending.CONVERGED
 
 
 def test_payload_is_about_no_displacement_whatever_the_tracks_were_fitted_under() -> None:
@@ -391,8 +391,8 @@ def test_everything_free_has_the_modes_of_everything() -> None:
 def test_ladders_do_not_go_along_with_their_half_barrel() -> None:
     calibration = alignment(("half_barrel 0-1: x y", "ladder 0-101: x y"), min_entries=5)
     truth = moved_halves() * [1, 1, 0, 0, 0, 0]
-    payload = iterated(calibration, 54, Play(1500, stereo=0.1), truth, 2)
-    alone = iterated(alignment(("half_barrel 0-1: x y",)), 54, Play(1500, stereo=0.1), truth, 2)
+    payload = iterated(calibration, 54, Play(900, stereo=0.1), truth, 2)
+    alone = iterated(alignment(("half_barrel 0-1: x y",)), 54, Play(900, stereo=0.1), truth, 2)
     shift = payload["half_barrel"][:2, :2] * 1e4
     error = alone["half_barrel_error"][:2, :2] * 1e4
     assert len(payload["weak_deformation"]) == 0

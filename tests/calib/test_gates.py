@@ -18,6 +18,7 @@ from calib.gates import (
     GoodShare,
     MaxMove,
     MinEntries,
+    Moves,
     Significance,
     Verdict,
     Within,
@@ -283,8 +284,8 @@ def test_measures_are_numbers_that_json_knows() -> None:
 
 
 def test_gates_say_whether_they_compare() -> None:
-    assert sorted(name for name, gate in GATES.items() if gate.relative) == ["max_move", "significance"]
-    assert [name for name, gate in GATES.items() if gate.watches] == ["significance"]
+    assert sorted(name for name, gate in GATES.items() if gate.relative) == ["max_move", "moves", "significance"]
+    assert [name for name, gate in GATES.items() if gate.watches] == ["significance", "moves"]
 
 
 # --- from settings
@@ -298,6 +299,8 @@ EXAMPLES: list[Gate] = [
     MaxMove("x", 0.1, "cm"),
     Distance("x", "0" * 64, 0.1, "cm"),
     Significance("x", 3, "s", 0.1, "cm"),
+    Moves("x", (5e-4, 1e-3), "cm"),
+    Moves("x", (0.0,), "cm", 3.0, 0.25, (0.02,), (0.001,)),
 ]
 
 
@@ -340,6 +343,19 @@ def test_every_gate_has_an_example() -> None:
         ({"gate": "significance", "array": "x", "n_sigma": -1}, "n_sigma is 0 or more, not -1"),
         ({"gate": "significance", "array": "x", "n_sigma": 1, "floor": -1}, "floor is 0 or more, not -1"),
         ({"gate": "significance", "array": "x", "n_sigma": 1, "floor": 1}, "a floor needs its unit"),
+        (
+            {"gate": "moves", "array": "x", "floors": 1, "unit": ""},
+            "`floors` of gate moves is a list of numbers, not 1",
+        ),
+        ({"gate": "moves", "array": "x", "floors": ["1"], "unit": ""}, "`floors` of gate moves is a list of numbers"),
+        ({"gate": "moves", "array": "x", "floors": [], "unit": ""}, "floors are missing; 0 counts every move"),
+        ({"gate": "moves", "array": "x", "floors": [-1], "unit": ""}, "floors are 0 or more, not -1"),
+        (
+            {"gate": "moves", "array": "x", "floors": [1], "most": [1, 2], "unit": ""},
+            "there are 1 floors, but 2 of most",
+        ),
+        ({"gate": "moves", "array": "x", "floors": [1], "share": 2, "unit": ""}, "share is from 0 to 1, not 2"),
+        ({"gate": "moves", "array": "x", "floors": [1], "n_sigma": -1, "unit": ""}, "n_sigma is 0 or more, not -1"),
     ],
 )
 def test_wrong_settings_are_refused(table: dict[str, Any], message: str) -> None:
