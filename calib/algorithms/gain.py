@@ -248,11 +248,13 @@ class Gain(Calibration):
         found: Int = 1 + np.clip(place, -1, self.bins).astype(np.int64)
         return found
 
-    def _pooled(self, sums: ChannelSums, name: str) -> Int:
-        """Counts of all groups [groups, width], over all runs."""
-        total = np.zeros((self.groups, self._width), np.int64)
-        for run in sums.runs():
-            total += sums.select(sums.units()[sums.units() >> LUMI_BITS == run]).dense(name, self.groups)
+    def _pooled(self, sums: ChannelSums, name: str) -> Array:
+        """Counts of all groups [groups, width], over all runs; of one run in the type that it has, to save room."""
+        of_run = sums.units() >> LUMI_BITS
+        parts = (sums.select(sums.units()[of_run == run]).dense(name, self.groups) for run in sums.runs())
+        total: Array = next(parts, np.zeros((self.groups, self._width), np.int8))
+        for part in parts:
+            total = np.add(total, part, dtype=np.int64)
         return total
 
     def _judged(
@@ -293,10 +295,10 @@ class Gain(Calibration):
         return Payload(KIND, arrays | {"scale_error": np.asarray(self.expected_error, np.float32)}, UNITS)
 
 
-def _open_ended(clear: Int, saturated: Int) -> tuple[Int, Int]:
+def _open_ended(clear: Array, saturated: Array) -> tuple[Array, Array]:
     """What the likelihood is of: without what is below all bins; above them it does not matter what is saturated."""
-    counted = clear[:, 1:].copy()
-    counted[:, -1] += saturated[:, -1]
+    counted = clear[:, 1:].astype(np.int64 if clear.dtype == np.int64 else np.int32)
+    counted[:, -1] = counted[:, -1] + saturated[:, -1].astype(counted.dtype)
     return counted, saturated[:, 1:-1]
 
 

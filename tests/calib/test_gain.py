@@ -368,6 +368,19 @@ def test_spans_grow_until_there_is_enough_and_a_left_over_has_too_few() -> None:
         replace(calibration, granularity=Granularity.LUMI).intervals(state, True)
 
 
+def test_counts_that_fill_their_type_are_not_lost() -> None:
+    """Sums are kept in the smallest type that holds them: those of all above the bins are added in a wider one."""
+    sensor = replace(THICK, steepest=1.0, saturation=100 * 500.0)
+    calibration = gain_of(sensor, 1, high=80.0, bins=30)
+    made = clusters(np.random.default_rng(9), np.ones(1), 250, sensor)
+    state = state_of(calibration, made)
+    above = [int(state["clusters"].columns[name][0, -1]) for name in ("clear", "saturated")]
+    assert all(state["clusters"].columns[name].dtype == np.int8 for name in ("clear", "saturated"))
+    assert sum(above) > 127
+    assert calibration.finalize(state, None)["entries"].tolist() == [250]
+    assert calibration.finalize(state, None)["gain"][0] == pytest.approx(1.0, abs=0.04)
+
+
 class TestRefused:
     def test_settings(self) -> None:
         for wrong in (
