@@ -12,7 +12,7 @@ from pipeline.world import open_world
 from tests.pipeline.tiny import Tiny, write_file, write_units
 from tests.pipeline.traces import done_again, headers, results, work
 
-ONCE = {"express": 7, "conditions": 2, "prompt": 7}
+ONCE = {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_changed_threshold_reads_no_events(house, files, done):
     assert "run 7: finalize offset" in said
     assert "run 7: finalize offset: finalize min_hits: 10 -> 12" in said
     assert run(other, *files).exit_code == 0
-    assert work(done) == ONCE | {"conditions": 4}
+    assert work(done) == ONCE | {"conditions": 4, "closure": 4}
     again = results(other)
     assert (again.outputs, again.counts, again.manifests) == (made.outputs, made.counts, made.manifests)
     assert plan(other, *files).startswith("nothing to do")
@@ -93,7 +93,7 @@ def test_changed_threshold_that_changes_payloads_redoes_prompt(house, files, don
     other = house(calibration={"offset": {"min_hits": 10**6}})
     summary = run(other, *files)
     assert summary.states == {"offset": {"carried": 2}}
-    assert work(done) == ONCE | {"conditions": 4, "prompt": 14}
+    assert work(done) == ONCE | {"conditions": 4, "prompt": 14, "closure": 4}
     assert summary.version == 2
     assert not set(results(other).outputs.values()) & set(results(done).outputs.values())
 
@@ -103,7 +103,7 @@ def test_changed_accumulation_redoes_express_and_what_follows(house, files, done
     said = plan(other, *files)
     assert "run 7: express (state:offset): state:offset accumulate scale: 1000 -> 100 (reads 20 events)" in said
     run(other, *files)
-    assert work(done) == {"express": 14, "conditions": 4, "prompt": 14}
+    assert work(done) == {"express": 14, "conditions": 4, "prompt": 14, "closure": 4}
     # Its output files are those of before: only the state was made again.
     assert len(headers(other, "express")) == 7
 
@@ -151,7 +151,7 @@ def test_raised_version_of_prompt_redoes_prompt_alone(house, files, done):
     assert "express" not in said
     assert "prompt" in said
     run(done, *files, experiment=experiment)
-    assert work(done) == ONCE | {"prompt": 14}
+    assert work(done) == ONCE | {"prompt": 14, "closure": 4}
 
 
 def test_more_events_of_a_run_redo_that_run(house, files, done, tmp_path):
