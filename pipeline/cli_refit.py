@@ -83,7 +83,7 @@ def certify(context: click.Context, mask: Path | None, output: Path | None, sett
 def _list(tier0: Tier0, mask: Path | None, output: Path | None) -> None:
     from pipeline.whole import write_whole
 
-    found = tier0.good_runs(mask)
+    found = tier0.results.good_runs(mask)
     text = json.dumps(found) + "\n"
     for doubt in tier0.operator.doubts():
         click.echo(f"run {doubt.run}: {doubt}", err=True)

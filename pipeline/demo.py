@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import accounting
 from pipeline.experiments.registry import find_experiment
 from pipeline.experiments.simulated import Comparison, Demonstration, Found, demonstration_of
 from pipeline.tier0 import Tier0
-from pipeline.world import World
 
 BUNDLED = "ref10"
 PICTURE = "put_in_and_found.png"
@@ -65,14 +63,4 @@ def tell(comparison: Comparison, picture: Path, say: Callable[[str], None]) -> i
 
 def _found(tier0: Tier0, demo: Demonstration) -> Found:
     conditions = {kind: [(one.iov, one.payload) for one in tier0.conditions.intervals(kind)] for kind in demo.kinds}
-    world = tier0.conditions.world
-    return Found(conditions, {run: _outputs(world, run, demo.tier) for run in demo.runs})
-
-
-def _outputs(world: World, run: int, tier: str) -> list[Path]:
-    """The files of a tier that prompt wrote of a certified run."""
-    document = world.books.document(run, "certification")
-    if document is None:
-        raise LookupError(f"run {run} is not certified")
-    with world.database.read() as connection:
-        return [Path(output.path) for output in accounting.outputs_of(connection, document["prompt"], tier)]
+    return Found(conditions, {run: tier0.results.files(run, demo.tier) for run in demo.runs})

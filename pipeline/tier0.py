@@ -18,9 +18,8 @@ from jobs.cluster import ClusterSettings, describe, open_cluster
 from jobs.inspection import numerical_class, verify
 from jobs.lease import drop_lease, kept_alive, take_lease
 from jobs.runner import Options, Runner
-from pipeline import catalog, certify
+from pipeline import catalog
 from pipeline.booking import book_branch
-from pipeline.certifying import good_run_list
 from pipeline.conditions_editor import ConditionsEditor
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order, simulation_of
@@ -34,6 +33,7 @@ from pipeline.plan import Plan, plan
 from pipeline.preparation import open_spans, prepare
 from pipeline.processing import nothing
 from pipeline.progress import show
+from pipeline.results import Results
 from pipeline.service import Service
 from pipeline.settings import Settings, load_settings, settings_from
 from pipeline.shadow import run_shadows
@@ -110,6 +110,11 @@ class Tier0:
         return ConditionsEditor(self._world, lambda: self.client)
 
     @property
+    def results(self) -> Results:
+        """The good-run list of certified runs, and the files that prompt has written."""
+        return Results(self._world)
+
+    @property
     def operator(self) -> Operator:
         """Keep runs from prompt, let them go, and waive what a rule stops them for."""
         return Operator(self._world)
@@ -158,12 +163,6 @@ class Tier0:
     def why(self, run: int) -> str:
         """Why a run stands where it stands. Raises LookupError for a run that was never seen."""
         return explain(self._world, run)
-
-    def good_runs(self, mask: Path | None = None) -> dict[str, list[list[int]]]:
-        """The good-run list of all certified runs in CMS's form, cut down to a mask where one is given; without units
-        that closure leaves in doubt, until somebody accepts them (`operator.accept`)."""
-        found = good_run_list(self._world)
-        return certify.cut_down(found, certify.read_mask(mask)) if mask else found
 
     def check(self) -> str:
         """The settings in force as text, with the kinds that have no payload to start from, and who may do what."""

@@ -146,7 +146,22 @@ def test_good_runs_have_the_form_of_a_certification_file(house, files):
     plain = house()
     run(plain, *files)
     with Tier0(plain) as tier0:
-        assert tier0.good_runs() == {"7": [[1, 4]], "8": [[1, 3]]}
+        assert tier0.results.good_runs() == {"7": [[1, 4]], "8": [[1, 3]]}
+
+
+def test_files_of_a_certified_run_are_told_and_what_is_not_there_is_said(house, files):
+    plain = house()
+    with Tier0(plain) as tier0:
+        with pytest.raises(LookupError, match="run 7 is not certified: `tier0 why 7` says where it stands"):
+            tier0.results.files(7, "PROMPT")
+        tier0.run(*files, progress=False)
+        found = tier0.results.files(7, "PROMPT")
+        assert content_hash(list(map(str, found))) == results(plain).outputs[7, "PROMPT"]
+        assert found == tier0.results.files(7, "PROMPT", "")
+        with pytest.raises(LookupError, match="run 7 has no files of tier 'MINI'; its tiers: PROMPT"):
+            tier0.results.files(7, "MINI")
+        with pytest.raises(LookupError, match="run 7 has no dataset 'Muon'; its datasets: none"):
+            tier0.results.files(7, "PROMPT", "Muon")
 
 
 def test_a_given_certification_file_counts_and_so_does_its_change(house, files, tmp_path):
@@ -159,7 +174,7 @@ def test_a_given_certification_file_counts_and_so_does_its_change(house, files, 
         assert run(plain, *files).exit_code == 3
         assert work(plain) == {"express": 7, "conditions": 2, "prompt": 7, "closure": 2}
         with Tier0(plain) as tier0:
-            assert tier0.good_runs() == good
+            assert tier0.results.good_runs() == good
             said = tier0.why(7) + tier0.why(8)
         for unit in others.split(", "):
             assert f"{unit} is not good: not in the given certification file" in said

@@ -43,7 +43,7 @@ def test_what_is_right_closes_interval_by_interval_and_says_so(house, files):
         assert answers(tier0, 7) == [(1, 2, Closes.YES), (3, 4, Closes.YES)]
         assert "offset: 2 of 2 close" in summary.text()
         assert "offset 7:1 to 7:2 closes: made again it differs" in tier0.why(7)
-        assert tier0.good_runs() == {"7": [[1, 4]]} and tier0.operator.doubts() == []
+        assert tier0.results.good_runs() == {"7": [[1, 4]]} and tier0.operator.doubts() == []
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_fault_shows_in_the_first_run(house, files, experiment, times):
     with Tier0(house(**HALF, calibration={"offset": {"times": times}}), experiment()) as tier0:
         summary = tier0.run(files[0], progress=False)
         assert summary.exit_code == 3 and summary[7].closure == {"offset": {"does not close": 1}}
-        assert tier0.good_runs() == {} and summary[7].good == 0 and len(tier0.operator.doubts()) == 1
+        assert tier0.results.good_runs() == {} and summary[7].good == 0 and len(tier0.operator.doubts()) == 1
 
 
 @pytest.mark.parametrize("experiment", [FlippedToy, DoubledToy])
@@ -115,7 +115,7 @@ def test_what_follows_is_what_the_settings_say_and_reads_no_event(house, files):
             summary = tier0.run(files[0], progress=False)
             assert summary[7].good == good and word in tier0.why(7) and summary.version == 1
             assert summary.exit_code == (3 if "does not" in word else 0)
-            assert sum(last - first + 1 for first, last in tier0.good_runs().get("7", [])) == good
+            assert sum(last - first + 1 for first, last in tier0.results.good_runs().get("7", [])) == good
 
 
 def test_a_tolerance_of_a_kind_that_is_none_is_refused(house):

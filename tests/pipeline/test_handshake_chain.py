@@ -162,7 +162,7 @@ def test_a_unit_that_was_off_is_left_out_of_the_payload_and_not_certified(run):
     summary = run(7, calibration={"granularity": "lumi", "veto": 2})
     assert (summary[7].stage, summary[7].good, summary.exit_code) == (Stage.CERTIFIED, 1, 3)
     with Tier0(run.plain) as tier0:
-        assert tier0.good_runs() == {"7": [[1, 1]]}
+        assert tier0.results.good_runs() == {"7": [[1, 1]]}
     reason = "7:2 is not good: its offset is off and was left out of the payload that covers it"
     assert reason in run.tier0.why(7)
     assert [header["manifest"]["vetoed"] for header in headers(run.plain, "prompt")] == [{"offset": ["7:2"]}] * 2

@@ -14,7 +14,6 @@ import uproot
 
 from calib.iov import LUMI_BITS, RunLumi
 from calib.tags import Sync
-from pipeline import accounting
 from pipeline.events import read_header, read_tier
 from pipeline.experiments.cms_opendata import DESIGN
 from pipeline.experiments.collisions import peak
@@ -36,19 +35,12 @@ def example(name: str, area: Path, **sections: Mapping[str, Any]) -> dict[str, A
     return found
 
 
-def outputs(tier0: Tier0, run: int, tier: str) -> list[Path]:
-    """The files prompt wrote of a run."""
-    job = tier0._world.books.document(run, "certification")["prompt"]
-    with tier0._world.database.read() as connection:
-        return [Path(output.path) for output in accounting.outputs_of(connection, job, tier)]
-
-
 def odd_muons(tier0: Tier0, summary: Summary) -> tuple[dict[int, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:
     """dxy [um] of the muons of odd events by run, and all dimuon masses [GeV]."""
     dxy: dict[int, Any] = {}
     masses = []
     for row in summary.rows:
-        parts = [read_tier(path) for path in outputs(tier0, row.run, "NANO")]
+        parts = [read_tier(path) for path in tier0.results.files(row.run, "NANO")]
         odd = [ak.to_numpy(ak.flatten(part["Muon_dxy"][part["event"] % 2 == 1])) for part in parts]
         dxy[row.run] = CM_TO_UM * np.concatenate(odd)
         masses += [np.asarray(part["Dimuon_mass"]) for part in parts]

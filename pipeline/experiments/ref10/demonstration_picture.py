@@ -30,10 +30,11 @@ def picture(both: Seen, aligned: int, within: float, path: Path) -> None:
     `aligned` is the run from which on the conditions know where modules are, `within` the share to which a formula
     tells what it does that they do not.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     from pipeline.drawing import Drawing
 
-    figure = Drawing(figsize=(12, 10), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
+    figure = Drawing(figsize=(12, 10), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.25], width_ratios=[1.15, 1])
     _beam(figure.add_subplot(grid[0, :]), both, aligned)
     _alignment(figure.add_subplot(grid[1, 0]), both, aligned, within)
