@@ -90,7 +90,8 @@ def test_every_event_is_where_its_triggers_say_and_every_file_says_it(plain, fil
         # Released before Other, the others have not settled what they do not need.
         assert [interval.iov.since.run for interval in tier0.conditions.intervals("spread")] == [0, 7, 8]
         told = {name: list(map(str, tier0.results.files(7, "PROMPT", name))) for name in DATASETS}
-        assert sorted(map(str, tier0.results.files(7, "PROMPT"))) == sorted(path for paths in told.values() for path in paths)
+        every = map(str, tier0.results.files(7, "PROMPT"))
+        assert sorted(every) == sorted(path for paths in told.values() for path in paths)
     found = outputs(plain())
     assert told == {name: found[7, name] for name in DATASETS}
     every = np.arange(1, EVENTS + 1)
