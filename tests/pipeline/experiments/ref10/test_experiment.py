@@ -17,7 +17,7 @@ from pipeline.experiments.interface import Experiment
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag, EventFlag
 from pipeline.experiments.ref10.simulate.events import simulate
-from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario
+from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario, truth
 from pipeline.experiments.testing import ExperimentLaws, MemorySource, read
 from pipeline.model import Step
 from tests.pipeline.experiments.ref10.reconstruct.raw import (
@@ -59,12 +59,16 @@ def numbered(raw: Mapping[str, Any], lumi: int, first: int) -> dict[str, Any]:
     return {**keys, "event": np.arange(first, first + n, dtype=np.uint64), **head, "trig": np.ones(n, np.uint32), **raw}
 
 
+SCENARIO = Scenario(physics=Physics(nzs=0.4, pile_up=3.0, tracks=20.0, z=0.3, jpsi=0.3))
+SEED = 3
+LOOKED_AT = {1: [1, 5, 8], 2: [3, 39]}
+"""by lumisection, simulated events with what laws have to look at: pairs of muons, good vertices, strips in full"""
+
+
 @cache
 def source_of(*strange: str) -> MemorySource:
-    """Two lumisections simulated, most of their events in part without zero suppression, and one of strange events."""
-    scenario = Scenario(physics=Physics(nzs=0.6, pile_up=8.0, z=0.2))
-    good = [simulate(scenario, PLAN, 3, RUN, lumi, np.arange(2 * lumi, 2 * lumi + 2)).raw for lumi in (1, 2)]
-    assert all(ak.any(ak.num(raw["nzs_module"]) > 0) for raw in good)
+    """Two lumisections simulated, and one of strange events."""
+    good = [simulate(SCENARIO, PLAN, SEED, RUN, lumi, np.array(events)).raw for lumi, events in LOOKED_AT.items()]
     others = numbered(raw_columns([STRANGE[name] for name in strange]), 3, 2**33)
     return MemorySource(Path(f"physics/run{RUN}.root"), {"Events": join([*good, others])})
 
@@ -81,11 +85,20 @@ class TestRef10(ExperimentLaws):
 
     @pytest.fixture
     def conditions(self) -> Mapping[str, Payload]:
-        return uneven()
+        return truth(SCENARIO, PLAN, SEED, RUN, 1)
 
     @pytest.fixture
     def other_conditions(self) -> Mapping[str, Payload]:
         return uneven(seed=9)
+
+    def test_there_is_something_of_everything(self, experiment, source, conditions):
+        events = read(experiment, source, Step.EXPRESS)
+        made = experiment.process(Step.EXPRESS, events, conditions)
+        assert all(ak.any(ak.num(events["nzs_module"][events["lumi"] == lumi]) > 0) for lumi in LOOKED_AT)
+        columns = {**made.tiers["AOD"], **made.measured}
+        for name in ("Track_pt", "Vertex_x", "Muon_pt", "Dimuon_mass", "stiff_d0_um", "vertex_x", "pedestal_block"):
+            assert ak.any(ak.num(columns[name]) > 0), name
+        assert ak.any(columns["track_vertex"] >= 0)
 
 
 @pytest.fixture(scope="module", params=Step)
