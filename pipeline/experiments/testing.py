@@ -309,7 +309,9 @@ class ExperimentLaws(DeclarationLaws):
                     not differences(before.tiers[tier], columns) for tier, columns in anew.tiers.items()
                 )
                 hold(not same, f"{which}: nothing depends on the change; take payloads that differ more")
-                _hold_parts(which, _in_parts(restart, stored, changed, kinds), anew, _left_out(experiment, step, restart))
+                _hold_parts(
+                    which, _in_parts(restart, stored, changed, kinds), anew, _left_out(experiment, step, restart)
+                )
 
     @pytest.mark.parametrize("step", Step)
     def test_what_is_missing_is_absent(
