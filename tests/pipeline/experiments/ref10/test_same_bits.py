@@ -1,4 +1,4 @@
-"""REF10 through the whole chain: the same pedestals and the same clusters, to the last bit, however a run is cut."""
+"""REF10 through the whole chain: the same constants and the same tiers, to the last bit, however a run is cut."""
 
 import json
 
@@ -24,7 +24,7 @@ SCENARIO = {
     "spells": [{"when": {"since": "7:2", "until": "7:3"}, "off": ["strips_on"]}],
 }
 MINI = {"name": "ref10", "settings": {"geometry": "mini"}}
-FEW = {"pedestal": {"min_entries": 4}}
+FEW = {"pedestal": {"min_entries": 4}, "beamspot": {"min_tracks": 20}}
 WHOLE = 10**9
 
 # Settings of the splitting, and into how many chunks prompt then cuts the run.
@@ -40,8 +40,12 @@ def taken(plain, folder):
     with Tier0(plain) as tier0:
         tier0.conditions.upload("pedestal", folder / daq.TABLES, "0", "the DAQ's")
         summary = tier0.run(str(folder / "run*/*/*.root"), progress=False)
-    assert summary.exit_code == 0 and summary[RUN].prompt.read == LUMIS * EVENTS
+        why = tier0.why(RUN).splitlines()
+    # Where strips had no voltage there are no tracks, and all else is well.
+    assert summary.exit_code == 3 and summary[RUN].prompt.read == LUMIS * EVENTS
+    assert [line for line in why if "not good" in line] == [f"7:2 is not good: tracks: 0 on {EVENTS} entries"]
     assert summary[RUN].conditions["pedestal"] == {"fresh": 1}
+    assert summary[RUN].conditions["beamspot"]["fresh"] >= 1
     return results(plain)
 
 
