@@ -136,8 +136,9 @@ def test_what_does_not_agree_is_told_and_makes_the_exit_code(tmp_path: Path) -> 
 
 
 class Small(Ref10Demonstration):
-    """Of few events."""
+    """One run of few events."""
 
+    runs = (102,)
     order = replace(Ref10Demonstration.order, lumis=1, events=4)
 
 

@@ -23,8 +23,8 @@ from pipeline.tables import as_text
 RUNS = (101, 102, 103)
 ALIGNED = RUNS[1]
 """the run from which on the conditions know where the modules are"""
-LUMIS = 6
-STEP = RunLumi(RUNS[2], 4)
+LUMIS = 5
+STEP = RunLumi(RUNS[2], 3)
 
 # Every event is read out in part without zero suppression, so that a minute of it carries pedestals; in a real run
 # 2 in 100 are, and it lasts for hours. For the beam, too, there are more tracks. The Lorentz angle is as designed:

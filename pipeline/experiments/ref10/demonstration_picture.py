@@ -51,7 +51,7 @@ def _beam(axis: Any, both: Seen, aligned: int) -> None:
         true = both.truth.beam(run)["x"] / UM
         axis.stairs(true, first + np.arange(lumis + 1), baseline=None, color=PUT_IN, linewidth=1.8)
         known = "alignment uploaded" if run >= aligned else "designed geometry believed"
-        words = {"ha": "center", "va": "top", "transform": axis.get_xaxis_transform()}
+        words = {"ha": "center", "va": "top", "transform": axis.get_xaxis_transform(), "backgroundcolor": "white"}
         axis.text(first + lumis / 2, 0.97, f"run {run}: {known}", **words)
         axis.axvline(first, color="0.6", linewidth=0.8)
     for one in both.beam:
