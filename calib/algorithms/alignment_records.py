@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
 from calib import cholesky
 from calib.algorithms.alignment_geometry import NUMBERS
 from calib.calibration import Columns
+from calib.jagged import counts_of, flat_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -84,9 +84,9 @@ class Records:
 
 def records(columns: Columns, levels: int) -> Iterator[Records]:
     """The records of events, sorted by size, in blocks. Raises ValueError where columns do not go together."""
-    counts = _flat(columns[MEASUREMENTS]).astype(np.int64)
-    own = _flat(columns[PARAMETERS]).astype(np.int64)
-    of_event = np.asarray(ak.num(columns[MEASUREMENTS]), np.int64)
+    counts = flat_of(columns[MEASUREMENTS]).astype(np.int64)
+    own = flat_of(columns[PARAMETERS]).astype(np.int64)
+    of_event = counts_of(columns[MEASUREMENTS])
     event = np.repeat(np.arange(len(of_event)), of_event)
     if len(counts) and (counts.min() < 1 or own.min() < 1):
         raise ValueError(f"`{MEASUREMENTS}` and `{PARAMETERS}` are at least 1 for each record")
@@ -102,19 +102,15 @@ def records(columns: Columns, levels: int) -> Iterator[Records]:
     found = {}
     for name, size in sizes.items():
         _check(columns, name, np.bincount(event, size, minlength=len(of_event)).astype(np.int64))
-        found[name] = (_flat(columns[name]), np.cumsum(size) - size)
+        found[name] = (flat_of(columns[name]), np.cumsum(size) - size)
     for size in np.unique(counts << 32 | own).tolist():
         rows = np.flatnonzero(counts << 32 | own == size)
         for first in range(0, len(rows), BLOCK):
             yield _gathered(found, rows[first : first + BLOCK], event, (size >> 32, size & 0xFFFFFFFF, levels))
 
 
-def _flat(jagged: object) -> NDArray[np.float64]:
-    return np.asarray(ak.flatten(jagged))
-
-
 def _check(columns: Columns, name: str, expected: Ints) -> None:
-    given = np.asarray(ak.num(columns[name]), np.int64)
+    given = counts_of(columns[name])
     wrong = np.flatnonzero(given != expected)
     if len(wrong):
         event = np.asarray(columns["event"])[wrong[0]]

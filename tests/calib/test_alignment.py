@@ -309,9 +309,9 @@ def test_a_detector_far_out_of_place_needs_the_widest_cut_once() -> None:
     third = iterated(calibration, 31, STEREO, truth, 3)
     assert [float(payload["cut"]) for payload in (first, second, third)] == [30.0, 1.0, 1.0]
     steps = [calibration.moved(*pair) for pair in ((first, DRAWN), (second, first), (third, second))]
-    # The toy is linear: with the cut that stays, the third pass moves by rounding alone.
-    assert steps[0] > 100 and steps[1] > 1 > steps[2]
-    assert ended(steps[:2], 10) is None and ended(steps, 10) is Ending.CONVERGED
+    # The toy is linear: the second pass moves by what the cut takes away, the third by rounding alone.
+    assert steps[0] > 100 > 1 > steps[1] > 1e-3 > steps[2]
+    assert ended(steps[:1], 10) is None and ended(steps[:2], 10) is Ending.CONVERGED
 
 
 def test_payload_is_about_no_displacement_whatever_the_tracks_were_fitted_under() -> None:

@@ -67,7 +67,8 @@ def frames(geometry: Geometry, displaced: Payload | None = None) -> Frames:
 
 def _check(geometry: Geometry, displaced: Payload) -> None:
     wanted = {name: array.shape for name, array in no_displacement(geometry).arrays.items()}
-    found = {name: array.shape for name, array in displaced.arrays.items()}
+    # One that was measured has more: errors, and what is said of them.
+    found = {name: array.shape for name, array in displaced.arrays.items() if name in wanted}
     if found != wanted:
         raise ValueError(f"an alignment of this geometry has {SHAPES}, that is {wanted}; this one has {found}")
 
@@ -81,11 +82,16 @@ def _module(geometry: Geometry, displaced: Payload, placed: Frames) -> Frames:
 
 def _within_ladder(geometry: Geometry, displaced: Payload, placed: Frames) -> Frames:
     row = geometry.ladder_row
-    middle = np.zeros((int(row.max()) + 1, 3))
-    # The middle of the drawn ladder: z 0, however many of its modules there are.
-    middle[row, :2] = geometry.centre[:, :2]
     own = displaced["ladder"][row]
-    return _moved(placed, middle[row], own[:, :3], own[:, 3:])
+    return _moved(placed, ladder_middles(geometry)[row], own[:, :3], own[:, 3:])
+
+
+def ladder_middles(geometry: Geometry) -> Floats:
+    """The middles of the drawn ladders, [ladders, 3] in cm: z 0, however many of its modules there are."""
+    row = geometry.ladder_row
+    middle = np.zeros((int(row.max()) + 1, 3))
+    middle[row, :2] = geometry.centre[:, :2]
+    return middle
 
 
 def _within_barrel(geometry: Geometry, displaced: Payload, placed: Frames) -> Frames:
