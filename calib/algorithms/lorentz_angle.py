@@ -73,7 +73,8 @@ class LorentzAngle(Calibration):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("lorentz_group", "lorentz_slope", "lorentz_size")
     reads_if_there: ClassVar[tuple[str, ...]] = ("lorentz_pt",)
-    after: ClassVar[tuple[str, ...]] = ("gain",)
+    # Not after the gain, which charge and thresholds of a channel share.
+    after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status")
     looks_at_previous: ClassVar[bool] = True
     leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "status", "chi2", "ndf", "shape"), ""))
 

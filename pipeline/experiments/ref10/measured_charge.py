@@ -171,7 +171,13 @@ class StripGain(Gain):
     after: ClassVar[tuple[str, ...]] = (PEDESTAL, STRIP_STATUS)
 
 
-def charge_calibrations(geometry: Geometry) -> tuple[StripGain, LorentzAngle]:
+class TrackLorentzAngle(LorentzAngle):
+    """Of pixels and strips; beside the gain, in the same pass."""
+
+    after: ClassVar[tuple[str, ...]] = StripGain.after
+
+
+def charge_calibrations(geometry: Geometry) -> tuple[StripGain, TrackLorentzAngle]:
     """The gain of strips by chip; the Lorentz angle by layer, of modules that are flipped and that are not together."""
     thick = geometry.thickness[geometry.strip_rows] > THIN_CM
     first_thick = CHIPS * int(np.argmax(thick))
@@ -186,7 +192,7 @@ def charge_calibrations(geometry: Geometry) -> tuple[StripGain, LorentzAngle]:
         most_few=UNLIT,
         max_move=LARGEST_MOVE,
     )
-    angle = LorentzAngle(
+    angle = TrackLorentzAngle(
         groups=2 * len(LAYERS),
         together=2,
         first=(0, 2, 8, 14),
