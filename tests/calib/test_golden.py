@@ -11,6 +11,9 @@ import pytest
 
 from benchmarks import _toys_gain, _toys_lorentz
 from calib.algorithms import gain, lorentz_angle
+from benchmarks._toys_alignment import LEVELS, Play, played
+from calib.algorithms.alignment import Alignment
+from calib.algorithms.alignment_payload import nominal as drawn
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import PARAMETERS
 from calib.algorithms.channel_status import ChannelStatus
@@ -69,6 +72,20 @@ PEDESTAL_2 = [
     2.101799249649048,
     2.1268792152404785,
     1.960210919380188,
+]
+ALIGNMENT_1 = [
+    0.004640211985,
+    -0.002268897187,
+    0.006486835113,
+    -0.00206302997,
+    0.005952830037,
+    -0.005646702649,
+    0.0003722321727,
+    0.0004657176572,
+    0.0005909648794,
+    0.0003655277401,
+    0.0004107632771,
+    0.0005165445961,
 ]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
 SILENT_1 = [20.0, 19.125]
@@ -204,3 +221,18 @@ def test_lorentz_angle_version_1() -> None:
     assert payload["group_tan"][:3].tolist() == pytest.approx([0.3996365, 0.40348378, 0.097867595], rel=1e-5)
     assert payload["chi2"][:3].tolist() == pytest.approx([26.016502, 27.672022, 56.037042], rel=1e-4)
     assert lorentz_angle.LorentzAngle.version == 1
+
+
+def test_alignment_version_1() -> None:
+    under = drawn(dict(LEVELS))
+    truth = np.zeros((sum(count for _, count in LEVELS), 6))
+    truth[:2, :3] = [(50, -30, 40), (-20, 60, -80)]
+    calibration = Alignment(levels=LEVELS, free=("half_barrel 0-1: x y z",), min_records=100)
+    columns = played(24, Play(400, stereo=0.0), truth)
+    payload = calibration.finalize(calibration.accumulate(columns, {"alignment": under}), under)
+    found = [payload["half_barrel"][:2, :3], payload["half_barrel_error"][:2, :3]]
+    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_1, rel=1e-6)
+    assert [int(payload[name]) for name in ("records", "outliers")] == [400, 0]
+    assert [float(payload[name]) for name in ("cut", "chi2_ndf")] == pytest.approx([4.5, 1.2326953], rel=1e-6)
+    assert payload["weak_deformation"].tolist() == [2]
+    assert Alignment.version == 1
