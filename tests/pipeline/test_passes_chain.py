@@ -92,7 +92,11 @@ def test_what_does_not_converge_is_published_by_name_alone_and_what_goes_after_i
         assert "last" not in summary[7].reasons
         # Nothing came of `first`, so what express made for those right after it stands.
         assert Counter(passes(plain)) == {("turned", 4): 2, ("third", 4): 1}
+        assert "pass for" not in str(tier0.plan(file))
         tier0.operator.waive(7, "turned", "as good as it gets", publish=True)
+        why = "it is to be measured under what was found since express"
+        reads = "(reads 20 events from HITS of the earlier pass, not RAW)"
+        assert f"run 7: pass for last: {why} {reads}" in str(tier0.plan(file)).splitlines()
         summary = tier0.run(file, progress=False)
         assert summary[7].stage is Stage.CERTIFIED
     found = released(plain)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from calib.algorithms import beamspot_payload
+from calib.algorithms import beamspot_payload, pedestal
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.pedestal import Pedestal
 from calib.calibration import Calibration, Granularity
@@ -85,9 +85,8 @@ class Ref10(Judged):
         return replace(made, measured={**made.measured, **more})
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
-        """From clusters, where only what acts behind them has changed; not in express, which measures pedestals of what
-        RAW alone has."""
-        return (Restart(RECO, BEHIND_CLUSTERS, self._again),) if step is Step.PROMPT else ()
+        """From clusters, where only what acts behind them has changed; for pedestals RAW is needed."""
+        return (Restart(RECO, BEHIND_CLUSTERS, self._again, lacks=(pedestal.KIND,)),)
 
     def _again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Clusters as they are, at their new places in space."""
@@ -112,8 +111,8 @@ class Ref10(Judged):
     def calibrations(self) -> tuple[Calibration, ...]:
         """Pedestals, of what is read out without zero suppression; then the beam spot, of tracks and vertices."""
         modules = len(geometries.geometry_of(self._geometry()).strip_rows)
-        pedestal = Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP)
-        return (pedestal, BeamSpot(granularity=Granularity.LUMI))
+        pedestals = Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP)
+        return (pedestals, BeamSpot(granularity=Granularity.LUMI))
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """All that any stage uses."""
