@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from calib.payload import Payload
-from pipeline.columns import join
+from pipeline.columns import join, take
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag, EventFlag
@@ -90,6 +90,12 @@ class TestRef10(ExperimentLaws):
     @pytest.fixture
     def other_conditions(self) -> Mapping[str, Payload]:
         return uneven(seed=9)
+
+    def test_judging_names_what_only_quality_tests_look_at(self, experiment, source, conditions):
+        # Each value of a setting makes all anew, and these two events have all there is to see.
+        columns = source.trees[experiment.tree]
+        two = MemorySource(source.path, {experiment.tree: take(columns, np.asarray(columns["lumi"]) == 2)})
+        super().test_judging_names_what_only_quality_tests_look_at(experiment, two, conditions)
 
     def test_there_is_something_of_everything(self, experiment, source, conditions):
         events = read(experiment, source, Step.EXPRESS)
