@@ -29,6 +29,7 @@ from pipeline.ingest import ingest, path_name
 from pipeline.leftovers import clear_leftovers
 from pipeline.operations import Operator
 from pipeline.orders import list_orders
+from pipeline.pass_rows import order_of
 from pipeline.plan import Plan, plan
 from pipeline.preparation import open_spans, prepare
 from pipeline.processing import nothing
@@ -165,9 +166,12 @@ class Tier0:
         return explain(self._world, run)
 
     def check(self) -> str:
-        """The settings in force as text, with the kinds that have no payload to start from, and who may do what."""
+        """The settings in force as text, with the order of calibrations, the kinds that have no payload to start from,
+        and who may do what."""
         lacking = self.conditions.lacking()
         words = [f"promoted: {promotion}" for promotion in self._world.promoted]
+        order = order_of(self._world.experiment.calibrations())
+        words += [f"calibrations in their order: {order}"] if order else []
         words += [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
         with self._world.database.read() as connection:
             who = rules_text(connection, self.settings.authority, self._world.author)

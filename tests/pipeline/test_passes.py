@@ -21,6 +21,7 @@ from pipeline.model import Stream
 from pipeline.processing import Segment
 from pipeline.segments import held_by, of_kind, with_held
 from pipeline.settings import settings_from
+from pipeline.tier0 import Tier0
 from pipeline.waivers import Signature, Waiver
 from pipeline.world import open_world
 from tests.pipeline.levels import KINDS, First, Last, Levels, Second, Turned, mean
@@ -290,6 +291,12 @@ def test_a_cycle_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(SettingsError, match="first -> turned -> last -> first"):
         open_world(settings_from(settings(tmp_path / "area")), Knotted())
     assert not (tmp_path / "area" / "tier0.db").exists()
+
+
+def test_the_order_is_told_with_the_settings(tmp_path):
+    said = "calibrations in their order: first, turned (iterates) -> last, other, second -> third"
+    assert said in Tier0(settings(tmp_path / "area"), Levels()).check().splitlines()
+    assert "in their order" not in Tier0(settings(tmp_path / "other")).check()
 
 
 def test_an_iteration_over_runs_is_refused(tmp_path):

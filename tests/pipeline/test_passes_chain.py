@@ -58,10 +58,13 @@ def test_each_is_measured_under_what_those_before_it_found(house, file, tmp_path
     log = tmp_path / "log"
     # It could not end, if what goes after `first` waited for it.
     turned = {"waits_for": f"{log}.HITS"}
-    plain = house(**LEVELS, calibration={"turned": turned}, handshake={"max_carried_runs": 0})
+    shadow = {"same": {"kind": "last", "calibration": {"min_hits": 5}}}
+    plain = house(**LEVELS, calibration={"turned": turned}, shadow=shadow)
     with Tier0(plain, Levels(log=log)) as tier0:
         summary = tier0.run(file, progress=False)
         said = tier0.why(7)
+        [beside] = tier0._world.books.document(7, "shadow same")["judged"]
+        assert beside["payload"] == tier0._world.books.manifest(7).at_end("last")
     assert summary[7].stage is Stage.CERTIFIED
     found = released(plain)
     assert {condition for condition, _, _ in found.values()} == {Condition.FRESH}
