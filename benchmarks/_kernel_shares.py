@@ -15,7 +15,7 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import daq, measured
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.geometry import GEOMETRIES, geometry_of
-from pipeline.experiments.ref10.measured_charge import charge_columns
+from pipeline.experiments.ref10.measured_charge import charge_calibrations, charge_columns
 from pipeline.experiments.ref10.measured_status import status_calibrations, status_columns
 from pipeline.experiments.ref10.quality import Ref10Settings
 from pipeline.experiments.ref10.reconstruct.objects import Objects, objects
@@ -92,7 +92,8 @@ def shares(geometry: str, events: int, rounds: int) -> Shares:
     spent = best(rounds, lambda: reconstruct(raw, conditions)) + best(
         rounds, lambda: objects(clusters, fired, conditions)
     )
-    calibrations = {c.kind: c for c in (*Ref10(settings).calibrations(), *status_calibrations(plan))}
+    made = (*Ref10(settings).calibrations(), *status_calibrations(plan), *charge_calibrations(plan))
+    calibrations = {c.kind: c for c in made}
     of = []
     for what, make in MAKERS.items():
         columns = {name: raw[name] for name in ("run", "lumi", "event")} | make(seen)

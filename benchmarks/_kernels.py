@@ -16,6 +16,7 @@ import numpy as np
 from iminuit import Minuit
 from numpy.typing import NDArray
 
+from benchmarks import _toys_gain, _toys_lorentz
 from benchmarks._toys_beamspot import Beam, Detector, collisions
 from benchmarks.pedestal import BLOCK, GROUP
 from benchmarks.pedestal import MODULES as STRIP_MODULES
@@ -25,6 +26,11 @@ from calib.algorithms.beamspot_pairs import Members, fit_pairs, vertex_of
 from calib.algorithms.beamspot_tracks import Tracks, fit_lines
 from calib.algorithms.beamspot_vertices import Vertices, fit_region
 from calib.algorithms.channel_status import ChannelStatus
+from calib.algorithms.gain import Gain
+from calib.algorithms.gain import nominal as nominal_gain
+from calib.algorithms.lorentz_angle import LorentzAngle
+from calib.algorithms.lorentz_fit import Sums
+from calib.algorithms.lorentz_fit import fit as fit_hyperbolas
 from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal
 from calib.calibration import Calibration, Columns
@@ -180,8 +186,53 @@ def beamspot(small: bool) -> Drawn:
     )
 
 
+def gain(small: bool) -> Drawn:
+    """Clusters of REF10's strips, 37 an event, of which one in eleven is saturated."""
+    groups, events = (50, 100) if small else (11_160, 4000)
+    rng = np.random.default_rng(4)
+    sensor = _toys_gain.Sensor(_toys_gain.SMEARED, thickness=400.0, saturation=67_000.0)
+    made = _toys_gain.clusters(rng, np.ones(groups), 37 * events // groups, sensor)
+    columns = _single(made.of_events(events))
+    low, high, bins = 25.0, 280.0, 80
+
+    def obvious() -> None:
+        place = np.clip(np.floor(np.log(made.charge / made.path / low) / np.log(high / low) * bins), -1, bins) + 1
+        counts = np.zeros((2, groups, bins + 2), np.int64)
+        np.add.at(counts, (made.saturated.astype(np.int64), made.group, place.astype(np.int64)), 1)
+
+    def library() -> None:
+        axes = bh.axis.Integer(0, 2), bh.axis.Integer(0, groups), bh.axis.Regular(bins, np.log(low), np.log(high))
+        counts = bh.Histogram(*axes, storage=bh.storage.Int64())
+        counts.fill(made.saturated, made.group, np.log(made.charge / made.path))
+
+    calibration = Gain(groups=groups, low=low, high=high, bins=bins)
+    start = {"gain": nominal_gain(groups)}
+    return Drawn(
+        calibration, columns, start, obvious, library, "counting at random places of a table that a chunk fills thinly"
+    )
+
+
+def lorentz_angle(small: bool) -> Drawn:
+    """Clusters of REF10's tracks, 65 an event."""
+    groups, events = 20, 100 if small else 2000
+    made = _toys_lorentz.clusters(np.random.default_rng(5), np.full(groups, 0.4), 65 * events // groups)
+    columns = _single(made.of_events(events))
+
+    def obvious() -> None:
+        place = np.clip((made.slope + 0.8) / 1.6 * 40, 0, 39).astype(np.int64)
+        sums = np.zeros((4, groups, 40))
+        for row, values in zip(sums, (1, made.size, made.size**2, made.slope), strict=True):
+            np.add.at(row, (made.group, place), values)
+
+    def library() -> None:
+        axes = bh.axis.Integer(0, groups), bh.axis.Regular(40, -0.8, 0.8)
+        bh.Histogram(*axes, storage=bh.storage.Mean()).fill(made.group, made.slope, sample=made.size)
+
+    return Drawn(LorentzAngle(groups=groups, together=2), columns, {}, obvious, library, "four sums, each a pass")
+
+
 KERNELS: Mapping[str, Callable[[bool], Drawn]] = {
-    each.__name__: each for each in (pedestal, channel_status, occupancy_status, beamspot)
+    each.__name__: each for each in (pedestal, channel_status, occupancy_status, gain, lorentz_angle, beamspot)
 }
 """by the name of the module in `calib.algorithms`"""
 
@@ -268,16 +319,96 @@ def widths_of_pairs(small: bool) -> Fit:
     return Fit(f"beamspot: pairs of {len(state['tracks'].keys)} tracks", ours, None, "")
 
 
-FITS: tuple[Callable[[bool], Fit], ...] = (line_of_tracks, region_of_vertices, widths_of_pairs)
+def peaks_of_gain(small: bool) -> Fit:
+    """Peaks of all groups at once; Minuit has the same likelihood, a group at a time, of which it is given ten."""
+    groups, given = (20, 2) if small else (10_000, 10)
+    made = _toys_gain.clusters(np.random.default_rng(6), np.ones(groups), 100)
+    calibration = Gain(groups=groups)
+    start = nominal_gain(groups)
+    state = calibration.accumulate(_single(made.of_events(100)), {"gain": start})
+    first = Gain(groups=given)
+    some = made.group < given
+    ours_too = first.accumulate(
+        _single(_toys_gain.Clusters(*(getattr(made, name)[some] for name in vars(made))).of_events(100)),
+        {"gain": nominal_gain(given)},
+    )
+
+    def ours() -> tuple[Floats, Floats]:
+        found = calibration.finalize(state, start)
+        return found["gain"][:given].astype(np.float64), found["gain_error"][:given].astype(np.float64)
+
+    def library() -> Floats:
+        return np.array([_peak(row) for row in ours_too["clusters"].dense("clear", given)])
+
+    def _peak(row: NDArray[Any]) -> float:
+        edges = np.linspace(np.log(first.low), np.log(first.high), first.bins + 1)
+
+        def cost(d: float) -> float:
+            below = _toys_gain.NOTE.cumulative(np.exp(edges - d))
+            chance = np.append(np.diff(below), 1 - below[-1]) / (1 - below[0])
+            even = first.stray / len(chance)
+            return float(-2 * np.sum(row[1:] * np.log((1 - first.stray) * chance + even)))
+
+        fit = Minuit(cost, d=np.log(80.0))
+        fit.errordef, fit.errors = 1.0, (0.01,)
+        fit.migrad()
+        return float(79.5 / np.exp(fit.values["d"]))
+
+    return Fit(f"gain: {groups} groups", ours, library, f"iminuit, {given} of them")
+
+
+def bottoms_of_sizes(small: bool) -> Fit:
+    """Hyperbolas of 20 groups at once, and by Minuit one after the other."""
+    groups = 4 if small else 20
+    made = _toys_lorentz.clusters(np.random.default_rng(7), np.full(groups, 0.4), 4000)
+    calibration = LorentzAngle(groups=groups)
+    state = calibration.accumulate(made.of_events(100), {})
+    total = state["sizes"].total()
+    sums = Sums(total[..., 0], total[..., 1], total[..., 2], total[..., 3] * 1e-6)
+    begin = np.tile([0.36, 0.9, 2.5, 0.1], (groups, 1))
+
+    def ours() -> tuple[Floats, Floats]:
+        found = fit_hyperbolas(sums, begin, np.ones(begin.shape, np.bool_))
+        return found.parameters[:, 0], found.error
+
+    def library() -> Floats:
+        slope, size, weight = sums.points()
+        return np.array([_bottom(*points) for points in zip(slope, size, weight, begin, strict=True)])
+
+    def _bottom(slope: Floats, size: Floats, weight: Floats, start: Floats) -> float:
+        def cost(x0: float, p0: float, k: float, w: float) -> float:
+            return float(np.sum(weight * (size - p0 - k * np.hypot(slope - x0, w)) ** 2))
+
+        fit = Minuit(cost, *start)
+        fit.errordef, fit.errors = 1.0, (0.01, 0.01, 0.01, 0.01)
+        fit.migrad()
+        return float(fit.values["x0"])
+
+    return Fit(f"lorentz_angle: {groups} groups", ours, library, "iminuit")
+
+
+FITS: tuple[Callable[[bool], Fit], ...] = (
+    line_of_tracks,
+    region_of_vertices,
+    widths_of_pairs,
+    peaks_of_gain,
+    bottoms_of_sizes,
+)
 
 
 def _collisions(events: int, detector: Detector | None = None) -> dict[str, Any]:
-    columns = collisions(np.random.default_rng(2), [(1, 1)], [Beam()], events, detector)
-    # As measured columns come, in single precision.
+    return _single(collisions(np.random.default_rng(2), [(1, 1)], [Beam()], events, detector))
+
+
+def _single(columns: Columns) -> dict[str, Any]:
+    """Numbers with a fraction in single precision, as measured columns come."""
     return {
-        name: ak.values_astype(values, np.float32) if isinstance(values, ak.Array) else values
-        for name, values in columns.items()
+        name: ak.values_astype(values, np.float32) if _broken(values) else values for name, values in columns.items()
     }
+
+
+def _broken(values: Any) -> bool:
+    return isinstance(values, ak.Array) and np.asarray(ak.flatten(values)).dtype.kind == "f"
 
 
 def _events(events: int) -> dict[str, Any]:

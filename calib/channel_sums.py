@@ -145,6 +145,18 @@ class ChannelSums:
         return made_with
 
 
+def places(cells: Int, most: int) -> tuple[Int, Int]:
+    """The different ones of cells 0 to `most` - 1, sorted, and which of them each is; without sorting.
+
+    >>> [found.tolist() for found in places(np.array([4, 1, 4]), 6)]
+    [[1, 4], [1, 0, 1]]
+    """
+    there = np.zeros(most, np.bool_)
+    there[cells] = True
+    place = np.cumsum(there) - 1
+    return np.flatnonzero(there), place[cells]
+
+
 def _widths(sums: ChannelSums) -> dict[str, int]:
     return {name: int(values.shape[1]) for name, values in sums.columns.items()}
 

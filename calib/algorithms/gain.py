@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,9 +23,10 @@ from calib.calibration import (
     packed_units,
     whole_runs,
 )
-from calib.channel_sums import ChannelSums
+from calib.channel_sums import ChannelSums, places
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -138,14 +138,15 @@ class Gain(Calibration):
         units = packed_units(columns)
         if not len(units):
             return self.empty()
-        counts = np.asarray(ak.num(columns["gain_group"]), np.int64)
+        counts = counts_of(columns["gain_group"])
         group, charge, path, saturated = self._clusters(columns, counts)
         gain = conditions[KIND]["gain"]
         self._check(gain, "in force")
-        places = self._bins(charge / gain[group], path)
+        place = self._bins(charge / gain[group], path)
         runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        rows, row = np.unique(runs[np.repeat(run, counts)] << LUMI_BITS | group, return_inverse=True)
-        cells = row * self._width + places
+        seen, row = places(np.repeat(run, counts) * self.groups + group, len(runs) * self.groups)
+        rows = runs[seen // self.groups] << LUMI_BITS | seen % self.groups
+        cells = row * self._width + place
         sums = {
             name: np.bincount(cells[which], minlength=len(rows) * self._width).reshape(-1, self._width)
             for name, which in (("clear", ~saturated), ("saturated", saturated))
@@ -219,9 +220,9 @@ class Gain(Calibration):
 
     def _clusters(self, columns: Columns, counts: Int) -> tuple[Int, Floats, Floats, Mask]:
         """Group, charge, path, and whether it is saturated, of all clusters in line."""
-        flat = {name: np.asarray(ak.flatten(columns[name])) for name in self.reads}
+        flat = {name: flat_of(columns[name]) for name in self.reads}
         named = [name for name in self.reads_if_there if name in columns]
-        flat |= {name: np.asarray(ak.flatten(columns[name])) for name in named}
+        flat |= {name: flat_of(columns[name]) for name in named}
         wrong = {name: len(values) for name, values in flat.items() if len(values) != counts.sum()}
         if wrong:
             raise ValueError(f"there are {counts.sum()} entries of `gain_group`, but of others {wrong}")

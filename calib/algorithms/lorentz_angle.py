@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +15,7 @@ from calib.algorithms.lorentz_fit import PARAMETERS, Fit, Sums, fit
 from calib.boundaries import Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.form import Leeway
+from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
 from calib.state import State
 
@@ -127,7 +127,7 @@ class LorentzAngle(Calibration):
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Sums by unit, group and bin. Raises ValueError for groups that are none, or a slope that is no number."""
         units = packed_units(columns)
-        counts = np.asarray(ak.num(columns["lorentz_group"]), np.int64)
+        counts = counts_of(columns["lorentz_group"])
         flat = self._clusters(columns, counts)
         keys, place = np.unique(units, return_inverse=True)
         low, high = self.slopes
@@ -199,7 +199,7 @@ class LorentzAngle(Calibration):
     def _clusters(self, columns: Columns, counts: Int) -> dict[str, Array]:
         """Group, slope, size and pt of all clusters in line."""
         names = [*self.reads, *(name for name in self.reads_if_there if name in columns)]
-        flat = {name.removeprefix("lorentz_"): np.asarray(ak.flatten(columns[name])) for name in names}
+        flat = {name.removeprefix("lorentz_"): flat_of(columns[name]) for name in names}
         wrong = {name: len(values) for name, values in flat.items() if len(values) != counts.sum()}
         if wrong:
             raise ValueError(f"there are {counts.sum()} entries of `lorentz_group`, but of others {wrong}")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, median_among
 from calib.algorithms.pedestal_samples import LARGEST_WINDOW, TOP, Reference, sum_samples
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
-from calib.channel_sums import ChannelSums
+from calib.channel_sums import ChannelSums, places
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
@@ -124,7 +124,7 @@ class Pedestal(Calibration):
             return self.empty()
         counts, block, adc = self._samples(columns)
         runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        keys, place = _places(np.repeat(run, counts) * self._blocks + block, len(runs) * self._blocks)
+        keys, place = places(np.repeat(run, counts) * self._blocks + block, len(runs) * self._blocks)
         seen = keys % self._blocks
         reference = conditions[KIND]
         self._check(reference, "the reference")
@@ -274,14 +274,6 @@ class Pedestal(Calibration):
         """The rms of the common mode of each group, ADC: what its typical channel spreads more with it than without."""
         more = (found.raw**2 - found.variance).reshape(-1, self.group)
         return np.sqrt(np.maximum(median_among(more, ~kept.reshape(more.shape)), 0.0)).astype(np.float32)
-
-
-def _places(cells: Int, most: int) -> tuple[Int, Int]:
-    """The different ones of cells 0 to `most` - 1, sorted, and which of them each is; without sorting."""
-    there = np.zeros(most, np.bool_)
-    there[cells] = True
-    place = np.cumsum(there) - 1
-    return np.flatnonzero(there), place[cells]
 
 
 def _whole_numbers(jagged: Any, column: str, most: int) -> Array:
