@@ -146,3 +146,18 @@ def undisturbed(joined, tmp_path_factory):
     plain = settings(folder, cluster=joined, **LEVELS)
     assert Driver(plain, [write_file(folder / "a.root", 7)]).end() == 0
     return results(plain), sorted(passes(plain))
+
+
+@pytest.mark.verify
+def test_what_carries_on_what_the_run_before_found_is_what_the_next_kind_is_measured_under(house, file, tmp_path):
+    # Express of both knows nothing of what is found: its tag is fed by nobody.
+    gate = {"gate": "significance", "array": "mean", "error": "mean", "n_sigma": 0.0, "floor": 0.5, "unit": "cm"}
+    plain = house(**LEVELS, gates={"turned": [gate]})
+    files = [file, write_file(tmp_path / "b.root", 8, lumis=3)]
+    with Tier0(plain) as tier0:
+        assert tier0.run(*files, progress=False).exit_code in (0, 3)
+    seven, eight = released(plain), released(plain, 8)
+    assert (seven["turned"][0], eight["turned"][0]) == (Condition.FRESH, Condition.CARRIED)
+    assert eight["turned"][1] == seven["turned"][1]
+    assert eight["last"][0] is Condition.FRESH
+    assert abs(eight["last"][1] - 2.0) < 0.1
