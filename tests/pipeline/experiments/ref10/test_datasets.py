@@ -13,28 +13,46 @@ import pytest
 from calib.calibration import Calibration
 from calib.iov import RunLumi
 from calib.payload import Payload
+from pipeline.datasets import wrong_datasets
 from pipeline.events import read_tier
 from pipeline.experiments.ref10 import daq
 from pipeline.experiments.ref10.daq import TRIGGERS
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Physics, Scenario
-from pipeline.model import Columns, Stream
+from pipeline.model import Columns, Step, Stream
 from pipeline.processing import nothing
+from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.way import Stage
 from tests.pipeline.experiments.ref10.reconstruct.raw import PLAN, uneven
-from tests.pipeline.experiments.ref10.test_realigned import saved
+from tests.pipeline.experiments.ref10.test_realigned import MINI, saved
 from tests.pipeline.tiny import Offset
 from tests.pipeline.triggered import Dies, DiesAt, Watch, made, outputs, stages
 
 LUMIS, EVENTS, HOUR = 2, 8, 3600.0
 SCENARIO = Scenario(physics=Physics(z=0.3, nzs=0.3))
+PLAIN = Ref10({"geometry": "mini"})
+USED = sorted({calibration.kind for calibration in PLAIN.calibrations()}.intersection(PLAIN.needs(Step.PROMPT)))
+"""what is calibrated and used in prompt: pedestals, the beam spot, ...; no dataset may go without"""
 DATASETS = {
-    "Dimuon": {"triggers": ["dimuon"], "required": ["pedestal", "beamspot"]},
-    "MinBias": {"triggers": ["minimum_bias"], "required": ["pedestal", "beamspot", "strip_rate"], "deadline": "1 h"},
-    "Nzs": {"triggers": ["nzs"], "required": ["pedestal", "beamspot", "pixel_rate"], "deadline": "2 h"},
+    "Dimuon": {"triggers": ["dimuon"], "required": USED},
+    "MinBias": {"triggers": ["minimum_bias"], "required": [*USED, "strip_rate"], "deadline": "1 h"},
+    "Nzs": {"triggers": ["nzs"], "required": [*USED, "pixel_rate"], "deadline": "2 h"},
 }
+
+
+def test_the_beam_spot_is_required() -> None:
+    assert {"pedestal", "beamspot"} <= set(USED)
+    without = settings_from(
+        {"experiment": MINI, "datasets": {"Muons": {"triggers": ["dimuon"], "required": ["pedestal"]}}}
+    )
+    assert any(
+        told.startswith("`datasets.Muons.required` lacks 'beamspot'")
+        for told in wrong_datasets(without.datasets, PLAIN)
+    )
+
+
 SLOW = {"strip_rate": {"breaks": True}, "pixel_rate": {"breaks": True}}
 
 
