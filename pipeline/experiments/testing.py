@@ -117,7 +117,9 @@ def _hold_parts(which: str, cut: Iterable[tuple[Index, list[Processed]]], anew: 
             hold(not any(mask.any() for mask in part.filtered.values()), f"{which}: some are filtered only now")
         for tier, columns in anew.tiers.items():
             compare(f"{which}: {tier}", [part.tiers[tier] for part in parts], take(columns, chosen))
-        found = [{name: part.measured[name] for name in part.measured if name not in left_out} for part in parts]
+        found: list[Columns] = [
+            {name: part.measured[name] for name in part.measured if name not in left_out} for part in parts
+        ]
         compare(f"{which}: measured", found, take(measured, chosen))
 
 
