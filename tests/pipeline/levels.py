@@ -20,6 +20,7 @@ from calib.payload import Payload
 from pipeline.experiments.interface import Processed, Restart
 from pipeline.model import Step
 from tests.pipeline.tiny import Offset, Tiny
+from tests.pipeline.triggered import Triggered
 
 KINDS = ("first", "second", "other", "third", "turned", "last")
 
@@ -150,3 +151,12 @@ class Levels(Tiny):
         if self.log is not None:
             with Path(f"{self.log}.{words}").open("a") as log:
                 log.write(f"{words}\n")
+
+
+class Sorted(Levels):
+    """With triggers; not all that is calibrated is used in prompt."""
+
+    triggers = Triggered.triggers
+
+    def needs(self, step):
+        return KINDS if step is Step.EXPRESS else ("first", "second", "turned")

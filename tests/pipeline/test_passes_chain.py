@@ -17,6 +17,7 @@ from tests.pipeline.levels import Levels
 from tests.pipeline.probes import PASSES, KillAt
 from tests.pipeline.tiny import settings, write_file
 from tests.pipeline.traces import done_again, results, work
+from tests.pipeline.triggered import write_triggered
 
 LEVELS = {"experiment": {"name": "tests.pipeline.levels:Levels"}}
 
@@ -161,3 +162,30 @@ def test_what_carries_on_what_the_run_before_found_is_what_the_next_kind_is_meas
     assert eight["turned"][1] == seven["turned"][1]
     assert eight["last"][0] is Condition.FRESH
     assert abs(eight["last"][1] - 2.0) < 0.1
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("point", ["", "released", "pass-done"])
+def test_what_one_dataset_has_settled_another_goes_on_from(house, tmp_path, point):
+    file = write_triggered(tmp_path / "a.root", 7)
+    experiment = {"name": "tests.pipeline.levels:Sorted"}
+    whole = house("whole", experiment=experiment)
+    assert Driver(whole, [file]).end() in (0, 3)
+    datasets = {"Muon": {"triggers": ["muon"], "required": ["first", "second", "turned"]}, "Other": {}}
+    plain = house(experiment=experiment, datasets=datasets)
+    if point:
+        assert Driver(plain, [file], KillAt(tmp_path / "kills", (point,))).end() == KILLED
+    assert Driver(plain, [file]).end() in (0, 3)
+    world = open_world(settings_from(plain))
+    manifests = world.books.released()[7].manifests
+    world.database.close()
+    assert set(manifests["Other"].kinds) == {"first", "second", "other", "third", "turned", "last"}
+    assert set(manifests["Muon"].kinds) == {"first", "second", "turned"}
+    one = open_world(settings_from(whole))
+    undivided = one.books.manifest(7)
+    one.database.close()
+    assert {kind: manifests["Other"].at_end(kind) for kind in manifests["Other"].kinds} == {
+        kind: undivided.at_end(kind) for kind in undivided.kinds
+    }
+    assert sorted(passes(plain)) == sorted(passes(whole))
+    assert done_again(plain) == 0
