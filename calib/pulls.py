@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from calib.payload import Payload
@@ -13,6 +14,8 @@ from calib.verdict import Floats, element, quantity
 
 FEWEST_TOGETHER = 10
 """of fewer elements a mean says nothing that the largest does not say"""
+MOST_SIGMA = 10.0
+"""times the usual error; what is known worse would drown the others in a mean"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +39,9 @@ class Apart:
 def apart(one: Payload, other: Payload) -> dict[str, Apart]:
     """The arrays that both payloads have, with errors `NAME_error` in one of them at least.
 
-    Errors are added in quadrature; one that is no number above 0 counts as none. Of samples that have events in common
-    the difference has a smaller error than that, never a larger one: a pull is then too small rather than too large.
+    Errors are added in quadrature; where there is none, or it is 0, the value is taken as exact. A value whose error is
+    no number was not measured (a design value, say), and has no distance. Of samples that have events in common the
+    difference has a smaller error than that, never a larger one: a pull is then too small rather than too large.
     Raises ValueError where an array has another shape or unit in the two.
     """
     names = [name for name in sorted(one.arrays) if name in other.arrays and one[name].dtype.kind in "iuf"]
@@ -56,7 +60,7 @@ def _apart(name: str, one: Payload, other: Payload) -> Apart:
     sigma = np.hypot(_error(name, one), _error(name, other))
     with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and is called none
         move = one[name].astype(np.float64) - other[name].astype(np.float64)
-    known = np.isfinite(move) & (sigma > 0)
+    known = np.isfinite(move) & np.isfinite(sigma) & (sigma > 0)
     return Apart(np.where(known, move, np.nan), np.where(known, sigma, np.nan), units[0])
 
 
@@ -64,8 +68,7 @@ def _error(name: str, payload: Payload) -> Floats:
     given = payload.arrays.get(f"{name}_error")
     if given is None or given.shape not in ((), payload[name].shape):
         return np.zeros(payload[name].shape)
-    error = given.astype(np.float64)
-    return np.broadcast_to(np.where(np.isfinite(error) & (error > 0), error, 0.0), payload[name].shape)
+    return np.broadcast_to(given.astype(np.float64), payload[name].shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,9 @@ def furthest(
 ) -> Furthest | None:
     """What is furthest, measured by its own limit; None where nothing can be compared.
 
-    Two things are looked at: the largest pull of each array, and the mean pull of one with ten elements or more that
+    Two things are looked at: the largest pull of each array, and the mean move of one with ten elements or more that
     moved, which shows what all of them share (0.2 sigma in 10^4 channels are 20 sigma). Of an array in `alone`, whose
-    elements have errors in common, the mean says nothing. Elements that did not move at all, for they were carried, do
-    not count in the mean.
+    elements have errors in common, the mean says nothing.
     """
     largest, together = [], []
     compared = 0
@@ -117,16 +119,30 @@ def furthest(
         worst = int(np.argmax(np.where(known, np.abs(pulls), -1.0)))
         move = float(one.move.flat[worst])
         largest.append((abs(float(pulls[worst])), element(name, one.move, worst), move, one.unit))
-        moved = known & (one.move.reshape(-1) != 0)
-        number = int(np.count_nonzero(moved))
-        if number >= FEWEST_TOGETHER and name not in alone:
-            total, shared = float(pulls[moved].sum()), float(one.move.reshape(-1)[moved].mean())
-            together.append((abs(total) / np.sqrt(number), f"all {number} of {name}", shared, one.unit))
+        if name not in alone and (shared := _shared(name, one, known, least.get(name, 0.0))) is not None:
+            together.append(shared)
     if not compared:
         return None
     limit = limit_among(compared + len(together), sigmas)
     size, what, move, unit = max(largest + together, key=lambda row: row[0])
     return Furthest(what, move, unit, float(size), limit, compared, sigmas)
+
+
+def _shared(name: str, one: Apart, known: NDArray[np.bool_], least: float) -> tuple[float, str, float, str] | None:
+    """How many sigmas the mean move is off nothing; of the moves themselves, for an error that goes with its value, as
+    that of a width does, skews pulls.
+
+    Elements that did not move at all were carried and do not count; nor do those with ten times the usual error.
+    """
+    move, sigma = one.move.reshape(-1), one.sigma.reshape(-1)
+    counts = known & (move != 0)
+    if counts.any():
+        counts &= sigma <= MOST_SIGMA * np.median(sigma[counts])
+    number = int(np.count_nonzero(counts))
+    if number < FEWEST_TOGETHER:
+        return None
+    mean, error = float(move[counts].mean()), float(np.sqrt(np.square(sigma[counts]).sum()) / number)
+    return max(abs(mean) - least, 0.0) / error, f"all {number} of {name}", mean, one.unit
 
 
 def limit_among(number: int, sigmas: float) -> float:

@@ -87,6 +87,23 @@ def test_what_was_carried_does_not_thin_out_what_moved():
     assert found.answer is Closes.NO and "all 100 of a" in found.why
 
 
+def test_an_error_that_goes_with_its_value_does_not_skew_the_mean():
+    """Widths of 50 samples each: where one comes out small, so does its error, and pulls are a tenth low on average."""
+    rng = np.random.default_rng(4)
+    widths = rng.normal(1.0, 0.1, 50_000)
+    found, zero = payload(widths, widths / 10), payload(np.ones(50_000), 0.0)
+    assert abs(apart(found, zero)["a"].pulls().mean() + 0.1) < 5 / np.sqrt(50_000)
+    most = furthest(apart(found, zero), 3.0, {})
+    assert "all" not in most.what
+
+
+def test_what_is_known_badly_does_not_hide_what_all_others_share():
+    values, errors = np.random.default_rng(5).normal(0.3, 1.0, 1000), np.ones(1000)
+    values[0], errors[0] = 50.0, 1e4
+    found = closed(payload(values, errors), payload(np.zeros(1000), 0.0))
+    assert found.answer is Closes.NO and "all 999 of a" in found.why
+
+
 def test_what_never_counts_is_taken_off():
     assert closed(payload(1.0, 0.1), payload(0.0, 0.0), least={"a": 0.8}).answer is Closes.YES
     assert closed(payload(1.0, 0.1), payload(0.0, 0.0), least={"a": 0.6}).answer is Closes.NO
@@ -118,8 +135,16 @@ def test_the_same_closes_and_says_so():
 
 
 def test_without_an_error_in_one_that_of_the_other_counts():
-    for values in ((payload(4.0, 1.0), payload(0.0, np.nan)), (payload(4.0, 0.0), payload(0.0, 1.0))):
+    bare = Payload("mine", {"a": np.float64(0)}, {"a": "cm"})
+    for values in ((payload(4.0, 1.0), bare), (payload(4.0, 0.0), payload(0.0, 1.0))):
         assert closed(*values).sigmas == pytest.approx(4)
+
+
+def test_what_was_in_force_without_being_measured_is_not_held_to_what_is():
+    """A design value says nothing of its error; what was measured beside it is judged."""
+    assert closed(payload(4.0, 1.0), payload(0.0, np.nan)).answer is Closes.NOT_JUDGED
+    found = closed(payload([4.0, 1.0], [1.0, 1.0]), payload([0.0, 0.0], [np.nan, 0.0]))
+    assert found.answer is Closes.YES and found.sigmas == pytest.approx(1)
 
 
 def test_a_part_of_pooled_sums_is_not_to_be_had():
