@@ -24,12 +24,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-UNSEEN = 1e-6
-"""of the metric, over its largest eigenvalue: moves that no measurement would see are none"""
+UNSEEN = 1e-4
+"""of the scaled metric, over its largest eigenvalue: moves whose parts cancel to a hundredth are none, for slopes are
+right to some thousandths"""
 RIDGE = 1e-9
 """of the metric, over its diagonal, where it is inverted"""
-IMITATED = 1 - 1e-3
-"""share of what a move does to measurements"""
+IMITATED = 0.99
+"""share of what a move does to measurements, squared: ladders that shift do not turn, as their half barrel would make
+them, but that is a thousandth of it"""
 RANK = 1e-8
 """of constraints, over the largest: what has less is said by others"""
 NOTHING = 1e-10
