@@ -72,8 +72,8 @@ class Alignment(Iterated):
     cuts: tuple[float, ...] = (1.0, 4.5, 30.0)
     """on chi2, rising, in units of what 0.27 % of good records exceed"""
     passed: float = at_finalize(0.995)
-    """share of those within the last cut that a tighter one must let pass to be taken. Few tracks may tell of a move, such
-    as those from one half barrel to the other of their shift along z: a cut that leaves these out keeps it"""
+    """share of those within the last cut that a tighter one must let pass to be taken. Few tracks may tell of a move,
+    such as those from one half barrel to the other of their shift along z: a cut that leaves these out keeps it"""
     most_outliers: float = at_finalize(0.5)
     """share of all records; with more beyond the last cut there is no payload"""
     min_records: int = at_finalize(1000)
