@@ -20,6 +20,7 @@ from pipeline.experiments.interface import ExperimentSettings, Processed, Restar
 from pipeline.experiments.ref10 import alignment, constants, daq, measured
 from pipeline.experiments.ref10 import geometry as geometries
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
+from pipeline.experiments.ref10.measured_status import status_calibrations, status_columns
 from pipeline.experiments.ref10.quality import JUDGING, Judged, Ref10Settings
 from pipeline.experiments.ref10.reconstruct.digis import Tally
 from pipeline.experiments.ref10.reconstruct.flags import EventFlag
@@ -41,7 +42,7 @@ class Ref10(Judged):
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 3, Step.PROMPT: 3}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 4, Step.PROMPT: 4}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
     triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
     tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)
@@ -81,12 +82,14 @@ class Ref10(Judged):
         """Tracks, vertices and dimuons; nothing is filtered, what is wrong with an event is flagged."""
         found = reconstruct(events, conditions)
         made = self._made(events, found.clusters, found.tally, conditions)
-        more = measured.pedestal_columns(events, conditions) if step is Step.EXPRESS else {}
-        return replace(made, measured={**made.measured, **more})
+        # In prompt too, for closure.
+        of_raw = measured.pedestal_columns(events, conditions) | status_columns(events, found.clusters, conditions)
+        return replace(made, measured={**made.measured, **of_raw})
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
-        """From clusters, where only what acts behind them has changed; for pedestals RAW is needed."""
-        return (Restart(RECO, BEHIND_CLUSTERS, self._again, lacks=(pedestal.KIND,)),)
+        """From clusters, where only what acts behind them has changed; for pedestals and status RAW is needed."""
+        lacks = (pedestal.KIND, constants.STRIP_STATUS, constants.PIXEL_STATUS)
+        return (Restart(RECO, BEHIND_CLUSTERS, self._again, lacks=lacks),)
 
     def _again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Clusters as they are, at their new places in space."""
@@ -109,10 +112,11 @@ class Ref10(Judged):
         return Processed(tiers, of_events | measured.of_tracks(found, self.settings, conditions))
 
     def calibrations(self) -> tuple[Calibration, ...]:
-        """Pedestals, of what is read out without zero suppression; then the beam spot, of tracks and vertices."""
-        modules = len(geometries.geometry_of(self._geometry()).strip_rows)
-        pedestals = Pedestal(channels=modules * STRIPS, block=STRIPS, group=CHIP)
-        return (pedestals, BeamSpot(granularity=Granularity.LUMI))
+        """Pedestals, of what is read out without zero suppression; the status of strips and pixel chips, of how often
+        they are hit; the beam spot, of tracks and vertices."""
+        geometry = geometries.geometry_of(self._geometry())
+        pedestals = Pedestal(channels=len(geometry.strip_rows) * STRIPS, block=STRIPS, group=CHIP)
+        return (pedestals, *status_calibrations(geometry), BeamSpot(granularity=Granularity.LUMI))
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """All that any stage uses."""

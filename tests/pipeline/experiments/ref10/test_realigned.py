@@ -124,7 +124,7 @@ def test_only_what_acts_behind_clusters_leaves_their_name():
         "beamspot",
     }
     assert kinds >= {"pedestal", "gain", "strip_status", "pixel_status", "alignment", "lorentz_angle"}
-    # In express too, but for pedestals, which need RAW.
+    # In express too, but for pedestals and the status of channels, which need RAW.
     assert name(Step.EXPRESS, "alignment") == name(Step.EXPRESS) != name(Step.EXPRESS, "gain")
     lacking = {restart.tier: restart.lacks for restart in Ref10().restarts(Step.EXPRESS)}
-    assert lacking == {"RECO": ("pedestal",)}
+    assert lacking == {"RECO": ("pedestal", "strip_status", "pixel_status")}
