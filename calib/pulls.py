@@ -53,15 +53,12 @@ def apart(one: Payload, other: Payload) -> dict[str, Apart]:
 
 
 def _apart(name: str, one: Payload, other: Payload) -> Apart:
-    units = [payload.units.get(name, "") for payload in (one, other)]
-    if one[name].shape != other[name].shape or units[0] != units[1]:
-        said = [f"of shape {p[name].shape} in {unit or 'no unit'}" for p, unit in zip((one, other), units, strict=True)]
-        raise ValueError(f"{name} is {said[0]} and {said[1]}")
+    same_shape(one, other, name)
     sigma = np.hypot(_error(name, one), _error(name, other))
     with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and is called none
         move = one[name].astype(np.float64) - other[name].astype(np.float64)
     known = np.isfinite(move) & np.isfinite(sigma) & (sigma > 0)
-    return Apart(np.where(known, move, np.nan), np.where(known, sigma, np.nan), units[0])
+    return Apart(np.where(known, move, np.nan), np.where(known, sigma, np.nan), one.units.get(name, ""))
 
 
 def _error(name: str, payload: Payload) -> Floats:
@@ -69,6 +66,41 @@ def _error(name: str, payload: Payload) -> Floats:
     if given is None or given.shape not in ((), payload[name].shape):
         return np.zeros(payload[name].shape)
     return np.broadcast_to(given.astype(np.float64), payload[name].shape)
+
+
+def of_measured(one: Payload, other: Payload, kept: int, off: int) -> dict[str, Apart]:
+    """As `apart`, of payloads with a `status` of bits: elements that have one of `kept` in either have no distance, for
+    they keep what they had. Those that are `off` in the first alone are counted instead, as `status`."""
+    flags, before = (_flags(payload, kept | off) for payload in (one, other))
+    measured = (before & kept) == 0
+    found = {}
+    for name, each in apart(one, other).items():
+        if name != "status" and each.move.shape[:1] == measured.shape:
+            mask = (measured & ((flags & kept) == 0)).reshape(-1, *[1] * (each.move.ndim - 1))
+            each = Apart(np.where(mask, each.move, np.nan), each.sigma, each.unit)
+        found[name] = each
+    number = np.count_nonzero(measured & ((flags & off) != 0))
+    return found | {"status": Apart(np.array(float(number)), np.array(np.sqrt(1.0 + np.count_nonzero(before & off))))}
+
+
+def _flags(payload: Payload, bits: int) -> NDArray[np.int64]:
+    return payload["status"].astype(np.int64) & bits if "status" in payload.arrays else np.zeros(1, np.int64)
+
+
+def of_codes(one: Payload, other: Payload) -> dict[str, Apart]:
+    """How many elements have another `status` in two payloads; its error is the root of how many are flagged in one of
+    them."""
+    same_shape(one, other, "status")
+    flagged = np.count_nonzero((one["status"] != 0) | (other["status"] != 0))
+    number = np.count_nonzero(one["status"] != other["status"])
+    return {"status": Apart(np.array(float(number)), np.array(np.sqrt(1.0 + flagged)))}
+
+
+def same_shape(one: Payload, other: Payload, name: str) -> None:
+    """Raise ValueError where an array has another shape or unit in two payloads."""
+    said = [f"of shape {p[name].shape} in {p.units.get(name, '') or 'no unit'}" for p in (one, other)]
+    if said[0] != said[1]:
+        raise ValueError(f"{name} is {said[0]} and {said[1]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,11 @@ class Alignment(Iterated):
         """By the names of the levels."""
         return alignment_payload.leeway(self.structures)
 
+    @property
+    def errors_shared(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Structures move together where tracks hardly tell: of all levels."""
+        return tuple(name for name, _ in self.levels)
+
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Sums by pair of structures.
 

@@ -17,6 +17,7 @@ from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, 
 from calib.form import Leeway
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pulls import Apart, of_codes
 from calib.state import State
 
 Int = NDArray[np.int64]
@@ -118,6 +119,10 @@ class ChannelStatus(Calibration):
             name: arrays[name].reshape(self.shape or -1) for name in ("status", "counts", "rate", "expected", "group")
         }
         return Payload(self.kind, arrays | shaped, RATES)
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """How many channels have another status. How often they are hit goes with which events are looked at."""
+        return of_codes(found, expected)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Blocks with enough counts, cut where the status of a channel changes."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
+import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +29,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pulls import Apart, of_measured
 from calib.state import State
 
 Int = NDArray[np.int64]
@@ -183,6 +185,23 @@ class Gain(Calibration):
         counted = {"entries": entries.astype(np.int32), "saturated": saturated[:, 1:].sum(axis=1).astype(np.int32)}
         status = few * np.int8(Status.FEW) | (off & ~few) * np.int8(Status.OUT_OF_REACH)
         return self._judged(found, counted, status, previous)
+
+    def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
+        """Charge as the gain in force has it: what `accumulate` takes out of it is put in once more."""
+        gain, counts = conditions[KIND]["gain"], counts_of(columns["gain_charge"])
+        group, charge = flat_of(columns["gain_group"]), flat_of(columns["gain_charge"])
+        return {**columns, "gain_charge": ak.unflatten(charge * gain[group], counts)}
+
+    def left_by(self, in_force: Payload) -> Payload:
+        """A gain of 1, known as well as it was."""
+        gain = in_force["gain"]
+        ones = {"gain": np.ones_like(gain), "gain_error": (in_force["gain_error"] / gain).astype(gain.dtype)}
+        return Payload(in_force.kind, {**in_force.arrays, **ones}, in_force.units)
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """Of groups that were measured; and how many moved too far, or out of reach."""
+        off = Status.MOVED | Status.OUT_OF_REACH
+        return of_measured(found, expected, Status.FEW | off, off)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Whole runs together until enough groups have enough clusters."""

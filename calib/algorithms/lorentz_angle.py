@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
+import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -17,6 +18,7 @@ from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData,
 from calib.form import Leeway
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pulls import Apart, of_measured
 from calib.state import State
 
 Int = NDArray[np.int64]
@@ -144,6 +146,22 @@ class LorentzAngle(Calibration):
         )
         shape = (len(keys), self.groups, self.bins, 4)
         return State({"sizes": UnitSums(keys, np.rint(sums).astype(np.int64).reshape(shape))})
+
+    def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
+        """Slopes about those in force, at which sizes should be smallest."""
+        lowest = np.repeat(conditions[KIND]["tan"], self.together) * (1 + self._by_group(self.bias))
+        slope, counts = flat_of(columns["lorentz_slope"]), counts_of(columns["lorentz_slope"])
+        about = slope - lowest[flat_of(columns["lorentz_group"])]
+        return {**columns, "lorentz_slope": ak.unflatten(about, counts)}
+
+    def left_by(self, in_force: Payload) -> Payload:
+        """No angle."""
+        return Payload(in_force.kind, {**in_force.arrays, "tan": np.zeros_like(in_force["tan"])}, in_force.units)
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """Of values that were measured; and how many moved too far, or have no fit."""
+        off = Status.MOVED | Status.MISFIT
+        return of_measured(found, expected, Status.FEW | Status.VAGUE | off, off)
 
     def empty(self) -> State:
         """No event."""

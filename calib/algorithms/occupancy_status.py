@@ -32,6 +32,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pulls import Apart
 from calib.state import State
 
 Int = NDArray[np.int64]
@@ -184,6 +185,33 @@ class OccupancyStatus(Calibration):
         arrays = {name: values.reshape(-1) for name, values in by_channel.items()}
         arrays |= {name: values.astype(np.float32) for name, values in by_group.items()}
         return Payload(self.kind, arrays | {"events": np.asarray(events)}, RATES)
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """How many channels count otherwise than the status in force has it, whatever is called what now; its error is
+        the root of how many are flagged."""
+        number = np.count_nonzero(self._contradicted(found, expected))
+        flagged = np.count_nonzero((found["status"] != 0) | (expected["status"] != 0))
+        return {"status": Apart(np.array(float(number)), np.array(np.sqrt(1.0 + flagged)))}
+
+    def _contradicted(self, found: Payload, in_force: Payload) -> Mask:
+        """Channels called dead that are hit as others of their kin are, or hot that are hit less; and of those called
+        good, what was known to be neither by the counts that they were called so from."""
+        status, counts = in_force["status"].reshape(-1), found["counts"].reshape(-1)
+        mean = self._of_kin(found)
+        dead = (status & (Status.DEAD | Status.DEAD_GROUP)) != 0
+        wrong: Mask = dead & (counts >= np.maximum(mean / 2, 1))
+        wrong |= (status != 0) & ~dead & (counts < mean) & (mean >= 1)
+        if "counts" in in_force.arrays:
+            own, silent = (in_force[name].reshape(-1) for name in ("counts", "silent"))
+            often = own > self.min_occupancy * int(in_force["events"])
+            known = (pdtrc(own, self._of_kin(in_force)) < self.probability) & often
+            wrong |= (status == 0) & (known | (silent > -np.log(self.probability)))
+        return wrong
+
+    def _of_kin(self, payload: Payload) -> Floats:
+        """The hits expected of each channel, by its kin."""
+        mean: Floats = np.repeat(payload["group_expected"] * int(payload["events"]), self.group)
+        return mean[: self.channels]
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Whole runs, as many as it takes."""

