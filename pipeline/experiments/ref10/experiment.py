@@ -1,5 +1,4 @@
-"""REF10 as an experiment: RAW to tracks, vertices and dimuons; pedestals and the beam spot calibrated in express and
-used in prompt."""
+"""REF10 as an experiment: RAW to tracks, vertices and dimuons; what is calibrated in express is used in prompt."""
 
 from __future__ import annotations
 
@@ -20,6 +19,7 @@ from pipeline.experiments.interface import ExperimentSettings, Processed, Restar
 from pipeline.experiments.ref10 import alignment, constants, daq, measured
 from pipeline.experiments.ref10 import geometry as geometries
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
+from pipeline.experiments.ref10.measured_charge import charge_calibrations, charge_columns
 from pipeline.experiments.ref10.measured_status import status_calibrations, status_columns
 from pipeline.experiments.ref10.quality import JUDGING, Judged, Ref10Settings
 from pipeline.experiments.ref10.reconstruct.digis import Tally
@@ -42,7 +42,7 @@ class Ref10(Judged):
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 4, Step.PROMPT: 4}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 5, Step.PROMPT: 5}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
     triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
     tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)
@@ -109,14 +109,16 @@ class Ref10(Judged):
             NANO: nano(header, np.asarray(events["lumi"]), found, line_of(conditions)),
         }
         of_events = measured.of_clusters(clusters, conditions) | measured.of_pairs(found.pairs)
-        return Processed(tiers, of_events | measured.of_tracks(found, self.settings, conditions))
+        of_tracks = measured.of_tracks(found, self.settings, conditions) | charge_columns(clusters, found, conditions)
+        return Processed(tiers, of_events | of_tracks)
 
     def calibrations(self) -> tuple[Calibration, ...]:
         """Pedestals, of what is read out without zero suppression; the status of strips and pixel chips, of how often
-        they are hit; the beam spot, of tracks and vertices."""
+        they are hit; gain and Lorentz angle, of the clusters of tracks; the beam spot, of tracks and vertices."""
         geometry = geometries.geometry_of(self._geometry())
         pedestals = Pedestal(channels=len(geometry.strip_rows) * STRIPS, block=STRIPS, group=CHIP)
-        return (pedestals, *status_calibrations(geometry), BeamSpot(granularity=Granularity.LUMI))
+        of_clusters = (*status_calibrations(geometry), *charge_calibrations(geometry))
+        return (pedestals, *of_clusters, BeamSpot(granularity=Granularity.LUMI))
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """All that any stage uses."""

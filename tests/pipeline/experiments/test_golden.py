@@ -146,8 +146,8 @@ GOLDEN = {
     ("cms 2011A", Step.PROMPT): (1, "d326dec00d0f0f42"),
     ("icecube", Step.EXPRESS): (1, "f79bc73245cbfea1"),
     ("icecube", Step.PROMPT): (1, "eb16e279aafe45bf"),
-    ("ref10", Step.EXPRESS): (4, "9bd41e1418065215"),
-    ("ref10", Step.PROMPT): (4, "9bd41e1418065215"),
+    ("ref10", Step.EXPRESS): (5, "42598050ffe5a21a"),
+    ("ref10", Step.PROMPT): (5, "42598050ffe5a21a"),
     ("toy collider", Step.EXPRESS): (1, "77aa2dca418eb8fa"),
     ("toy collider", Step.PROMPT): (1, "d65fbec534aa601d"),
 }
