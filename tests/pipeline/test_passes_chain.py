@@ -135,6 +135,12 @@ def test_at_the_deadline_or_where_there_is_none_what_is_in_force_stands_in_and_i
 def test_a_pass_goes_on_where_it_was_killed(house, file, tmp_path, undisturbed, point, hit):
     plain, probe = house(**LEVELS), KillAt(tmp_path / "kills", (point,), hit)
     assert Driver(plain, [file], probe).end() == KILLED
+    if (point, hit) == ("pass-done", 1):
+        world = open_world(settings_from(plain))
+        reasons = world.books.document(7, "status")["reasons"]
+        world.database.close()
+        assert reasons["last"].startswith("last: waits for turned: ")
+        assert reasons["third"].startswith("third: waits for ")
     assert Driver(plain, [file], probe).end() == 0
     assert results(plain) == undisturbed[0]
     assert sorted(passes(plain)) == undisturbed[1]
