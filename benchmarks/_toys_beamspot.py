@@ -31,6 +31,8 @@ class Beam:
 class Detector:
     tracks: int = 10
     """mean number an event"""
+    alike: bool = False
+    """whether every event has as many"""
     displaced: float = 0.03
     constant: float = 10 * UM
     over_pt: float = 40 * UM
@@ -62,7 +64,8 @@ def collisions(
 
 
 def _tracks(rng: np.random.Generator, detector: Detector, vertex: Floats) -> dict[str, Any]:
-    counts = rng.poisson(detector.tracks, vertex.shape[1])
+    events = vertex.shape[1]
+    counts = np.full(events, detector.tracks) if detector.alike else rng.poisson(detector.tracks, events)
     x, y, z = np.repeat(vertex, counts, axis=1)
     n = len(x)
     phi, pt = rng.uniform(-np.pi, np.pi, n), 1 + rng.exponential(1.0, n)
