@@ -69,6 +69,9 @@ class Alignment(Iterated):
     """the levels from the largest structures to the smallest, and how many there are of each"""
     free: tuple[str, ...]
     """what is aligned, as `Structures` reads it: "half_barrel 0-1: x y z", "ladder: all" """
+    survey: tuple[str, ...] = at_finalize(())
+    """how far structures are from where they were drawn, rms in um or urad, as `free` names them: "ladder: x y z 20".
+    Tracks follow some deformations with their own parameters; these are held to what is likely"""
     cuts: tuple[float, ...] = (1.0, 4.5, 30.0)
     """on chi2, rising, in units of what 0.27 % of good records exceed"""
     passed: float = at_finalize(0.995)
@@ -93,6 +96,7 @@ class Alignment(Iterated):
             raise ValueError(f"`cuts` are above 0 and rise, not {self.cuts}")
         if len(self.cuts) * len(self.structures) ** 2 > MOST_KEYS:
             raise ValueError(f"there are too many structures for {len(self.cuts)} `cuts`")
+        self.structures.within(self.survey)
         if self.min_records < 1 or self.min_entries < 1:
             raise ValueError("`min_records` and `min_entries` are at least 1")
 
@@ -147,6 +151,7 @@ class Alignment(Iterated):
                 f"the structure with the most records has {totals.records.max()}; {self.min_entries} are needed"
             )
         system = totals.system(structures, values, flags == Flag.NEW)
+        system = system.surveyed(structures.within(self.survey), values)
         try:
             solution = solve(system, structures, self.weak_error)
         except (Singular, np.linalg.LinAlgError) as problem:

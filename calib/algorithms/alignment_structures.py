@@ -75,22 +75,39 @@ class Structures:
         found: Mask = np.asarray(self.is_free.any(axis=1))
         return found
 
-    def _read(self, text: str) -> tuple[slice, list[int]]:
+    def within(self, survey: Sequence[str]) -> Floats:
+        """How far numbers are from where they were drawn, rms in um and urad, [structures, 6]; inf where it is not told.
+
+        Raises ValueError for what it does not understand.
+
+        >>> Structures((("ladder", 2),), ("ladder: x",)).within(["ladder 1: x y 50"])[1].tolist()
+        [50.0, 50.0, inf, inf, inf, inf]
+        """
+        found = np.full((len(self), len(NUMBERS)), np.inf)
+        for text in survey:
+            which, _, size = text.rpartition(" ")
+            if re.fullmatch(r"\d+(\.\d*)?", size) is None or not float(size) > 0:
+                raise ValueError(f"`survey` says {text!r}; it names structures and an rms: 'ladder 0-101: x y z 20'")
+            rows, numbers = self._read(which, "survey")
+            found[rows, numbers] = float(size)
+        return found
+
+    def _read(self, text: str, setting: str = "free") -> tuple[slice, list[int]]:
         read = WHICH.fullmatch(text)
         counts = dict(self.levels)
         if read is None or read["level"] not in counts:
             raise ValueError(
-                f"`free` says {text!r}; it names a level ({', '.join(counts)}), structures of it where not all are "
-                f"meant, and numbers of {', '.join(NUMBERS)} or all: 'half_barrel 0-1: x y z'"
+                f"`{setting}` says {text!r}; it names a level ({', '.join(counts)}), structures of it where not all "
+                f"are meant, and numbers of {', '.join(NUMBERS)} or all: 'half_barrel 0-1: x y z'"
             )
         words = read["numbers"].split()
         if wrong := [word for word in words if word not in (*NUMBERS, "all")]:
-            raise ValueError(f"`free` says {wrong[0]!r} in {text!r}; numbers are {', '.join(NUMBERS)}, or all")
+            raise ValueError(f"`{setting}` says {wrong[0]!r} in {text!r}; numbers are {', '.join(NUMBERS)}, or all")
         count = counts[read["level"]]
         low = int(read["first"] or 0)
         high = int(read["last"] or (count - 1 if read["first"] is None else low))
         if not low <= high < count:
-            raise ValueError(f"`free` says {text!r}; there are {count} of {read['level']}, from 0 on")
+            raise ValueError(f"`{setting}` says {text!r}; there are {count} of {read['level']}, from 0 on")
         begin = int(self.first[list(counts).index(read["level"])])
         numbers = NUMBERS if "all" in words else words
         return slice(begin + low, begin + high + 1), sorted({NUMBERS.index(word) for word in numbers})

@@ -402,6 +402,34 @@ def test_ladders_do_not_go_along_with_their_half_barrel() -> None:
     assert np.abs((payload["ladder"][:102, :2] * 1e4).mean(axis=0)).max() < 3.0
 
 
+@pytest.mark.verify
+def test_a_survey_holds_what_tracks_do_not_tell_and_nothing_else() -> None:
+    """Ladders of strips too: whole sectors can then bend as tracks do, and without a survey they run."""
+    free = ("half_barrel 0-1: x y", "ladder: x y")
+    rng = np.random.default_rng(56)
+    truth = moved_halves() * [1, 1, 0, 0, 0, 0]
+    ladders = slice(4, 4 + 288)
+    size = np.repeat([20.0, 50.0], [102, 186])[:, None]
+    truth[ladders, :2] = size * rng.standard_normal((288, 2))
+    survey = ("half_barrel: x y 100", "ladder 0-101: x y 20", "ladder 102-287: x y 50")
+    off = {}
+    for given in ((), survey):
+        payload = iterated(alignment(free, min_entries=5, survey=given), 57, Play(700, stereo=0.1), truth, 1)
+        off[given] = np.abs(payload["ladder"][:, :2] * 1e4 - truth[ladders, :2]).mean()
+    assert off[survey] < 0.8 * size.mean() * np.sqrt(2 / np.pi) < off[()]
+
+
+def test_a_survey_that_knows_all_or_nothing() -> None:
+    columns = played(58, Play(600), moved_halves())
+    free = alignment()
+    exact, vague, none = (
+        aligned(replace(free, survey=given), columns)["half_barrel"][:2, :3]
+        for given in (("half_barrel: all 0.001",), ("half_barrel: all 1000000",), ())
+    )
+    assert np.abs(exact * 1e4).max() < 0.01
+    assert np.abs(vague - none).max() < 1e-3 * np.abs(none).max()
+
+
 def test_words_for_a_mode_without_a_name() -> None:
     calibration = alignment()
     payload = aligned(calibration, played(53, replace(STEREO, stereo=0.0)))
@@ -482,6 +510,9 @@ def test_columns_that_do_not_go_together() -> None:
         ({"free": ["ladder 5-3: x"]}, "there are 288 of ladder"),
         ({"free": ["ladder: u"]}, "numbers are x, y, z, rx, ry, rz, or all"),
         ({"free": []}, "nothing would be aligned"),
+        ({"survey": ["ladder: x"]}, "it names structures and an rms"),
+        ({"survey": ["ladder: x 0"]}, "it names structures and an rms"),
+        ({"survey": ["quarter: x 5"]}, "`survey` says 'quarter: x'; it names a level"),
         ({"cuts": [4.5, 1.0]}, "`cuts` are above 0 and rise"),
         ({"cuts": [0.1 * n for n in range(1, 3000)]}, "too many structures"),
         ({"min_entries": 0}, "at least 1"),
