@@ -76,7 +76,7 @@ class Structures:
         return found
 
     def within(self, survey: Sequence[str]) -> Floats:
-        """How far numbers are from where they were drawn, rms in um and urad, [structures, 6]; inf where it is not told.
+        """How far numbers are from where they were drawn, rms in um and urad, [structures, 6]; inf where not told.
 
         Raises ValueError for what it does not understand.
 

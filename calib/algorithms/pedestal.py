@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, median_among
+from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, median_among, with_before
 from calib.algorithms.pedestal_samples import LARGEST_WINDOW, TOP, Reference, sum_samples
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.channel_sums import ChannelSums, places
@@ -66,6 +66,8 @@ class Pedestal(Calibration):
     module, is left out of that event. How sums are made: `calib.algorithms.pedestal_samples`; what is corrected, and
     the errors: `calib.algorithms.pedestal_estimates`.
 
+    Means and noise that hardly drift are better known from what was before than from few samples: `steady`.
+
     Payload, float32 unless said: `mean`, `noise`, their `mean_error`, `noise_error` (ADC); `entries` int32, samples
     used; `status` int8 of `Status`, all [channels]. With groups, [channels / group]: `common_mode`, its rms (ADC), and
     `left_out` int32, events in which the group was left out.
@@ -101,6 +103,12 @@ class Pedestal(Calibration):
     """of the width of a typical channel of the detector"""
     noisy_above: float = at_finalize(2.0)
     """times the noise of a typical channel of the group (of the block, or of all, where there is no group)"""
+    steady: float = at_finalize(0.0)
+    """ADC, rms by which means drift from one payload to the next: what a channel had then counts with that, but where
+    it moved by more than 4 errors; 0: what was before has no say"""
+    steady_noise: float = at_finalize(0.0)
+    """the same of the noise, relative. Noise of 50 samples is good to 10 %; of cuts at five times as much, ten times as
+    many fluctuations pass"""
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.block < 1 or self.channels % self.block:
@@ -111,6 +119,8 @@ class Pedestal(Calibration):
             )
         if not 1 <= self.window <= LARGEST_WINDOW:
             raise ValueError(f"`window` = {self.window} must be 1 to {LARGEST_WINDOW:g} ADC")
+        if min(self.steady, self.steady_noise) < 0:
+            raise ValueError("`steady` and `steady_noise` are not negative; 0: what was before has no say")
         if self.min_entries < 2:
             raise ValueError(f"`min_entries` = {self.min_entries} must be at least 2, or there is no noise")
 
@@ -263,6 +273,8 @@ class Pedestal(Calibration):
         entries = sums["entries"]
         of_mean, of_noise = found.errors(entries)
         new = {"mean": found.mean, "noise": found.noise, "mean_error": of_mean, "noise_error": of_noise}
+        if previous is not None:
+            self._steady(new, status, previous)
         arrays: dict[str, Array] = {name: values.astype(np.float32) for name, values in new.items()}
         if previous is not None:
             for name in arrays:
@@ -274,6 +286,19 @@ class Pedestal(Calibration):
             arrays |= {"common_mode": self._common_mode(found, kept)}
             arrays |= {"left_out": sums["left_out"][:: self.group].astype(np.int32)}
         return Payload(KIND, arrays, UNITS | ({"common_mode": "ADC"} if self.group else {}))
+
+    def _steady(self, new: dict[str, NDArray[np.float64]], status: NDArray[np.int8], previous: Payload) -> None:
+        """What channels had before has its say, where nothing is the matter with them and was not."""
+        sound = (status == Status.NEW) & is_good(previous)
+        for name, drift in (("mean", self.steady), ("noise", self.steady_noise * previous["noise"][sound])):
+            if not np.any(drift):
+                continue
+            names = name, f"{name}_error"
+            before = tuple(previous[each][sound].astype(np.float64) for each in names)
+            measured = tuple(new[each][sound] for each in names)
+            for each, values in zip(names, with_before(measured, before, drift), strict=True):
+                new[each] = new[each].copy()
+                new[each][sound] = values
 
     def _common_mode(self, found: Estimates, kept: Mask) -> NDArray[np.float32]:
         """The rms of the common mode of each group, ADC: what its typical channel spreads more with it than without."""

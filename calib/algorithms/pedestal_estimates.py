@@ -51,6 +51,10 @@ PRECISION = 1e-6
 """of a width, where the search for the uncut Gaussian ends"""
 
 
+FAR = 4.0
+"""errors; what is further from what it was has moved"""
+
+
 @dataclass(frozen=True, eq=False)
 class Estimates:
     """What the sums of channels say, float64[channels], ADC; meaningless where there are fewer than two entries."""
@@ -167,3 +171,22 @@ def median_among(values: Floats, among: NDArray[np.bool_]) -> Floats:
     count = np.count_nonzero(among, axis=1)
     found: Floats = ordered[np.arange(len(ordered)), np.maximum(count - 1, 0) // 2]
     return np.where(count > 0, found, 0.0)
+
+
+def with_before(new: tuple[Array, Array], before: tuple[Array, Array], drift: Array | float) -> tuple[Array, Array]:
+    """Values and errors of channels, together with what they had `before`, since when they drift by so much (rms).
+
+    Weighted by errors, that of what was before with the drift in it (a Kalman filter in one dimension). A channel that
+    is further off than 4 errors has moved: what it had does not count.
+
+    >>> value, error = with_before((np.array([1.0, 8.0]), np.ones(2)), (np.zeros(2), np.zeros(2)), 1.0)
+    >>> value.tolist(), error.round(3).tolist()
+    ([0.5, 8.0], [0.707, 1.0])
+    """
+    (value, error), (old, old_error) = new, before
+    known = np.hypot(old_error, drift)
+    both = np.hypot(error, known)
+    counts = (np.abs(value - old) <= FAR * both) & (both > 0)
+    weight = np.divide(error**2, both**2, out=np.zeros_like(both), where=counts)
+    together = np.divide(error * known, both, out=np.zeros_like(both), where=counts)
+    return value + weight * (old - value), np.where(counts, together, error)
