@@ -193,9 +193,10 @@ class Gain(Calibration):
         return {**columns, "gain_charge": ak.unflatten(charge * gain[group], counts)}
 
     def left_by(self, in_force: Payload) -> Payload:
-        """A gain of 1, known as well as it was."""
+        """A gain of 1, known as well as it was; of a design, that has no errors, to the full."""
         gain = in_force["gain"]
-        ones = {"gain": np.ones_like(gain), "gain_error": (in_force["gain_error"] / gain).astype(gain.dtype)}
+        error = in_force.arrays.get("gain_error", np.zeros_like(gain))
+        ones = {"gain": np.ones_like(gain), "gain_error": (error / gain).astype(gain.dtype)}
         return Payload(in_force.kind, {**in_force.arrays, **ones}, in_force.units)
 
     def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:

@@ -422,6 +422,15 @@ class TestRefused:
             Gain(groups=3).accumulate(columns, {"gain": nominal(3, [1, 0, 1])})
 
 
+def test_closure_of_a_design_takes_it_as_it_is() -> None:
+    calibration = Gain(groups=2)
+    design = Payload("gain", {"gain": np.array([2.0, 0.5], np.float32)}, {"gain": "1"})
+    left = calibration.left_by(design)
+    assert left["gain"].tolist() == [1.0, 1.0] and left["gain_error"].tolist() == [0.0, 0.0]
+    known = Payload("gain", {**design.arrays, "gain_error": np.array([0.2, 0.1], np.float32)}, {"gain": "1"})
+    assert np.allclose(calibration.left_by(known)["gain_error"], [0.1, 0.2])
+
+
 def test_every_gate_fires() -> None:
     calibration = Gain(groups=40)
     gains = np.ones(40)
