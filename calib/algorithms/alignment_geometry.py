@@ -66,11 +66,13 @@ DEFORMATIONS: Mapping[str, tuple[str, Size]] = {
     "telescope": ("z", lambda x, y, z, r: r),
     "skew, along x": ("z", lambda x, y, z, r: x / r),
     "skew, along y": ("z", lambda x, y, z, r: y / r),
+    "shear, along x": ("x", lambda x, y, z, r: r),
+    "shear, along y": ("y", lambda x, y, z, r: r),
     "sagitta, along x": ("x", lambda x, y, z, r: r**2),
     "sagitta, along y": ("y", lambda x, y, z, r: r**2),
 }
 """By name, displacements that tracks of a barrel tell badly or not at all: as a whole, the weak modes of CMS
-(CMS-TRK-11-002), and shifts that grow as tracks bend. The way they go, and how far, at a point (x, y, z), r from the z
+(CMS-TRK-11-002), and shifts that turn or bend all tracks. The way they go, and how far, at a point (x, y, z), r from the z
 axis, in units of REACH."""
 
 

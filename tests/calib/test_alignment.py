@@ -164,6 +164,8 @@ def test_deformations_move_measurements_as_displacements_do() -> None:
         "telescope": r[:, None] * [0, 0, 0.1],
         "skew, along x": np.cos(phi)[:, None] * [0, 0, 1.0],
         "skew, along y": np.sin(phi)[:, None] * [0, 0, 1.0],
+        "shear, along x": (r[:, None] / 10) * [1.0, 0, 0],
+        "shear, along y": (r[:, None] / 10) * [0, 1.0, 0],
         "sagitta, along x": (r[:, None] / 10) ** 2 * [1.0, 0, 0],
         "sagitta, along y": (r[:, None] / 10) ** 2 * [0, 1.0, 0],
     }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +27,7 @@ from pipeline.experiments.ref10.constants import FIELD, PIXEL_STATUS, STRIP_STAT
 from pipeline.experiments.ref10.geometry import KIND as GEOMETRY
 from pipeline.experiments.ref10.geometry import Geometry, geometry_of
 from pipeline.experiments.ref10.layers import LAYERS
-from pipeline.experiments.ref10.reconstruct.helix import PARAMETERS, Helix
+from pipeline.experiments.ref10.reconstruct.helix import CURVATURE_GEV, PARAMETERS, Helix
 from pipeline.experiments.ref10.reconstruct.objects import Objects
 from pipeline.experiments.ref10.reconstruct.placed import frames_of
 from pipeline.experiments.ref10.reconstruct.refit import MEASURED, OF_LAYER, Crossed, crossed, derivatives, met
@@ -40,6 +41,11 @@ Mask = NDArray[np.bool_]
 MOMENTUM = 3.0
 """GeV; of slower tracks scattering leaves little"""
 LEAST_HITS = 8
+Z_MASS, Z_WINDOW, Z_SPREAD = 91.1876, 6.0, 0.022
+"""GeV, and what the logarithm of the mass spreads by within the window, by its natural width"""
+PLACES = 32
+"""bits for the place of a track in its event"""
+NO_PAIRS: Ints = np.zeros((0, 2), np.int64)
 LEVELS = ("half_barrel", "ladder", "module")
 FREE = ("half_barrel 0-1: all",)
 """the half barrels of the pixels"""
@@ -61,33 +67,82 @@ def alignment_calibration(geometry: Geometry) -> TrackerAlignment:
 
 @dataclass(frozen=True, eq=False)
 class Stiff:
-    """Tracks that are looked at: the event of each, its hits by layer [n, 10], -1: none, and its fit."""
+    """n tracks that are looked at."""
 
     event: Ints
+    place: Ints
+    """in the event"""
     hit: Ints
+    """by layer, [n, 10], -1: none"""
     helix: Helix
 
-    def part(self, rows: slice) -> Stiff:
+    def where(self, rows: Ints | Mask) -> Stiff:
         """Some of them."""
         helix = Helix(*(getattr(self.helix, name)[rows] for name in PARAMETERS))
-        return Stiff(self.event[rows], self.hit[rows], helix)
+        return Stiff(self.event[rows], self.place[rows], self.hit[rows], helix)
 
 
-def alignment_columns(clusters: Collection, found: Objects, conditions: Mapping[str, Payload]) -> dict[str, Any]:
-    """What `calib.algorithms.alignment` reads, of stiff tracks."""
-    geometry = geometry_of(conditions[GEOMETRY])
-    tracks = stiff_tracks(clusters, found, geometry)
-    parts = [
-        _records(tracks.part(slice(first, first + BLOCK)), clusters, conditions)
-        for first in range(0, max(len(tracks.event), 1), BLOCK)
-    ]
-    events = len(clusters.counts)
-    columns = {}
-    for name in parts[0]:
-        values, sizes = (np.concatenate([part[name][i] for part in parts]) for i in (0, 1))
-        counts = np.bincount(tracks.event, sizes, minlength=events).astype(np.int64)
-        columns[f"alignment_{name}"] = Collection(counts, {}).jagged(values)
-    return columns
+@dataclass(frozen=True, eq=False)
+class Record:
+    """n records, each as long as with every hit: of what was not seen there is nothing but a place."""
+
+    tracks: Stiff
+    """whose they are; of pairs the first"""
+    seen: Mask
+    """[n, m]"""
+    residuals: Floats
+    derivatives: Floats
+    """[n, m, k]"""
+    covariance: Floats
+    """lower triangle, [n, m, m]"""
+    labels: Ints
+    """[n, m, levels]"""
+    slopes: Floats
+    """[n, m, levels, 6]"""
+    directions: Floats
+    """[n, m, 3]"""
+    points: Floats
+
+    def flat(self) -> dict[str, tuple[NDArray[Any], Ints]]:
+        """By column the values of all records, and how many each has."""
+        own = self.seen
+        m, k = own.sum(axis=1), self.derivatives.shape[2]
+        both = own[:, :, None] & own[:, None, :] & np.tri(own.shape[1], dtype=bool)
+        one = np.ones_like(m)
+        return {
+            "measurements": (m, one),
+            "parameters": (np.full_like(m, k), one),
+            "residuals": (self.residuals[own], m),
+            "derivatives": (self.derivatives[own].reshape(-1), m * k),
+            "covariance": (self.covariance[both], m * (m + 1) // 2),
+            "labels": (self.labels[own].reshape(-1), m * len(LEVELS)),
+            "slopes": (self.slopes[own].reshape(-1), m * len(LEVELS) * 6),
+            "directions": (self.directions[own].reshape(-1), 3 * m),
+            "points": (self.points[own].reshape(-1), 3 * m),
+        }
+
+
+def alignment_columns(
+    clusters: Collection, found: Objects, conditions: Mapping[str, Payload], *, z_mass: bool = True
+) -> dict[str, Any]:
+    """What `calib.algorithms.alignment` reads, of stiff tracks; with `z_mass` the muons of a Z are one record."""
+    tracks = stiff_tracks(clusters, found, geometry_of(conditions[GEOMETRY]))
+    events, pairs = len(clusters.counts), z_pairs(tracks, found.pairs, found.muons) if z_mass else NO_PAIRS
+    alone = tracks.where(~np.isin(np.arange(len(tracks.event)), pairs))
+    columns = _columns([_record(part, clusters, conditions) for part in _blocks(alone)], events)
+    if not len(pairs):
+        return columns
+    of_pairs, bending = [], CURVATURE_GEV * abs(float(conditions[FIELD]["tesla"]))
+    for part in np.array_split(pairs, -(-len(pairs) // BLOCK)):
+        one, other = (_record(tracks.where(side), clusters, conditions) for side in part.T)
+        of_pairs.append(of_one_mass(one, other, Z_MASS / bending, Z_SPREAD))
+    more = _columns(of_pairs, events)
+    return {name: ak.concatenate([values, more[name]], axis=1) for name, values in columns.items()}
+
+
+def _blocks(tracks: Stiff) -> list[Stiff]:
+    places = np.arange(len(tracks.event))
+    return [tracks.where(places[first : first + BLOCK]) for first in range(0, max(len(places), 1), BLOCK)]
 
 
 def stiff_tracks(clusters: Collection, found: Objects, geometry: Geometry) -> Stiff:
@@ -104,11 +159,65 @@ def stiff_tracks(clusters: Collection, found: Objects, geometry: Geometry) -> St
     hit = np.full((len(chosen), len(LAYERS)), -1, np.int64)
     hit[np.repeat(np.arange(len(chosen)), tracks.flat["hits"][chosen]), layer] = place
     helix = Helix(*(tracks[name][chosen] for name in PARAMETERS))
-    return Stiff(tracks.event[chosen].astype(np.int64), hit, helix)
+    in_event = np.arange(len(good)) - np.repeat(np.cumsum(tracks.counts) - tracks.counts, tracks.counts)
+    return Stiff(tracks.event[chosen].astype(np.int64), in_event[chosen], hit, helix)
 
 
-def _records(tracks: Stiff, clusters: Collection, conditions: Mapping[str, Payload]) -> dict[str, tuple[Any, Ints]]:
-    """By column the values of all tracks, and how many each has."""
+def z_pairs(tracks: Stiff, pairs: Collection, muons: Collection) -> Ints:
+    """Places [pairs, 2] among the tracks of the muons of each Z, both of them stiff; the first pair of an event."""
+    near = (pairs.flat["charge"] == 0) & (np.abs(pairs["mass"] - Z_MASS) < Z_WINDOW)
+    event, first = np.unique(pairs.event[near], return_index=True)
+    begins = (np.cumsum(muons.counts) - muons.counts)[event]
+    key = tracks.event << PLACES | tracks.place
+    found = []
+    for side in ("first", "second"):
+        track = muons.flat["track"][begins + pairs.flat[side][near][first].astype(np.int64)].astype(np.int64)
+        wanted = event.astype(np.int64) << PLACES | track
+        at = np.minimum(np.searchsorted(key, wanted), max(len(key) - 1, 0))
+        found.append(np.where(key[at] == wanted, at, -1) if len(key) else np.full(len(wanted), -1))
+    both = np.stack(found, axis=1)
+    return both[(both >= 0).all(axis=1)]
+
+
+def of_one_mass(one: Record, other: Record, mass: float, spread: float) -> Record:
+    """Pairs of tracks as records of twice the parameters, with the logarithm of their mass as a measurement more.
+
+    `mass` is in cm, over the bending of the field in GeV/cm. What it says of the parameters, the curvatures above all,
+    is what tracks alone do not know of a curl. The particles are taken for massless.
+    """
+    n, m, k = one.derivatives.shape
+    log_mass, by_parameters = _log_mass(one.tracks.helix, other.tracks.helix)
+    derivatives, covariance = np.zeros((n, 2 * m + 1, 2 * k)), np.zeros((n, 2 * m + 1, 2 * m + 1))
+    for side, record in enumerate((one, other)):
+        rows, own = slice(side * m, (side + 1) * m), slice(side * k, (side + 1) * k)
+        derivatives[:, rows, own], covariance[:, rows, rows] = record.derivatives, record.covariance
+    derivatives[:, -1], covariance[:, -1, -1] = by_parameters, spread**2
+    residual = (np.log(mass) - log_mass)[:, None]
+
+    def joined(name: str, last: Any) -> Any:
+        sides = [getattr(record, name) for record in (one, other)]
+        return np.concatenate([*sides, np.full((n, 1, *sides[0].shape[2:]), last)], axis=1)
+
+    residuals = np.concatenate([one.residuals, other.residuals, residual], axis=1)
+    rest = (joined("labels", -1), joined("slopes", 0.0), joined("directions", 0.0), joined("points", 0.0))
+    return Record(one.tracks, joined("seen", True), residuals, derivatives, covariance, *rest)
+
+
+def _log_mass(one: Helix, other: Helix) -> tuple[Floats, Floats]:
+    """Logarithm of the mass of pairs, in cm without the field, and how it goes with the parameters of both, [n, 10]."""
+    eta = np.arcsinh(one.cot_theta) - np.arcsinh(other.cot_theta)
+    phi = one.phi - other.phi
+    opening = np.cosh(eta) - np.cos(phi)
+    squared = 2 * opening / np.abs(one.curvature * other.curvature)
+    found = np.zeros((len(phi), 2, len(PARAMETERS)))
+    for side, (helix, sign) in enumerate(((one, 1), (other, -1))):
+        found[:, side, PARAMETERS.index("curvature")] = -0.5 / helix.curvature
+        found[:, side, PARAMETERS.index("phi")] = sign * 0.5 * np.sin(phi) / opening
+        found[:, side, PARAMETERS.index("cot_theta")] = sign * 0.5 * np.sinh(eta) / opening * helix.sine
+    return 0.5 * np.log(squared), found.reshape(len(phi), -1)
+
+
+def _record(tracks: Stiff, clusters: Collection, conditions: Mapping[str, Payload]) -> Record:
     geometry = geometry_of(conditions[GEOMETRY])
     hits = track_hits(tracks.hit, clusters, conditions)
     material, tesla = Material.of(geometry), float(conditions[FIELD]["tesla"])
@@ -116,27 +225,33 @@ def _records(tracks: Stiff, clusters: Collection, conditions: Mapping[str, Paylo
     on_circle = tracks.helix.at(way)
     planes = hits.planes.standing_in(hits.seen, np.stack([on_circle.x, on_circle.y, on_circle.z]))
     there = crossed(tracks.helix, planes, met(tracks.helix, planes, way))
-    of_layer = np.array(OF_LAYER)
-    seen = hits.seen[of_layer]
+    seen = hits.seen[np.array(OF_LAYER)]
     scattered = scatterers(tracks.helix, there.places, there.incidence, material, tesla)
     spread = covariance(there.rows * seen, there.places, OF_LAYER, scattered)
     spread[np.arange(len(seen)), np.arange(len(seen))] += _measured(hits, "_error") ** 2
     labels, along = _structures(tracks, there, geometry, conditions, clusters)
-    own = seen.T
-    m, k = own.sum(axis=1), len(PARAMETERS)
-    both = own[:, :, None] & own[:, None, :] & np.tri(len(seen), dtype=bool)
-    one = np.ones_like(m)
-    return {
-        "measurements": (m, one),
-        "parameters": (np.full_like(m, k), one),
-        "residuals": ((_measured(hits, "") - there.expected).T[own], m),
-        "derivatives": (derivatives(tracks.helix, there).transpose(2, 0, 1)[own].reshape(-1), m * k),
-        "covariance": (spread.transpose(2, 0, 1)[both], m * (m + 1) // 2),
-        "labels": (labels[own].reshape(-1), m * len(LEVELS)),
-        "slopes": (along[own].reshape(-1), m * len(LEVELS) * 6),
-        "directions": (there.rows.transpose(2, 1, 0)[own].reshape(-1), 3 * m),
-        "points": (_points(there)[own].reshape(-1), 3 * m),
-    }
+    return Record(
+        tracks,
+        seen.T,
+        (_measured(hits, "") - there.expected).T,
+        derivatives(tracks.helix, there).transpose(2, 0, 1),
+        spread.transpose(2, 0, 1),
+        labels,
+        along,
+        there.rows.transpose(2, 1, 0),
+        _points(there),
+    )
+
+
+def _columns(records: list[Record], events: int) -> dict[str, Any]:
+    parts = [record.flat() for record in records]
+    event = np.concatenate([record.tracks.event for record in records])
+    columns = {}
+    for name in parts[0]:
+        values, sizes = (np.concatenate([part[name][i] for part in parts]) for i in (0, 1))
+        counts = np.bincount(event, sizes, minlength=events).astype(np.int64)
+        columns[f"alignment_{name}"] = Collection(counts, {}).jagged(values)
+    return columns
 
 
 def _measured(hits: TrackHits, of: str) -> Floats:

@@ -17,11 +17,13 @@ from pipeline.experiments.ref10.alignment import alignment, frames, no_displacem
 from pipeline.experiments.ref10.measured_alignment import (
     LEVELS,
     Stiff,
-    _records,
+    _log_mass,
+    _record,
     alignment_calibration,
     alignment_columns,
     stiff_tracks,
 )
+from pipeline.experiments.ref10.reconstruct.helix import CURVATURE_GEV, Helix
 from pipeline.experiments.ref10.reconstruct.objects import Objects
 from pipeline.experiments.ref10.reconstruct.tracks import fit_tracks, hits_of_tracks
 from tests.pipeline.experiments.ref10.reconstruct.flown import PLAN, Flown, conditions, displaced, flown
@@ -64,12 +66,12 @@ def test_slopes_are_those_of_displaced_structures(level: str) -> None:
     some, rng = stiff(), np.random.default_rng(8)
     base = displaced(scale=0.1)
     tracks = stiff_tracks(some.clusters, found_of(some, under(base)), PLAN)
-    before = _records(tracks, some.clusters, under(base))
+    before = _record(tracks, some.clusters, under(base)).flat()
     at = before["labels"][0].reshape(-1, len(LEVELS))[:, LEVELS.index(level)]
     given = before["slopes"][0].reshape(-1, len(LEVELS), 6)[:, LEVELS.index(level)]
     for structure in rng.choice(np.unique(at), 4, replace=False):
         step = rng.normal(0, 1, 6) * ([1e-4] * 3 + [1e-6] * 3)
-        after = _records(tracks, some.clusters, under(moved_by(base, level, int(structure), step)))
+        after = _record(tracks, some.clusters, under(moved_by(base, level, int(structure), step))).flat()
         change = after["residuals"][0] - before["residuals"][0]
         on = at == structure
         assert on.any() and np.abs(change[~on]).max() == 0
@@ -159,12 +161,86 @@ def test_half_barrels_that_were_moved_are_found() -> None:
     assert np.abs(frames(PLAN, payload).centre - frames(PLAN, truth).centre)[PLAN.pixel].max() < 40e-4
 
 
+def a_pair(some: Flown) -> tuple[Objects, Flown]:
+    """Tracks of two events each as one event's: the first two as muons of a Z, and one more."""
+    found = found_of(some, some.conditions)
+    counts = found.tracks.counts.reshape(-1, 2).sum(axis=1)
+    clusters = Collection(some.clusters.counts.reshape(-1, 2).sum(axis=1), some.clusters.flat)
+    first = np.cumsum(some.clusters.counts) - some.clusters.counts
+    in_event = first - np.repeat(first[::2], 2)
+    hits = Collection(
+        found.hits.counts.reshape(-1, 2).sum(axis=1),
+        {"hit": found.hits.flat["hit"] + in_event[found.hits.event].astype(np.uint32)},
+    )
+    events = len(counts)
+    muons = Collection(counts, {"track": np.tile(np.array([1, 0], np.int32), events)})
+    pairs = Collection(
+        np.ones(events, np.int64),
+        {
+            "charge": np.zeros(events, np.int8),
+            "mass": np.full(events, 90.0),
+            "first": np.zeros(events, np.int32),
+            "second": np.ones(events, np.int32),
+        },
+    )
+    tracks = Collection(counts, found.tracks.flat)
+    nothing = Collection(np.zeros(events, np.int64), {})
+    return Objects(tracks, hits, nothing, muons, pairs, np.zeros(events, np.uint8)), Flown(
+        {}, clusters, some.candidates, some.conditions
+    )
+
+
+def test_the_muons_of_a_z_are_one_record() -> None:
+    found, some = a_pair(stiff(12, 7))
+    alone = alignment_columns(some.clusters, found, some.conditions)
+    pairs = Collection(found.pairs.counts, dict(found.pairs.flat) | {"mass": np.where(np.arange(6) == 2, 60.0, 90.0)})
+    found = Objects(found.tracks, found.hits, found.vertices, found.muons, pairs, found.flags)
+    columns = alignment_columns(some.clusters, found, some.conditions, z_mass=True)
+    for event in range(6):
+        m, k = columns["alignment_measurements"][event].tolist(), columns["alignment_parameters"][event].tolist()
+        each = alone["alignment_measurements"][event].tolist()
+        assert (m, k) == ((each, [5, 5]) if event == 2 else ([sum(each) + 1], [10]))
+    before = alone["alignment_residuals"][0].tolist()
+    first, second = before[: alone["alignment_measurements"][0][0]], before[alone["alignment_measurements"][0][0] :]
+    assert columns["alignment_residuals"][0].tolist()[:-1] == second + first  # the muon of larger pT is track 1
+    assert columns["alignment_labels"][0].tolist()[-3:] == [-1, -1, -1]
+    calibration = alignment_calibration(PLAN)
+    where = {name: np.arange(6) + 1 for name in ("run", "lumi", "event")}
+    state = calibration.accumulate(where | columns, {ALIGNMENT: displaced(scale=0.1)})
+    assert state["fit"].columns["records"].sum() == 7
+
+
+def test_the_mass_goes_with_the_parameters_as_told() -> None:
+    rng = np.random.default_rng(14)
+    n = 50
+    values = rng.normal(0, 1, (2, 5, n)) * np.array([3e-4, 3.0, 0.1, 3.0, 0.7])[:, None]
+    one, other = (Helix(*side) for side in values)
+    log_mass, told = _log_mass(one, other)
+    bending = CURVATURE_GEV * 3.8
+    for place in range(n):
+        p = []
+        for helix in (one, other):
+            pt, phi = bending / abs(helix.curvature[place]), helix.phi[place]
+            p.append(pt * np.array([np.cos(phi), np.sin(phi), helix.cot_theta[place]]))
+        energy = sum(np.linalg.norm(each) for each in p)
+        assert np.exp(log_mass[place]) * bending == pytest.approx(np.sqrt(energy**2 - np.sum(sum(p) ** 2)), rel=1e-9)
+    for side in range(2):
+        for parameter in range(5):
+            step = 1e-6 * np.abs(values[side, parameter]).max()
+            more = values.copy()
+            more[side, parameter] += step
+            change = (_log_mass(*(Helix(*each) for each in more))[0] - log_mass) / step
+            assert change == pytest.approx(
+                told[:, 5 * side + parameter], rel=1e-3, abs=1e-4 * np.abs(change).max() + 1e-9
+            )
+
+
 def test_what_moves_is_asked_of_a_record_only_where_it_was_hit() -> None:
     some, base = stiff(), displaced(scale=0.1)
     tracks = stiff_tracks(some.clusters, found_of(some, under(base)), PLAN)
-    part = tracks.part(slice(0, 5))
+    part = tracks.where(np.arange(5))
     assert isinstance(part, Stiff) and len(part.event) == 5
-    found = _records(part, some.clusters, under(base))
+    found = _record(part, some.clusters, under(base)).flat()
     measurements = (part.hit >= 0).sum(axis=1) + (part.hit[:, :4] >= 0).sum(axis=1)
     assert found["measurements"][0].tolist() == measurements.tolist()
     labels = found["labels"][0].reshape(-1, len(LEVELS))
