@@ -72,8 +72,8 @@ DEFORMATIONS: Mapping[str, tuple[str, Size]] = {
     "sagitta, along y": ("y", lambda x, y, z, r: r**2),
 }
 """By name, displacements that tracks of a barrel tell badly or not at all: as a whole, the weak modes of CMS
-(CMS-TRK-11-002), and shifts that turn or bend all tracks. The way they go, and how far, at a point (x, y, z), r from the z
-axis, in units of REACH."""
+(CMS-TRK-11-002), and shifts that turn or bend all tracks. The way they go, and how far, at a point (x, y, z), r from
+the z axis, in units of REACH."""
 
 
 def deformed(q: Floats, points: Floats) -> Floats:

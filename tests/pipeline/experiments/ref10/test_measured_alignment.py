@@ -47,7 +47,8 @@ def columns_of(some: Flown, payload: Payload) -> dict[str, Any]:
     """The columns of flown tracks that are fitted under an alignment."""
     events = len(some.clusters.counts)
     where = {"run": np.ones(events, np.int64), "lumi": np.ones(events, np.int64), "event": np.arange(events)}
-    return where | alignment_columns(some.clusters, found_of(some, under(payload)), under(payload))
+    found = found_of(some, under(payload))
+    return where | alignment_columns(some.clusters, found, under(payload), z_mass=False)
 
 
 @cache
@@ -192,10 +193,10 @@ def a_pair(some: Flown) -> tuple[Objects, Flown]:
 
 def test_the_muons_of_a_z_are_one_record() -> None:
     found, some = a_pair(stiff(12, 7))
-    alone = alignment_columns(some.clusters, found, some.conditions)
+    alone = alignment_columns(some.clusters, found, some.conditions, z_mass=False)
     pairs = Collection(found.pairs.counts, dict(found.pairs.flat) | {"mass": np.where(np.arange(6) == 2, 60.0, 90.0)})
     found = Objects(found.tracks, found.hits, found.vertices, found.muons, pairs, found.flags)
-    columns = alignment_columns(some.clusters, found, some.conditions, z_mass=True)
+    columns = alignment_columns(some.clusters, found, some.conditions)
     for event in range(6):
         m, k = columns["alignment_measurements"][event].tolist(), columns["alignment_parameters"][event].tolist()
         each = alone["alignment_measurements"][event].tolist()
