@@ -70,7 +70,7 @@ def test_kernel_speed() -> None:
     for kernel, line in zip(KERNELS, lines[2:], strict=False):
         name, size, _, share = line.split()[:4]
         assert (name, share[-1]) == (kernel, "%") and float(size) >= 0
-    assert told.count("iminuit") == 2
+    assert told.count("iminuit") == 4
     assert {"strip_status", "pedestal", "beamspot"} <= set(told.replace(",", " ").split())
     assert lines[-1].split()[0] == "all"
 
