@@ -217,9 +217,11 @@ class Closures:
         job, work = closure_job(way, items, section, root)
 
         def done(root: NodeReceipt) -> None:
+            self._world.probe("closed")
             then([Closed.from_document(row) for receipt in root.leaves for row in receipt.note["closed"]])
 
         def failed(reason: str) -> None:
             then(not_judged(items, f"closure failed: {reason}"))
 
+        self._world.probe("closure")
         self._start(way, job, work, lambda leaves: items[leaves.start : leaves.stop], (done, failed))

@@ -12,6 +12,8 @@ PASSES = ("pass", "pass-done")
 """points of the driver where calibrations go after others"""
 DRIVER = ("ledger-commit", "ledger-committed", "submit", "publish", "settle", "released", "delete")
 WORKER = ("write", "rename", "payload")
+CLOSURE = ("closure", "closed")
+"""points of the driver where prompt is done and closure is begun, and known"""
 CANARY = ("canary", "canary-verdict", "canary-known", "feed")
 """points of the driver where there is a canary, and what is found goes on to express"""
 

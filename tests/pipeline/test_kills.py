@@ -14,7 +14,7 @@ import pytest
 from jobs.ledger import SecondDriver
 from pipeline.tier0 import Tier0
 from tests.pipeline.drivers import KILLED, Driver
-from tests.pipeline.probes import CANARY, DRIVER, PASSES, WORKER, KillAfter, KillAt
+from tests.pipeline.probes import CANARY, CLOSURE, DRIVER, PASSES, WORKER, KillAfter, KillAt
 from tests.pipeline.tiny import settings, write_file
 from tests.pipeline.traces import done_again, fed, results, starts_and_commits, stray, work
 
@@ -49,7 +49,7 @@ def test_every_kill_point_of_the_code_is_tried_here():
     calls = r'\b_?probe\("([^"]+)"\)'
     sources = [path for package in ("calib", "jobs", "pipeline") for path in (ROOT / package).rglob("*.py")]
     found = {point for source in sources for point in re.findall(calls, source.read_text())}
-    assert found == {*DRIVER, *WORKER, *CANARY, *PASSES}
+    assert found == {*DRIVER, *WORKER, *CANARY, *PASSES, *CLOSURE}
 
 
 # The second time: in the middle of express, and for the second run.
@@ -73,6 +73,14 @@ def test_worker_killed_at_every_point(house, files, undisturbed, tmp_path, point
     assert Driver(plain, files, probe).end() == 0
     assert probe.killed() == {point}
     check(plain, undisturbed)
+
+
+def test_driver_killed_about_closure(house, files, undisturbed, tmp_path):
+    plain, probe = house(), KillAt(tmp_path / "kills", CLOSURE)
+    assert [Driver(plain, files, probe).end() for _ in range(3)] == [KILLED, KILLED, 0]
+    assert probe.killed() == set(CLOSURE)
+    check(plain, undisturbed)
+    assert work(plain)["closure"] == 2
 
 
 TRIED = {"experiment": {"name": "tests.pipeline.judging:Judged"}, "canary": {"units": 2}}
