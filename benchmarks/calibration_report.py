@@ -1,0 +1,138 @@
+"""How well every calibration finds what toys were made with: precision, errors, bias and flags, as a page to look at.
+
+    python benchmarks/calibration_report.py                    toys of a new seed; benchmarks/calibration_report.html
+    python benchmarks/calibration_report.py --seed 12345       those of that seed
+    python benchmarks/calibration_report.py --only gain        calibrations whose names begin so, again and again
+    python benchmarks/calibration_report.py --output FILE      elsewhere
+    python benchmarks/calibration_report.py --small            few toys, only that it works
+
+Wanted of each kernel, of values that are measured (those that keep what they had are left out): an RMS about the truth
+of 0.85 x Cramer and Rao's bound to 1.15 x what the physics note (10) expects; pulls of a width of 0.9 to 1.1; mean
+pulls that are chance, all by one test (p > 1e-3); flags as often as predicted, all by one test. Known biases (widths
+and length of the beam spot, Lorentz angle, gain) are taken off, and how well they are known counts as an error.
+
+The exit code is 1 where a figure is missed. The page says what toys are like and where each bound is from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import _subjects_alignment, _subjects_beamspot, _subjects_channels  # noqa: E402
+from benchmarks._calibration_page import overview, page, section  # noqa: E402
+from benchmarks._calibration_toys import Found, Result, Subject, of_means, of_shares  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, told, verdict  # noqa: E402
+from benchmarks.pedestal import as_a_worker  # noqa: E402
+
+SUBJECTS = {
+    subject.name: subject
+    for module in (_subjects_channels, _subjects_alignment, _subjects_beamspot)
+    for subject in module.SUBJECTS
+}
+"""by name, in the order in which calibrations follow one another"""
+TITLE = "Calibrations against truth and the statistical limit"
+
+
+def toys_of(name: str, size: int, seed: int, small: bool) -> Found:
+    """Of one calibration at one size; by the seed alone, whatever else is made."""
+    rng = np.random.default_rng([seed, crc32(name.encode()), size])
+    return SUBJECTS[name].toys(rng, size, small)
+
+
+def results(subjects: Sequence[Subject], seed: int, processes: int, *, small: bool) -> Iterator[Result]:
+    """Of each calibration, all sizes; progress is told as it comes."""
+    begun = time.monotonic()
+    with ProcessPoolExecutor(processes) as pool:
+        work = {
+            pool.submit(toys_of, subject.name, size, seed, small): (subject.name, size)
+            for subject in subjects
+            # The longest first, so that no processor is idle at the end.
+            for size in reversed(subject.small if small else subject.sizes)
+        }
+        found = {}
+        for done, future in enumerate(as_completed(work), start=1):
+            name, size = work[future]
+            found[name, size] = future.result()
+            spent = time.monotonic() - begun
+            print(f"{done:3} of {len(work)}, {spent:5.0f} s: {name}, {size}", file=sys.stderr, flush=True)
+    for subject in subjects:
+        yield Result(subject, tuple(found[subject.name, size] for size in (subject.small if small else subject.sizes)))
+
+
+def claims_of(found: Sequence[Result]) -> tuple[list[Limits], list[Limits]]:
+    """Those of one calibration each, and those of all together."""
+    own = [claim for result in found for claim in result.claims()]
+    together = [of_means(found)] if any(result.judged() for result in found) else []
+    return own, [*together, *([of_shares(found)] if any(result.shares for result in found) else [])]
+
+
+def chosen(names: Sequence[str]) -> list[Subject]:
+    """Those whose names begin so. Raises ValueError where there is none."""
+    found = [subject for subject in SUBJECTS.values() if subject.name.startswith(tuple(names))]
+    if not found:
+        raise ValueError(f"no calibration's name begins with {', '.join(names)}: there are {'; '.join(SUBJECTS)}")
+    return found
+
+
+def words(seed: int, line: str, *, small: bool) -> list[str]:
+    """What the page begins with."""
+    return [
+        f"Toys of seed {seed}: python benchmarks/calibration_report.py --seed {seed}{' --small' * small}. {line}",
+        "Each calibration's own code makes a payload of each toy, by accumulate and finalize. RMS is that of found "
+        "less true. It is set against Cramér and Rao's bound, which no unbiased estimate can beat, and against what "
+        "the physics note (10) expects. A pull is found less true over the error that the payload claims; coverage the "
+        "share of values within one such error. Channels that keep what they had are left out and counted.",
+    ]
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="of the toys; else a new one")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="calibrations whose names begin so")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".html"), help="the page")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="few toys; nothing is judged")
+    options = parser.parse_args()
+    try:
+        options.subjects = chosen(options.only)
+    except ValueError as wrong:
+        parser.error(str(wrong))
+    if options.seed is None:
+        options.seed = 1_000_000 + secrets.randbelow(1 << 30)
+    return options
+
+
+def main() -> int:
+    options, begun = parsed(), time.monotonic()
+    as_a_worker()
+    print(f"seed {options.seed}")
+    found = list(results(options.subjects, options.seed, options.processes, small=options.small))
+    own, together = claims_of(found)
+    print(told([*own, *together], FIGURES))
+    line, missed = verdict([*own, *together], judged=not options.small)
+    if options.small:
+        line = "few toys: nothing is judged"
+    print(line)
+    with ProcessPoolExecutor(options.processes) as pool:
+        sections = [overview(found, together), *pool.map(partial(section, most=1 if options.small else 100), found)]
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(page(TITLE, words(options.seed, line, small=options.small), sections), encoding="utf-8")
+    print(f"{options.output}, {time.monotonic() - begun:.0f} s")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
