@@ -38,6 +38,8 @@ class System:
     field: Floats
     """sum of the products of that, [deformations, deformations]"""
     measurements: int
+    known: Floats
+    """what is known of each number beside, [p], 1/um^2: it is in b, and not in C"""
 
     def surveyed(self, within: Floats, values: Floats) -> System:
         """With what is known beside: that numbers [structures, 6], which have these values, are 0 to so much, rms.
@@ -47,7 +49,7 @@ class System:
         """
         information = within[self.structure, self.number] ** -2.0
         off = values[self.structure, self.number]
-        return replace(self, matrix=self.matrix + np.diag(information), right=self.right - information * off)
+        return replace(self, known=self.known + information, right=self.right - information * off)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,7 @@ class Totals:
             self.deformed[chosen],
             self.field,
             self.measurements,
+            np.zeros(len(structure)),
         )
 
 

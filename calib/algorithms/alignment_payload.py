@@ -7,7 +7,7 @@ nothing was measured; `<level>_flags` int8 of `Flag`; `<level>_records` int32.
     records, outliers   int64: used, and left out for their chi2
     cut                 on chi2, in units of its 3 sigma
     chi2_ndf            of the records used, before they were aligned
-    weak_deformation    of each mode that was fixed, int16: place in DEFORMATIONS, -1: none of them
+    weak_deformation    of each mode that tracks do not tell, int16: place in DEFORMATIONS, -1: none of them
     weak_overlap        with that deformation, 0 to 1
     weak_error          of the rms of what it moves measurements by [um], which is therefore not known
     weak_structure      int32[modes, 3], weak_number int8[modes, 3]: the numbers that move measurements most, -1: fewer
@@ -102,7 +102,7 @@ def weak_arrays(modes: tuple[Mode, ...], structure: Array, number: Array) -> dic
 
 
 def weak_modes(payload: Payload, structures: Structures) -> list[str]:
-    """The modes that were fixed, in words."""
+    """The modes that tracks do not tell, in words."""
     found = []
     for row in range(len(payload["weak_deformation"])):
         place = int(payload["weak_deformation"][row])
@@ -112,5 +112,5 @@ def weak_modes(payload: Payload, structures: Structures) -> list[str]:
         parts = ", ".join(f"{name} {number}" for name, number in zip(names, numbers, strict=True))
         overlap, error = float(payload["weak_overlap"][row]), float(payload["weak_error"][row])
         name = f"{tuple(DEFORMATIONS)[place]} ({overlap:.0%} of it)" if place >= 0 else "a mode without a name"
-        found.append(f"{name}: not known to better than {error:.3g} um, mostly {parts}")
+        found.append(f"{name}: tracks do not tell it to better than {error:.3g} um, mostly {parts}")
     return found

@@ -3,7 +3,8 @@
 Moves are compared by what they do to the measurements: in the metric U = sum G^T G a move x has the size x^T U x, um^2
 summed over measurements. In C x = lambda U x the eigenvalue is then the information [1/um^2] that a measurement gives
 of a mode. Modes of which too little is known, such as a shift of all pixels along z where strips do not measure it, are
-fixed: the solution does not move along them. They are named by how much of them is a known deformation.
+fixed: the solution does not move along them, unless a survey holds them. They are named by how much of them is a known
+deformation.
 
 Where structures of two levels are free, those of the lower may be able to do together what the one above does. Then
 that is no move of theirs: over the structures c on one p, sum U_pc x_c = 0.
@@ -48,7 +49,7 @@ COMPONENTS = 3
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """A mode that is fixed."""
+    """A mode that tracks do not tell."""
 
     move: Floats
     """[p], x^T U x = 1"""
@@ -74,7 +75,7 @@ class Solution:
     """share of each number that belongs to fixed modes, 0 to 1"""
     modes: tuple[Mode, ...]
     information: Floats
-    """of all modes that constraints leave, 1/um^2 a measurement, rising"""
+    """of tracks about all modes that constraints leave, 1/um^2 a measurement, rising"""
 
 
 class Singular(ValueError):
@@ -84,25 +85,42 @@ class Singular(ValueError):
 def solve(system: System, structures: Structures, weak_error: float) -> Solution:
     """Solve without the modes of which is not known to `weak_error` [um, rms] how far they move measurements.
 
+    Named are those that tracks do not tell so well, also where what is known beside holds them.
+
     Raises Singular where numbers are not finite, or nothing is measured.
     """
     scale = 1 / np.sqrt(np.diag(system.metric))
     if not all(np.isfinite(part).all() for part in (scale, system.matrix, system.right)):
         raise Singular("some of the numbers that are to be aligned move no measurement")
     whole = _coordinates(system.metric, scale, _let(system, structures, scale))
-    matrix, right = whole.T @ system.matrix @ whole, whole.T @ system.right
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    if not len(values) or not values[-1] > 0:
+    told, moves = _modes(system.matrix, whole)
+    if not len(told) or not told[-1] > 0:
         raise Singular("no track measures any of the numbers that are to be aligned")
-    weak = (values < NOTHING * values[-1]) | (values * system.measurements < weak_error**-2)
+    weak = _weak(told, system, weak_error)
+    modes = _named(system, moves[:, weak], told[weak])
+    values = told
+    if system.known.any():
+        values, moves = _modes(system.matrix + np.diag(system.known), whole)
+        weak = _weak(values, system, weak_error)
     if weak.all():
         raise Singular(f"no move is known to {weak_error:g} um")
-    known, moves = vectors[:, ~weak], whole @ vectors
-    step = moves[:, ~weak] @ ((known.T @ right) / values[~weak])
-    error = np.sqrt((moves[:, ~weak] ** 2 / values[~weak]).sum(axis=1))
+    known = moves[:, ~weak]
+    step = known @ ((known.T @ system.right) / values[~weak])
+    error = np.sqrt((known**2 / values[~weak]).sum(axis=1))
     fixed = ((system.metric @ moves[:, weak]) ** 2).sum(axis=1) * scale**2
-    modes = _named(system, moves[:, weak], values[weak])
-    return Solution(step, error, np.minimum(fixed, 1.0), modes, values)
+    return Solution(step, error, np.minimum(fixed, 1.0), modes, told)
+
+
+def _modes(matrix: Floats, whole: Floats) -> tuple[Floats, Floats]:
+    """Information of modes, rising, and the modes as moves [p, y] of size 1."""
+    inside = whole.T @ matrix @ whole
+    values, vectors = np.linalg.eigh((inside + inside.T) / 2)
+    return values, whole @ vectors
+
+
+def _weak(values: Floats, system: System, weak_error: float) -> Mask:
+    found: Mask = (values < NOTHING * values[-1]) | (values * system.measurements < weak_error**-2)
+    return found
 
 
 def _let(system: System, structures: Structures, scale: Floats) -> Floats:

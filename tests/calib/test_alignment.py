@@ -358,7 +358,9 @@ def test_a_common_shift_along_z_is_named_and_fixed() -> None:
     assert payload["weak_deformation"].tolist() == [2]
     assert payload["weak_overlap"][0] > 0.99
     (words,) = weak_modes(payload, calibration.structures)
-    assert words.startswith("common z (100% of it): not known to better than") and "half_barrel 1 z" in words
+    assert (
+        words.startswith("common z (100% of it): tracks do not tell it to better than") and "half_barrel 1 z" in words
+    )
     # Fixed: what they do in common is 0; what they do apart is measured.
     shift, error = of_halves(payload)
     assert abs(shift[:, 2].sum()) < 5.0
@@ -432,12 +434,24 @@ def test_a_survey_that_knows_all_or_nothing() -> None:
     assert np.abs(vague - none).max() < 1e-3 * np.abs(none).max()
 
 
+def test_modes_that_a_survey_holds_are_named_all_the_same() -> None:
+    columns = played(59, replace(STEREO, stereo=0.0), moved_halves())
+    held, fixed = (aligned(alignment(survey=given), columns) for given in (("half_barrel: all 10",), ()))
+    for payload in (held, fixed):
+        assert payload["weak_deformation"].tolist() == [2]
+        assert weak_modes(payload, alignment().structures)[0].startswith("common z (100% of it)")
+    # Held, the mean of both is known to 10 um over the root of 2; fixed, it has no error.
+    flags = [payload["half_barrel_flags"][:2, 2].tolist() for payload in (held, fixed)]
+    assert flags == [[Flag.NEW] * 2, [Flag.WEAK] * 2]
+    assert (held["half_barrel_error"][:2, 2] > np.hypot(fixed["half_barrel_error"][:2, 2], 6e-4)).all()
+
+
 def test_words_for_a_mode_without_a_name() -> None:
     calibration = alignment()
     payload = aligned(calibration, played(53, replace(STEREO, stereo=0.0)))
     arrays = dict(payload.arrays) | {"weak_deformation": np.array([-1], np.int16)}
     (words,) = weak_modes(Payload("alignment", arrays, payload.units), calibration.structures)
-    assert words.startswith("a mode without a name: not known to better than")
+    assert words.startswith("a mode without a name: tracks do not tell it to better than")
 
 
 def test_too_few_records() -> None:
