@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import _toys_gain, _toys_lorentz
-from calib.algorithms import gain, lorentz_angle
 from benchmarks._toys_alignment import LEVELS, Play, played
+from calib.algorithms import gain, lorentz_angle
 from calib.algorithms.alignment import Alignment
 from calib.algorithms.alignment_payload import nominal as drawn
 from calib.algorithms.beamspot import BeamSpot
