@@ -79,7 +79,7 @@ class BeamSpot(Calibration):
         "vertex_xy_covariance",
         "track_vertex",
     )
-    after: ClassVar[tuple[str, ...]] = ("alignment",)
+    after: ClassVar[tuple[str, ...]] = ("lorentz_angle", "alignment")
     looks_at_previous: ClassVar[bool] = True
     leeway: ClassVar[Leeway] = beamspot_payload.LEEWAY
 
