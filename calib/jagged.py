@@ -1,4 +1,4 @@
-"""Jagged columns as flat arrays: `ak.flatten` and `ak.num` cost more than small chunks themselves."""
+"""Jagged columns as flat arrays and back: `ak.flatten`, `ak.num` and `ak.unflatten` cost more than small chunks do."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ def counts_of(jagged: Any) -> NDArray[np.int64]:
     """
     plain = _plain(jagged)
     return np.asarray(ak.num(jagged), np.int64) if plain is None else np.diff(plain[0]).astype(np.int64)
+
+
+def jagged_of(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
+    """Entries in line as a jagged column, `counts` of them an event.
+
+    >>> jagged_of(np.array([1, 2, 3]), np.array([2, 0, 1])).tolist()
+    [[1, 2], [], [3]]
+    """
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(values)))
 
 
 def _plain(jagged: Any) -> tuple[NDArray[np.integer], NDArray[Any]] | None:

@@ -18,6 +18,7 @@ from calib.algorithms.beamspot_pairs import PairWidths
 from calib.algorithms.beamspot_tracks import Lines
 from calib.algorithms.beamspot_vertices import DX, DY, VX, VY, VZ, Region, X, Y, Z
 from calib.form import Leeway
+from calib.jagged import counts_of, flat_of, jagged_of
 from calib.payload import Payload
 
 Floats = NDArray[np.float64]
@@ -119,16 +120,20 @@ def about_line(columns: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
     counts from its middle. `track_d0` has the sign of x sin(phi) - y cos(phi)."""
     x, y, z, dxdz, dydz = (float(payload[name]) for name in ("x", "y", "z", "dxdz", "dydz"))
     moved = dict(columns)
-    along = columns["track_z0"] - z if "track_z0" in columns else 0.0
-    phi = columns["track_phi"]
-    moved["track_d0"] = columns["track_d0"] - ((x + dxdz * along) * np.sin(phi) - (y + dydz * along) * np.cos(phi))
+
+    def put(name: str, values: NDArray[Any], like: str) -> None:
+        moved[name] = jagged_of(values, counts_of(columns[like]))
+
+    d0, phi = flat_of(columns["track_d0"]), flat_of(columns["track_phi"])
+    along = flat_of(columns["track_z0"]) - z if "track_z0" in columns else np.zeros_like(d0)
+    put("track_d0", d0 - ((x + dxdz * along) * np.sin(phi) - (y + dydz * along) * np.cos(phi)), "track_d0")
     if "track_z0" in columns:
-        moved["track_z0"] = along
+        put("track_z0", along, "track_z0")
     if "vertex_x" in columns:
-        along = columns["vertex_z"] - z
-        moved["vertex_x"] = columns["vertex_x"] - (x + dxdz * along)
-        moved["vertex_y"] = columns["vertex_y"] - (y + dydz * along)
-        moved["vertex_z"] = along
+        along = flat_of(columns["vertex_z"]) - z
+        put("vertex_x", flat_of(columns["vertex_x"]) - (x + dxdz * along), "vertex_x")
+        put("vertex_y", flat_of(columns["vertex_y"]) - (y + dydz * along), "vertex_y")
+        put("vertex_z", along, "vertex_z")
     return moved
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -27,7 +26,7 @@ from calib.calibration import (
 from calib.channel_sums import ChannelSums, places
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
-from calib.jagged import counts_of, flat_of
+from calib.jagged import counts_of, flat_of, jagged_of
 from calib.payload import Payload
 from calib.pulls import Apart, of_measured
 from calib.state import State
@@ -190,7 +189,7 @@ class Gain(Calibration):
         """Charge as the gain in force has it: what `accumulate` takes out of it is put in once more."""
         gain, counts = conditions[KIND]["gain"], counts_of(columns["gain_charge"])
         group, charge = flat_of(columns["gain_group"]), flat_of(columns["gain_charge"])
-        return {**columns, "gain_charge": ak.unflatten(charge * gain[group], counts)}
+        return {**columns, "gain_charge": jagged_of(charge * gain[group], counts)}
 
     def left_by(self, in_force: Payload) -> Payload:
         """A gain of 1, known as well as it was; of a design, that has no errors, to the full."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,7 +15,7 @@ from calib.algorithms.lorentz_fit import PARAMETERS, Fit, Sums, fit
 from calib.boundaries import Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.form import Leeway
-from calib.jagged import counts_of, flat_of
+from calib.jagged import counts_of, flat_of, jagged_of
 from calib.payload import Payload
 from calib.pulls import Apart, of_measured
 from calib.state import State
@@ -152,7 +151,7 @@ class LorentzAngle(Calibration):
         lowest = np.repeat(conditions[KIND]["tan"], self.together) * (1 + self._by_group(self.bias))
         slope, counts = flat_of(columns["lorentz_slope"]), counts_of(columns["lorentz_slope"])
         about = slope - lowest[flat_of(columns["lorentz_group"])]
-        return {**columns, "lorentz_slope": ak.unflatten(about, counts)}
+        return {**columns, "lorentz_slope": jagged_of(about, counts)}
 
     def left_by(self, in_force: Payload) -> Payload:
         """No angle."""
