@@ -1,12 +1,15 @@
 """Calibrations that go after others, and one that iterates, in whole chains."""
 
+import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from jobs.tables import jobs
+from pipeline.leftovers import clear_leftovers
 from pipeline.manifest import Condition
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
@@ -79,6 +82,10 @@ def test_each_is_measured_under_what_those_before_it_found(house, file, tmp_path
     assert "run 7: pass for second, other reads HITS of the earlier pass, not RAW (" in said
     assert "run 7: pass 2 for turned reads HITS of the earlier pass, not RAW (" in said
     done = work(plain)
+    world = open_world(settings_from(plain))
+    # What the passes have left belongs to somebody, however old it is.
+    assert clear_leftovers(replace(world, now=lambda: time.time() + 1e7), [7]) == 0
+    world.database.close()
     with Tier0(plain, Levels(log=log)) as tier0:
         assert tier0.run(file, progress=False).exit_code == 0
         assert "nothing to do" in str(tier0.plan(file))
