@@ -6,7 +6,7 @@ their displacements. With W = V^-1 and P = W - W A (A^T W A)^-1 A^T W a record a
 displacements, G^T P r to the right-hand side and r^T P r to chi2: the Schur complement of its own parameters.
 Scattering is in V, and so treated as broken lines would.
 
-Here with V = L L^T: everything is whitened by L^-1, and the part that A spans is taken off; P is never made.
+Here with V = L L^T: L^-1 without what A spans of it is a root of P.
 """
 
 from __future__ import annotations
@@ -175,24 +175,30 @@ def eliminated(given: Records, slopes: Floats, values: Floats) -> Eliminated:
 
     `values` [n, s d] of these, in um and urad, is what tracks were fitted under; the right-hand side is about none.
     """
+    root, sound = _root(given)
+    moved = np.matmul(root, slopes)
+    residual = np.matmul(root, given.residuals[..., None])
+    chi2 = np.matmul(residual.swapaxes(1, 2), residual)[:, 0, 0]
+    residual += np.matmul(moved, values[..., None])
+    turned = moved.swapaxes(1, 2)
+    matrix, vector = np.matmul(turned, moved), np.matmul(turned, residual)[..., 0]
+    small = (np.abs(vector) < MOST).all(axis=1) & (np.abs(matrix) < MOST).all(axis=(1, 2))
+    return Eliminated(matrix, vector, chi2, sound & small & (chi2 < LARGEST))
+
+
+def _root(given: Records) -> tuple[Floats, Mask]:
+    """A root of P, [n, m, m]: P = root^T root. And whether V is positive definite and A of full rank."""
     _, m, k = given.derivatives.shape
     lower, sound = cholesky.factors(_square(given.covariance, m))
-    right = np.concatenate([given.derivatives, given.residuals[..., None], slopes], axis=2)
-    white = cholesky.solved(lower, np.ascontiguousarray(right.transpose(1, 2, 0)))
+    right = np.empty((m, k + m, len(given.event)))
+    right[:, :k], right[:, k:] = given.derivatives.transpose(1, 2, 0), np.eye(m)[..., None]
+    white = cholesky.solved(lower, right)
     own, rest = white[:, :k], white[:, k:]
     normal, full = cholesky.factors(_products(own))
-    across = cholesky.solved(normal, np.ascontiguousarray(own.transpose(1, 0, 2)))
-    for j in range(k):
-        along = _summed(across[j][:, None] * rest)
-        rest = rest - across[j][:, None] * along
-    chi2 = _summed(rest[:, 0] ** 2)
-    moved = np.ascontiguousarray(rest[:, 1:].transpose(2, 0, 1))
-    residual = np.ascontiguousarray(rest[:, 0].T)
-    residual = residual + np.matmul(moved, values[..., None])[..., 0]
-    matrix = np.matmul(moved.transpose(0, 2, 1), moved)
-    vector = np.matmul(moved.transpose(0, 2, 1), residual[..., None])[..., 0]
-    small = (np.abs(vector) < MOST).all(axis=1) & (np.abs(matrix) < MOST).all(axis=(1, 2))
-    return Eliminated(matrix, vector, chi2, sound & full & small & (chi2 < LARGEST))
+    across = cholesky.solved(normal, np.ascontiguousarray(own.swapaxes(0, 1)))
+    for along in across[:, :, None]:
+        rest -= along * _summed(along * rest)
+    return np.ascontiguousarray(rest.transpose(2, 0, 1)), sound & full
 
 
 def _square(triangle: Floats, m: int) -> Floats:

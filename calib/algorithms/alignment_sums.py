@@ -47,7 +47,7 @@ MOST_VALUES = 2_000_000
 """of rows that wait to be added up: 16 MB"""
 
 Found = tuple[Ints, Ints]
-"""places of rows [n, rows] and the rows [n, rows, width]"""
+"""places of rows [...] and the rows [..., width]"""
 
 
 @dataclass(eq=False)
@@ -90,6 +90,12 @@ class _Alike:
         """[n, m, s, d] of the numbers that are free, [n, s, d]."""
         here = (self.number[..., None, :] == self.on[:, None, :, None]).astype(np.float64)
         found: Floats = np.matmul(here, self.given.slopes[..., numbers]) * free[:, None]
+        return found
+
+    def shared(self, one: Ints, other: Ints) -> Mask:
+        """Whether the structures of pairs share a measurement, [n, pairs]."""
+        on = (self.number[..., None, :] == self.on[:, None, :, None]).any(axis=3)
+        found: Mask = np.asarray((on[:, :, one] & on[:, :, other]).any(axis=1))
         return found
 
     def shapes(self) -> Floats:
@@ -172,10 +178,11 @@ class Summing:
         (n, s), every = alike.on.shape, len(self.structures)
         first = run[alike.given.event][:, None] + of_class[used][:, None] * every**2
         one, other = np.triu_indices(s)
-        pair = first + alike.on[:, one] * every + alike.on[:, other]
-        yield "matrix", (pair, to_fixed(_blocks(found.matrix, s)[:, one, other], RESOLUTION))
+        pair = (first + alike.on[:, one] * every + alike.on[:, other]).T
+        yield "matrix", (pair, to_fixed(_blocks(found.matrix, s, one, other), RESOLUTION))
         turned = flat.swapaxes(1, 2)
-        yield "metric", (pair, to_fixed(_blocks(np.matmul(turned, flat), s)[:, one, other], MIDDLE))
+        shared = alike.shared(one, other).T
+        yield "metric", (pair[shared], to_fixed(_blocks(np.matmul(turned, flat), s, one, other)[shared], MIDDLE))
         right = to_fixed(found.right.reshape(n, s, -1), RESOLUTION)
         imitated = to_fixed(np.matmul(turned, shapes).reshape(n, s, -1), MIDDLE)
         yield "structures", (first + alike.on, np.concatenate([right, imitated, np.ones((n, s, 1), np.int64)], axis=2))
@@ -195,10 +202,11 @@ class Summing:
         return np.column_stack([chi2, used * (m - k), np.ones_like(chi2), used * on_any, products])[:, None]
 
 
-def _blocks(matrix: Floats, s: int) -> Floats:
-    """Matrices [n, s d, s d] as blocks [n, s, s, d^2]."""
+def _blocks(matrix: Floats, s: int, one: Ints, other: Ints) -> Floats:
+    """The blocks of pairs of structures out of matrices [n, s d, s d], as [pairs, n, d^2]."""
     n, d = len(matrix), matrix.shape[1] // s
-    return matrix.reshape(n, s, d, s, d).swapaxes(2, 3).reshape(n, s, s, d * d)
+    blocks: Floats = matrix.reshape(n, s, d, s, d)[:, one, :, other].reshape(len(one), n, d * d)
+    return blocks
 
 
 @lru_cache
