@@ -15,8 +15,9 @@ from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import daq, measured
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.geometry import GEOMETRIES, geometry_of
-from pipeline.experiments.ref10.measured_charge import charge_calibrations, charge_columns
-from pipeline.experiments.ref10.measured_status import status_calibrations, status_columns
+from pipeline.experiments.ref10.measured_alignment import alignment_columns
+from pipeline.experiments.ref10.measured_charge import charge_columns
+from pipeline.experiments.ref10.measured_status import status_columns
 from pipeline.experiments.ref10.quality import Ref10Settings
 from pipeline.experiments.ref10.reconstruct.objects import Objects, objects
 from pipeline.experiments.ref10.reconstruct.stages import reconstruct
@@ -47,6 +48,7 @@ MAKERS: Mapping[str, Callable[[Seen], dict[str, Any]]] = {
     "pedestal": lambda seen: measured.pedestal_columns(seen.events, seen.conditions),
     "status": lambda seen: status_columns(seen.events, seen.clusters, seen.conditions),
     "gain, Lorentz angle": lambda seen: charge_columns(seen.clusters, seen.found, seen.conditions),
+    "alignment": lambda seen: alignment_columns(seen.clusters, seen.found, seen.conditions),
     "beam spot": lambda seen: measured.of_tracks(seen.found, seen.settings, seen.conditions),
 }
 """columns of calibrations; those of the beam spot are also what quality looks at"""
@@ -92,8 +94,7 @@ def shares(geometry: str, events: int, rounds: int) -> Shares:
     spent = best(rounds, lambda: reconstruct(raw, conditions)) + best(
         rounds, lambda: objects(clusters, fired, conditions)
     )
-    made = (*Ref10(settings).calibrations(), *status_calibrations(plan), *charge_calibrations(plan))
-    calibrations = {c.kind: c for c in made}
+    calibrations = {c.kind: c for c in Ref10(settings).calibrations()}
     of = []
     for what, make in MAKERS.items():
         columns = {name: raw[name] for name in ("run", "lumi", "event")} | make(seen)

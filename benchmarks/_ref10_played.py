@@ -78,6 +78,9 @@ class Sample:
     scenario: Scenario = field(default_factory=lambda: minimum_bias(1.0))
     pt: float | None = None
     geometry: str = "full"
+    lumi: int = LUMI
+    first: int = 1
+    """the number of the first event"""
 
     @property
     def detector(self) -> Geometry:
@@ -86,17 +89,17 @@ class Sample:
     @cached_property
     def truth(self) -> Conditions:
         """The conditions that are true."""
-        return truth(self.scenario, self.detector, self.seed, RUN, LUMI)
+        return truth(self.scenario, self.detector, self.seed, RUN, self.lumi)
 
     def chunks(self) -> list[Ints]:
         """Numbers of the events, in parts of bounded size."""
         physics = self.scenario.physics
         size = max(int(TRACKS / ((1 + physics.pile_up) * max(physics.tracks, 1))), 1)
-        return np.array_split(np.arange(1, self.events + 1), -(-self.events // size))
+        return np.array_split(np.arange(self.first, self.first + self.events), -(-self.events // size))
 
     def made(self, numbers: Ints) -> Simulated:
         """Some of the events."""
-        key = (self.seed, RUN, LUMI)
+        key = (self.seed, RUN, self.lumi)
         if self.pt is None:
             return simulate(self.scenario, self.detector, *key, numbers)
         return _of_momentum(self.pt, Simulation(self.scenario, self.detector, *key), numbers)

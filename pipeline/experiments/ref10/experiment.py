@@ -9,18 +9,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from calib.algorithms import beamspot_payload, pedestal
-from calib.algorithms.beamspot import BeamSpot
-from calib.algorithms.pedestal import Pedestal
-from calib.calibration import Calibration, Granularity
+from calib.algorithms import beamspot_payload
+from calib.calibration import Calibration
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection, require
 from pipeline.experiments.interface import ExperimentSettings, Processed, Restart, Triggers, Wanted
 from pipeline.experiments.ref10 import alignment, constants, daq, measured
 from pipeline.experiments.ref10 import geometry as geometries
-from pipeline.experiments.ref10.layers import CHIP, STRIPS
-from pipeline.experiments.ref10.measured_charge import charge_calibrations, charge_columns
-from pipeline.experiments.ref10.measured_status import status_calibrations, status_columns
+from pipeline.experiments.ref10.calibrated import OF_RAW, calibrations
+from pipeline.experiments.ref10.measured_alignment import alignment_columns
+from pipeline.experiments.ref10.measured_charge import charge_columns
+from pipeline.experiments.ref10.measured_status import status_columns
 from pipeline.experiments.ref10.quality import JUDGING, Judged, Ref10Settings
 from pipeline.experiments.ref10.reconstruct.digis import Tally
 from pipeline.experiments.ref10.reconstruct.flags import EventFlag
@@ -42,7 +41,7 @@ class Ref10(Judged):
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 5, Step.PROMPT: 5}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 6, Step.PROMPT: 6}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
     triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
     tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)
@@ -88,8 +87,7 @@ class Ref10(Judged):
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:
         """From clusters, where only what acts behind them has changed; for pedestals and status RAW is needed."""
-        lacks = (pedestal.KIND, constants.STRIP_STATUS, constants.PIXEL_STATUS)
-        return (Restart(RECO, BEHIND_CLUSTERS, self._again, lacks=lacks),)
+        return (Restart(RECO, BEHIND_CLUSTERS, self._again, lacks=OF_RAW),)
 
     def _again(self, stored: Columns, conditions: Mapping[str, Payload]) -> Processed:
         """Clusters as they are, at their new places in space."""
@@ -110,15 +108,11 @@ class Ref10(Judged):
         }
         of_events = measured.of_clusters(clusters, conditions) | measured.of_pairs(found.pairs)
         of_tracks = measured.of_tracks(found, self.settings, conditions) | charge_columns(clusters, found, conditions)
-        return Processed(tiers, of_events | of_tracks)
+        return Processed(tiers, of_events | of_tracks | alignment_columns(clusters, found, conditions))
 
     def calibrations(self) -> tuple[Calibration, ...]:
-        """Pedestals, of what is read out without zero suppression; the status of strips and pixel chips, of how often
-        they are hit; gain and Lorentz angle, of the clusters of tracks; the beam spot, of tracks and vertices."""
-        geometry = geometries.geometry_of(self._geometry())
-        pedestals = Pedestal(channels=len(geometry.strip_rows) * STRIPS, block=STRIPS, group=CHIP)
-        of_clusters = (*status_calibrations(geometry), *charge_calibrations(geometry))
-        return (pedestals, *of_clusters, BeamSpot(granularity=Granularity.LUMI))
+        """Pedestals, status of channels, gain, Lorentz angle, alignment and beam spot."""
+        return calibrations(geometries.geometry_of(self._geometry()))
 
     def needs(self, step: Step) -> tuple[str, ...]:
         """All that any stage uses."""

@@ -1,0 +1,76 @@
+"""What is calibrated of REF10, and with how much: by settings that one run of 20 000 express events carries.
+
+    pedestal ──► strip_status ──► gain ──────────► alignment ──► beamspot
+             ──► pixel_status ──► lorentz_angle ──►
+
+An arrow is an `after`; what has none between goes side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.pedestal import Pedestal
+from calib.calibration import Calibration, Granularity
+from pipeline.experiments.ref10.constants import PIXEL_STATUS, STRIP_STATUS
+from pipeline.experiments.ref10.geometry import Geometry
+from pipeline.experiments.ref10.layers import CHIP, STRIPS
+from pipeline.experiments.ref10.measured_alignment import TrackerAlignment, alignment_calibration
+from pipeline.experiments.ref10.measured_charge import charge_calibrations
+from pipeline.experiments.ref10.measured_status import status_calibrations
+
+LEAST_SAMPLES = 25
+"""of a strip: where one event in fifty is read out without zero suppression, a sixteenth of the strips in each, there
+are 50, and three strips in a thousand have fewer than 30"""
+
+STEADY_ADC, STEADY_NOISE = 0.2, 0.01
+"""by how much pedestals and, relative, their noise drift from run to run, rms; chips that jump, jump by more"""
+
+SETTLED_ERRORS, SETTLED = 0.5, 1.0
+"""of a step: hundreds of numbers jitter with the tracks that a pass finds, and none by more than that matters"""
+
+OF_RAW = (Pedestal.kind, STRIP_STATUS, PIXEL_STATUS)
+"""kinds that are measured of what no tier holds"""
+
+
+def calibrations(geometry: Geometry) -> tuple[Calibration, ...]:
+    """All of them, what others go after first."""
+    channels = len(geometry.strip_rows) * STRIPS
+    pedestals = Pedestal(
+        channels=channels,
+        block=STRIPS,
+        group=CHIP,
+        min_entries=LEAST_SAMPLES,
+        steady=STEADY_ADC,
+        steady_noise=STEADY_NOISE,
+    )
+    return (
+        pedestals,
+        *status_calibrations(geometry),
+        *charge_calibrations(geometry),
+        _aligned(geometry),
+        BeamSpot(granularity=Granularity.LUMI),
+    )
+
+
+def _aligned(geometry: Geometry) -> TrackerAlignment:
+    """The half barrels of the pixels and all ladders; strips do not tell z, and their half barrels hold the rest.
+
+    What a survey knows is how well a detector is put together (physics note, 9.2). Single tracks follow moves of whole
+    sectors that go as 1, r and r^2 with the distance from the beam, so that of those it is all that is known, but for
+    what the mass of the Z says.
+    """
+    pixels, every = (int(geometry.ladder_row[which].max()) for which in (geometry.pixel, ~geometry.pixel))
+    return replace(
+        alignment_calibration(geometry),
+        free=("half_barrel 0-1: all", f"ladder 0-{pixels}: all", f"ladder {pixels + 1}-{every}: x y rx ry rz"),
+        survey=(
+            "half_barrel: all 100",
+            f"ladder 0-{pixels}: all 20",
+            f"ladder {pixels + 1}-{every}: x y 50",
+            f"ladder {pixels + 1}-{every}: rx ry rz 20",
+        ),
+        settled_errors=SETTLED_ERRORS,
+        settled=SETTLED,
+    )
