@@ -168,7 +168,8 @@ class Passes:
         for name in sorted(making.first):
             view, rules = self._views.of_kind(name, way, now)
             found = foreseen(view, way.run, (int(way.units[0]), int(way.units[-1])), rules)
-            if isinstance(found, str) and not late:
+            # At the deadline too: what is being finalized then may still be published, and would be gone without.
+            if isinstance(found, str) and (not late or view.running):
                 words = found if found.startswith(name) else f"{name}: {found}"
                 return _Waits(f"waits for {words}", frozenset(filter(None, [view.earlier_undecided])))
             stretches = () if isinstance(found, str) else found

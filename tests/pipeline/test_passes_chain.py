@@ -1,9 +1,11 @@
 """Calibrations that go after others, and one that iterates, in whole chains."""
 
+import threading
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +13,7 @@ import sqlalchemy as sa
 from jobs.tables import jobs
 from pipeline.leftovers import clear_leftovers
 from pipeline.manifest import Condition
+from pipeline.processing import nothing
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
 from pipeline.way import Stage
@@ -134,6 +137,37 @@ def test_at_the_deadline_or_where_there_is_none_what_is_in_force_stands_in_and_i
     assert found["last"][2].startswith("made under the turned in force, for there is no other (out of iterations")
     assert found["second"][1] == 2.47
     assert "made under the first in force, for there is no other (first: finalize failed" in found["second"][2]
+
+
+@pytest.mark.verify
+def test_what_is_published_after_all_is_not_gone_without(house, file, tmp_path):
+    """The deadline passes while `turned` is finalized; that is let finish, and `last` would need a pass under it."""
+    late, written = tmp_path / "late", tmp_path / "written"
+
+    def probe(point):
+        if point == "pass-done" and not late.exists():
+            late.touch()
+            threading.Timer(3.0, written.touch).start()
+
+    plain = house(**LEVELS, calibration={"turned": {"waits_for": str(written), "small": 100.0}})
+    with Tier0(plain, clock=lambda: 1.7e9 + 1e6 * late.exists(), probe=OfDriver(probe)) as tier0:
+        assert tier0.run(file, progress=False)[7].stage is Stage.CERTIFIED
+    found = released(plain)
+    assert (found["turned"][0], found["last"][0]) == (Condition.FRESH, Condition.FALLBACK)
+    assert found["last"][2] == ("no verdict at the deadline: last: the pass for it could not begin before the deadline")
+
+
+@dataclass(frozen=True)
+class OfDriver:
+    """A probe that does nothing in workers."""
+
+    probe: Any
+
+    def __call__(self, point):
+        self.probe(point)
+
+    def __reduce__(self):
+        return OfDriver, (nothing,)
 
 
 @pytest.mark.verify
