@@ -99,13 +99,16 @@ class Calibration(ABC):
     uses: ClassVar[tuple[str, ...]] = ()
     """kinds of conditions that accumulate looks at"""
     after: ClassVar[tuple[str, ...]] = ()
-    """calibrations of the same run whose fresh result it wants first"""
+    """calibrations of the same run whose fresh result it wants first: where it is another payload than express had, its
+    state is made once more under that. What a detector does not have, or does not calibrate, goes before nothing"""
     looks_at_previous: ClassVar[bool] = False
     """whether finalize looks at the payload of the preceding interval; then runs are finalized in order"""
     leeway: ClassVar[Leeway] = Leeway()
     """what its payloads may have that the one an experiment starts from does not show; uploads are held to it"""
     errors_shared: ClassVar[tuple[str, ...]] = ()
     """arrays whose elements have errors in common: that all of them move together may be chance"""
+    may_stray: ClassVar[float] = 0.0
+    """share of the elements of an array that may be further off than errors say, for their tails are longer"""
 
     granularity: Granularity = at_finalize(Granularity.RUN)
 
