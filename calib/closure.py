@@ -58,7 +58,8 @@ def close(calibration: Calibration, state: State, in_force: Payload, demand: Dem
     if found.id == expected.id:
         return Closure(Closes.YES, "made again it is the same", 0.0)
     try:
-        most = furthest(calibration.apart(found, expected), demand.sigmas, demand.least, calibration.errors_shared)
+        moves, rules = calibration.apart(found, expected), (calibration.errors_shared, calibration.may_stray)
+        most = furthest(moves, demand.sigmas, demand.least, *rules)
     except ValueError as problem:
         return Closure(Closes.NO, f"made again it is another: {problem}")
     if most is None:

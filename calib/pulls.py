@@ -132,13 +132,18 @@ class Furthest:
 
 
 def furthest(
-    found: Mapping[str, Apart], sigmas: float, least: Mapping[str, float], alone: tuple[str, ...] = ()
+    found: Mapping[str, Apart],
+    sigmas: float,
+    least: Mapping[str, float],
+    alone: tuple[str, ...] = (),
+    strays: float = 0.0,
 ) -> Furthest | None:
     """What is furthest, measured by its own limit; None where nothing can be compared.
 
     Two things are looked at: the largest pull of each array, and the mean move of one with ten elements or more that
     moved, which shows what all of them share (0.2 sigma in 10^4 channels are 20 sigma). Of an array in `alone`, whose
-    elements have errors in common, the mean says nothing.
+    elements have errors in common, the mean says nothing. A share `strays` of each array, the furthest of it, is not
+    looked at one by one.
     """
     largest, together = [], []
     compared = 0
@@ -147,8 +152,9 @@ def furthest(
         known = np.isfinite(pulls)
         if not known.any():
             continue
-        compared += int(np.count_nonzero(known))
-        worst = int(np.argmax(np.where(known, np.abs(pulls), -1.0)))
+        number = int(np.count_nonzero(known))
+        compared += number
+        worst = _furthest_but(np.where(known, np.abs(pulls), -1.0), int(strays * number))
         move = float(one.move.flat[worst])
         largest.append((abs(float(pulls[worst])), element(name, one.move, worst), move, one.unit))
         if name not in alone and (shared := _shared(name, one, known, least.get(name, 0.0))) is not None:
@@ -158,6 +164,11 @@ def furthest(
     limit = limit_among(compared + len(together), sigmas)
     size, what, move, unit = max(largest + together, key=lambda row: row[0])
     return Furthest(what, move, unit, float(size), limit, compared, sigmas)
+
+
+def _furthest_but(sizes: Floats, some: int) -> int:
+    """The place of the largest but for so many."""
+    return int(np.argpartition(sizes, -1 - some)[-1 - some])
 
 
 def _shared(name: str, one: Apart, known: NDArray[np.bool_], least: float) -> tuple[float, str, float, str] | None:

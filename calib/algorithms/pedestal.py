@@ -80,6 +80,7 @@ class Pedestal(Calibration):
     reads: ClassVar[tuple[str, ...]] = ("pedestal_block", "pedestal_adc")
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     looks_at_previous: ClassVar[bool] = True
+    may_stray: ClassVar[float] = 2e-5
     leeway: ClassVar[Leeway] = Leeway(more={"common_mode": "ADC", "left_out": ""})
 
     channels: int

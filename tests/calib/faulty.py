@@ -102,12 +102,16 @@ class DoubledAlignment(Doubled, Alignment):
     """An alignment with a fault."""
 
 
-class FlippedStatus(OccupancyStatus):
+class FlippedCodes:
     """What is good is called dead, and what is bad is called good."""
 
     def finalize(self, state, previous):
         found = super().finalize(state, previous)
         return Payload(found.kind, {**found.arrays, "status": (found["status"] == 0).astype(np.int8)}, found.units)
+
+
+class FlippedStatus(FlippedCodes, OccupancyStatus):
+    """Status with a fault."""
 
 
 class DoubledStatus(Doubled, OccupancyStatus):

@@ -104,6 +104,13 @@ def test_what_is_known_badly_does_not_hide_what_all_others_share():
     assert found.answer is Closes.NO and "all 999 of a" in found.why
 
 
+def test_a_few_of_very_many_may_stray_where_tails_are_long():
+    values = np.zeros(100_000)
+    values[:3] = 50.0
+    found = apart(payload(values, np.ones(100_000)), payload(np.zeros(100_000), 0.0))
+    assert [furthest(found, 3.0, {}, strays=share).beyond for share in (0.0, 2e-5, 3e-5)] == [True, True, False]
+
+
 def test_what_never_counts_is_taken_off():
     assert closed(payload(1.0, 0.1), payload(0.0, 0.0), least={"a": 0.8}).answer is Closes.YES
     assert closed(payload(1.0, 0.1), payload(0.0, 0.0), least={"a": 0.6}).answer is Closes.NO
