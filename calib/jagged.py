@@ -18,8 +18,12 @@ def flat_of(jagged: Any) -> NDArray[Any]:
     plain = _plain(jagged)
     if plain is None:
         return np.asarray(ak.flatten(jagged))
-    offsets, values = plain
-    return values[offsets[0] : offsets[-1]]
+    begins, ends, values = plain
+    if not len(begins) or np.array_equal(begins[1:], ends[:-1]):
+        return values[begins[0] : ends[-1]] if len(begins) else values[:0]
+    counts = ends - begins
+    picked: NDArray[Any] = values[np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)]
+    return picked
 
 
 def counts_of(jagged: Any) -> NDArray[np.int64]:
@@ -29,7 +33,7 @@ def counts_of(jagged: Any) -> NDArray[np.int64]:
     [2, 0, 1]
     """
     plain = _plain(jagged)
-    return np.asarray(ak.num(jagged), np.int64) if plain is None else np.diff(plain[0]).astype(np.int64)
+    return np.asarray(ak.num(jagged), np.int64) if plain is None else (plain[1] - plain[0]).astype(np.int64)
 
 
 def jagged_of(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
@@ -42,10 +46,13 @@ def jagged_of(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(values)))
 
 
-def _plain(jagged: Any) -> tuple[NDArray[np.integer], NDArray[Any]] | None:
-    """Where events begin and end among values in line; None where the column is made otherwise."""
+def _plain(jagged: Any) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[Any]] | None:
+    """Where events begin and end among plain values; None where the column is made otherwise."""
     layout = jagged.layout if isinstance(jagged, ak.Array) else None
-    if not isinstance(layout, ak.contents.ListOffsetArray) or not isinstance(layout.content, ak.contents.NumpyArray):
+    # A ListArray is what is left of a column when some of its events are picked.
+    if not isinstance(layout, ak.contents.ListOffsetArray | ak.contents.ListArray):
         return None
-    values = layout.content.data
-    return (np.asarray(layout.offsets.data), values) if isinstance(values, np.ndarray) and values.ndim == 1 else None
+    values = layout.content.data if isinstance(layout.content, ak.contents.NumpyArray) else None
+    if not isinstance(values, np.ndarray) or values.ndim != 1:
+        return None
+    return np.asarray(layout.starts.data), np.asarray(layout.stops.data), values
