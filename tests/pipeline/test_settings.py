@@ -70,7 +70,7 @@ failed = "fallback"
 mask = "golden.json"
 
 [prompt]
-tiers = ["AOD"]
+tiers = ["NANO"]
 
 [eras]
 2012A = "190456-193621"
@@ -114,7 +114,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert found.express.fraction == Fraction(1, 10)
     assert (found.splitting.bytes, found.handshake.deadline_s) == (64_000_000, 36 * 3600)
     assert found.handshake.required == ("beamspot",)
-    assert found.prompt.tiers == ("AOD",)
+    assert found.prompt.tiers == ("NANO",)
     assert found.gates["beamspot"][0]["limit"] == 3.0
 
 
