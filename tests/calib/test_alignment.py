@@ -20,6 +20,7 @@ from calib.algorithms.alignment_sums import RESOLUTION, most_chi2
 from calib.calibration import Columns, NotConverged, NotEnoughData
 from calib.channel_sums import PartOfARun
 from calib.form import misfits
+from calib.gates import Decision, MinEntries, Moves, judge
 from calib.iteration import Ending, ended
 from calib.payload import Payload
 from calib.state import State
@@ -559,6 +560,33 @@ def test_payload_has_the_form_of_its_kind() -> None:
     assert "module_error" not in payload.arrays
     worse = Payload("alignment", dict(payload.arrays), dict(payload.units) | {"weak_error": "cm"})
     assert misfits(worse, DRAWN, calibration.leeway) == ("`weak_error` is in cm, expected is um",)
+
+
+THRESHOLDS = Moves(
+    "half_barrel",
+    (5e-4, 10e-4, 15e-4, 30e-6, 30e-6, 30e-6),
+    "cm, rad",
+    most=(200e-4, 200e-4, 200e-4, 200e-6, 200e-6, 200e-6),
+    most_error=(10e-4, 10e-4, 10e-4, 10e-6, 10e-6, 10e-6),
+)
+"""of CMS's low granularity (physics note, 5.2)"""
+
+
+@pytest.mark.parametrize(
+    ("scale", "tracks", "decision", "reason"),
+    [
+        (0.0, 1500, Decision.NO_CHANGE, "0 of 4 half_barrel moved"),
+        (1.0, 1500, Decision.PUBLISH, ""),
+        (5.0, 1500, Decision.REJECT, "half_barrel[1, 2] moved by 0.03"),
+        (1.0, 60, Decision.REJECT, "has an error of"),
+    ],
+)
+def test_thresholds_and_vetoes(scale: float, tracks: int, decision: Decision, reason: str) -> None:
+    calibration = alignment(min_records=20, min_entries=10, weak_error=100.0)
+    payload = iterated(calibration, 68, Play(tracks, stereo=0.1), moved_halves(scale), 2)
+    verdict = judge(payload, DRAWN, [THRESHOLDS])
+    assert verdict.decision is decision and reason in "; ".join(verdict.reasons)
+    assert judge(payload, DRAWN, [MinEntries("records", 25_000)]).decision is Decision.REJECT
 
 
 def test_most_chi2_is_that_of_three_sigma() -> None:
