@@ -129,6 +129,8 @@ def taken(folder: Path, name: str, cluster: dict[str, Any]) -> Outcome:
         "cluster": cluster,
         "experiment": {"name": "ref10", "settings": {"geometry": name}},
         "splitting": {"events": 221},
+        # What the samples of this run say, and nothing of what was before.
+        "calibration": {"pedestal": {"steady": 0.0, "steady_noise": 0.0}},
     }
     order = Order(seed=SEED, lumis=LUMIS[name], events=EVENTS // LUMIS[name], scenario=json.dumps(SCENARIO))
     with Tier0(settings(folder / "area", **sections)) as tier0:
