@@ -16,7 +16,7 @@ from calib.iov import RunLumi
 from pipeline.experiments.ref10 import daq
 from pipeline.experiments.ref10.experiment import Ref10
 from pipeline.experiments.ref10.geometry import GEOMETRIES, geometry_of
-from pipeline.experiments.ref10.measured_alignment import alignment_calibration, alignment_columns
+from pipeline.experiments.ref10.measured_alignment import alignment_calibration
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.faults import Misalignment
 from pipeline.experiments.ref10.simulate.scenario import Beam, Physics, Region, Scenario, truth
@@ -43,15 +43,6 @@ class Aligned(Ref10):
         [pedestals] = [c for c in super().calibrations() if isinstance(c, Pedestal)]
         halves = replace(alignment_calibration(GEOMETRY), free=("half_barrel 0-1: x y z",), min_records=500)
         return (pedestals, halves, BeamSpot())
-
-    def _made(self, events: Any, clusters: Any, tally: Any, conditions: Any) -> Any:
-        made = super()._made(events, clusters, tally, conditions)
-        if any(name.startswith("alignment") for name in made.measured):
-            return made
-        from pipeline.experiments.ref10.reconstruct.objects import objects
-
-        found = objects(clusters, daq.fired(events)["dimuon"], conditions)
-        return replace(made, measured={**made.measured, **alignment_columns(clusters, found, conditions)})
 
 
 @pytest.fixture(scope="module")
