@@ -109,6 +109,8 @@ class Calibration(ABC):
     """arrays whose elements have errors in common: that all of them move together may be chance"""
     may_stray: ClassVar[float] = 0.0
     """share of the elements of an array that may be further off than errors say, for their tails are longer"""
+    tolerated: ClassVar[Mapping[str, float]] = {}
+    """array to a move that never matters, in its unit, however well it is known: closure takes it off each"""
 
     granularity: Granularity = at_finalize(Granularity.RUN)
 

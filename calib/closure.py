@@ -30,7 +30,7 @@ class Demand:
     sigmas: float = 3.0
     """of a single number; of many, what is as rare for the largest of them"""
     least: Mapping[str, float] = field(default_factory=dict)
-    """array to what never counts, in its unit"""
+    """array to what never counts, in its unit; where it says nothing, what the calibration has as `tolerated`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def close(calibration: Calibration, state: State, in_force: Payload, demand: Dem
         return Closure(Closes.YES, "made again it is the same", 0.0)
     try:
         moves, rules = calibration.apart(found, expected), (calibration.errors_shared, calibration.may_stray)
-        most = furthest(moves, demand.sigmas, demand.least, *rules)
+        most = furthest(moves, demand.sigmas, {**calibration.tolerated, **demand.least}, *rules)
     except ValueError as problem:
         return Closure(Closes.NO, f"made again it is another: {problem}")
     if most is None:

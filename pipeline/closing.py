@@ -23,6 +23,8 @@ from pipeline.sections import ClosureSection
 from pipeline.way import Ends, Part, Way
 from pipeline.world import World
 
+RULES = 1
+"""raised by hand when the same input would be judged otherwise"""
 NOTHING_KEPT = "prompt has kept nothing of it: it measures not what the calibration reads, or was made before"
 
 
@@ -179,15 +181,16 @@ def closure_job(
     way: Way, items: Sequence[Item], section: ClosureSection, conditions_root: str
 ) -> tuple[Job, ClosureWork]:
     """The job of a run: named by its prompts, the payloads, and how the calibrations are made and held."""
-    demands = {
-        kind: Demand(section.sigmas, section.least.get(kind, {})) for kind in (item.calibration.kind for item in items)
-    }
+    calibrations = [item.calibration for item in items]
+    least = {one.kind: {**one.tolerated, **section.least.get(one.kind, {})} for one in calibrations}
+    demands = {kind: Demand(section.sigmas, tolerated) for kind, tolerated in least.items()}
     name = lineage(
         closure=[
             [item.calibration.finalize_settings(), [begin for _, begin in item.states], [asdict(h) for h in item.held]]
             for item in items
         ],
         prompts=[part.prompt for part in way.parts],
+        rules=[RULES, *([list(one.errors_shared), one.may_stray] for one in calibrations)],
         demands={kind: asdict(demand) for kind, demand in demands.items()},
     )
     job = Job(

@@ -98,7 +98,7 @@ class ClosureSection(Section):
     sigmas: Annotated[float, Field(gt=0, le=30)] = 3.0
     """a change beyond is one; of many numbers, what is as rare for the largest of them"""
     least: dict[str, dict[str, Annotated[float, Field(ge=0)]]] = {}
-    """kind to array to what never counts, in the unit of the payload"""
+    """kind to array to what never counts, in the unit of the payload, instead of what its calibration tolerates"""
     then: Literal["ask", "bad", "note"] = "ask"
     """what becomes of units whose conditions do not close: a person is asked, and until then they are not in the
     good-run list; they are bad; or it is noted, no more"""

@@ -82,6 +82,7 @@ class BeamSpot(Calibration):
     after: ClassVar[tuple[str, ...]] = ("lorentz_angle", "alignment")
     looks_at_previous: ClassVar[bool] = True
     leeway: ClassVar[Leeway] = beamspot_payload.LEEWAY
+    tolerated: ClassVar[Mapping[str, float]] = dict.fromkeys(("x", "y", "width_x", "width_y"), 0.5e-4)
 
     max_d0: float = 1.0
     """cm; a track further off is not looked at"""

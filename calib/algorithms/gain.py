@@ -83,6 +83,7 @@ class Gain(Calibration):
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status")
     looks_at_previous: ClassVar[bool] = True
+    tolerated: ClassVar[Mapping[str, float]] = {"gain": 0.002}
     leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "saturated", "status"), ""))
 
     groups: int

@@ -77,6 +77,7 @@ class LorentzAngle(Calibration):
     # Not after the gain, which charge and thresholds of a channel share.
     after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status")
     looks_at_previous: ClassVar[bool] = True
+    tolerated: ClassVar[Mapping[str, float]] = {"tan": 0.002}
     leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "status", "chi2", "ndf", "shape"), ""))
 
     groups: int

@@ -81,6 +81,7 @@ class Pedestal(Calibration):
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     looks_at_previous: ClassVar[bool] = True
     may_stray: ClassVar[float] = 2e-5
+    tolerated: ClassVar[Mapping[str, float]] = {"mean": 0.05, "noise": 0.02}
     leeway: ClassVar[Leeway] = Leeway(more={"common_mode": "ADC", "left_out": ""})
 
     channels: int

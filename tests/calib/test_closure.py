@@ -117,6 +117,15 @@ def test_what_never_counts_is_taken_off():
     assert closed(payload(-1.0, 0.1), payload(0.0, 0.0), least={"a": 0.6}).answer is Closes.NO
 
 
+def test_what_a_kind_tolerates_is_taken_off_unless_the_settings_say_otherwise():
+    class Tolerant(Again):
+        tolerated: ClassVar[dict[str, float]] = {"a": 0.8}
+
+    for least, answer in (({}, Closes.YES), ({"a": 0.0}, Closes.NO), ({"b": 0.0}, Closes.YES)):
+        found = close(Tolerant(found=payload(1.0, 0.1)), State({}), payload(0.0, 0.0), Demand(least=least))
+        assert found.answer is answer
+
+
 def test_what_cannot_be_held_to_anything_is_not_judged():
     assert closed(NotEnoughData("3 tracks"), payload(0.0, 1.0)).answer is Closes.NOT_JUDGED
     bare = Payload("mine", {"a": np.float64(1)}), Payload("mine", {"a": np.float64(2)})
