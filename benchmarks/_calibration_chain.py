@@ -20,6 +20,7 @@ from calib.payload import Payload
 from pipeline.experiments.ref10 import alignment as places
 from pipeline.experiments.ref10.geometry import GEOMETRIES, PIXEL_HALVES, Geometry, geometry_of
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, Beam, Physics, Scenario, truth
+from pipeline.experiments.ref10.upright import fit
 
 Mask = NDArray[np.bool_]
 Payloads = Mapping[str, Payload]
@@ -27,10 +28,14 @@ Payloads = Mapping[str, Payload]
 MOST = 1.35
 """times what is expected: the RMS in a whole chain"""
 UM, URAD = 1e-4, 1e-6
-SCENARIO = Scenario(beam=Beam(drift_um=0.0, step_um=0.0), physics=Physics(pile_up=1.0, z=0.15, jpsi=0.15, nzs=0.3))
+SCENARIO = Scenario(
+    beam=Beam(drift_um=0.0, step_um=0.0), physics=Physics(pile_up=1.0, tracks=25.0, z=0.3, jpsi=0.5, nzs=1.0)
+)
 """A beam that stays where it is, so that there is one truth; enough of everything in few events"""
-GEOMETRY = "mini"
+GEOMETRY = "full"
 LUMI = 1
+TYPICAL_PT = 2.0
+"""GeV, of tracks that tell the beam spot"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +179,20 @@ def of_beam(found: Payloads, true: Payloads, detector: Geometry) -> list[Compare
 
 
 def shift_of(detector: Geometry, found: Payload, true: Payload) -> Floats:
-    """By how much sensors of pixels are thought off where they are, on average [cm]."""
+    """By how much the beam is seen off where it is, x and y [cm], by sensors that are thought elsewhere than they are.
+
+    Of each layer the shift that across tracks is most like what its modules do; d0 has of it what the fit of upright
+    tracks makes of a hit there (`pipeline.experiments.ref10.upright`).
+    """
     thought, real = (places.frames(detector, one) for one in (found, true))
-    shift: Floats = (thought.centre - real.centre)[detector.pixel].mean(axis=0)
-    return shift
+    azimuth = np.arctan2(real.centre[:, 1], real.centre[:, 0])
+    across = np.stack([np.sin(azimuth), -np.cos(azimuth)], axis=1)
+    off = np.sum(across * (thought.centre - real.centre)[:, :2], axis=1)
+    total = np.zeros(2)
+    for layer, weight in enumerate(fit(TYPICAL_PT).gain[0], start=1):
+        own = detector.layer == layer
+        total += weight * np.linalg.lstsq(across[own], off[own], rcond=None)[0]
+    return total
 
 
 COMPARED: Mapping[str, Callable[[Payloads, Payloads, Geometry], list[Compared]]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._calibration_chain import COMPARED, MOST, OneRun, Together, together
+from benchmarks._calibration_chain import COMPARED, GEOMETRY, MOST, OneRun, Together, together
 from benchmarks._calibration_page import (
     BAND,
     EXPECTED,
@@ -137,9 +137,10 @@ def settings_of(runs: Sequence[OneRun], size: tuple[int, int]) -> dict[str, str]
     seeds = ", ".join(str(run.seed) for run in runs)
     return {
         "runs": f"{len(runs)} of {size[0]} lumisections of {size[1]} events, seeds {seeds}",
-        "detector": "the mini one of REF10 (a quarter in azimuth), with all its faults: misalignment at three levels, "
+        "detector": f"the {GEOMETRY} one of REF10, with all its faults: misalignment at three levels, "
         "pedestals of 5 % of the chips, gains by 10 %, Lorentz angle by a tenth, beam by 0.9 mm, 0.3 % dead, 0.1 % hot",
-        "events": "two vertices on average; Z, J/psi 15 % each; strips without zero suppression in 30 % of the others",
+        "events": "two vertices on average, of 25 tracks; Z in 30 %, J/psi in 50 %, strips without zero suppression in "
+        "the others, so that all are in express",
         "kinds": ", ".join(COMPARED),
-        "beamspot": "in the frame of the sensors as they were found: no track tells where the detector as a whole is",
+        "beamspot": "looked for where sensors that are thought off their places see it: no track tells where all are",
     }

@@ -158,7 +158,7 @@ def vertices(rng: np.random.Generator, size: int, small: bool) -> Found:
 
 def pairs(rng: np.random.Generator, size: int, small: bool) -> Found:
     """So many vertices of twelve tracks."""
-    columns = without(drawn(rng, 3 if small else 200, size, DOZEN), "vertex_")
+    columns = without(drawn(rng, 3 if small else 300, size, DOZEN), "vertex_")
     columns["track_vertex"] = ak.values_astype(ak.zeros_like(columns["track_pt"]), np.int32)
     names, rows = ("pair_variance_x", "pair_variance_y", "pair_xy"), []
     truth = np.array([BEAM.width**2, BEAM.width**2, 0.0])
@@ -230,7 +230,7 @@ SUBJECTS = (
                 "slopes", "urad", "vertices", "Fisher's information at the truth", f"{WIDTH_10}: 29 um / (4 cm sqrt(N))"
             ),
         ),
-        (100, 300, 1000, 3000),
+        (100, 300, 1000, 2000),
         (100, 200),
         vertices,
     ),

@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks._calibration_chain import (
     COMPARED,
-    GEOMETRY,
     SCENARIO,
     UM,
     Compared,
@@ -33,7 +32,7 @@ from pipeline.experiments.ref10.alignment import no_displacement
 from pipeline.experiments.ref10.geometry import GEOMETRIES, geometry_of
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, truth
 
-DETECTOR = geometry_of(GEOMETRIES[GEOMETRY]())
+DETECTOR = geometry_of(GEOMETRIES["mini"]())
 TRUE = truth(SCENARIO, DETECTOR, 3, 1, 1)
 
 
@@ -132,6 +131,13 @@ def test_the_beam_is_looked_for_in_the_frame_that_was_found() -> None:
     assert widths.off == pytest.approx([2.0, 0.0])
     [there, *_] = of_beam({"beamspot": found, "alignment": TRUE["alignment"]}, TRUE, DETECTOR)
     assert there.off == pytest.approx(shift[:2] / UM)
+
+
+def test_a_detector_that_is_shifted_as_a_whole_shifts_the_beam_with_it() -> None:
+    drawn = no_displacement(DETECTOR)
+    moved = {**drawn.arrays, "half_barrel": drawn["half_barrel"] + np.array([30, -20, 50, 0, 0, 0]) * UM}
+    shift = shift_of(DETECTOR, Payload(drawn.kind, moved, drawn.units), drawn)
+    assert shift == pytest.approx([30 * UM, -20 * UM], rel=1e-3)
 
 
 def test_flags_are_counted_by_what_strips_are() -> None:
