@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,6 +108,8 @@ class Calibration(ABC):
     """what its payloads may have that the one an experiment starts from does not show; uploads are held to it"""
     errors_shared: ClassVar[tuple[str, ...]] = ()
     """arrays whose elements have errors in common: that all of them move together may be chance"""
+    closes_on: ClassVar[Fraction] = Fraction(1)
+    """share of the events after prompt that closure looks at: less than all where sums cost much"""
     may_stray: ClassVar[float] = 0.0
     """share of the elements of an array that may be further off than errors say, for their tails are longer"""
     tolerated: ClassVar[Mapping[str, float]] = {}

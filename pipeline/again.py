@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from calib.calibration import Calibration
 from calib.payload import Conditions
 from calib.state import State
-from pipeline.columns import IDENTITY, length
+from pipeline.columns import IDENTITY, length, take
 from pipeline.datasets import Dataset
 from pipeline.experiments.interface import Triggers
 from pipeline.lineage import lineage
 from pipeline.model import Columns
+from pipeline.tally import is_express
 
 MARK = "closure"
 """how the names of these states begin"""
@@ -27,7 +28,8 @@ _DIGITS = 16
 
 def stem(calibration: Calibration, dataset: Dataset) -> str:
     """How the names of a calibration's states begin that a pass over a dataset leaves."""
-    made_of = lineage(accumulate=calibration.accumulate_settings(), earlier=dataset.earlier)
+    share = {} if calibration.closes_on == 1 else {"share": str(calibration.closes_on)}
+    made_of = lineage(accumulate=calibration.accumulate_settings(), earlier=dataset.earlier, **share)
     return f"{MARK} {calibration.kind} {made_of[:_DIGITS]}"
 
 
@@ -48,6 +50,8 @@ def accumulate_again(
     read = {
         name: columns[name] for name in (*IDENTITY, *calibration.reads, *calibration.reads_if_there) if name in columns
     }
+    if calibration.closes_on < 1:
+        read = take(read, is_express(np.asarray(columns["event"]), calibration.closes_on))
     state = calibration.accumulate(calibration.corrected(read, conditions), conditions)
     name = under(stem(calibration, dataset), conditions.ids[calibration.kind])
     return {f"{name} {lineage(**used)[:_DIGITS]}" if used else name: state}

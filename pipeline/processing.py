@@ -29,7 +29,7 @@ from pipeline.experiments.interface import Experiment, MissingBranch, Processed,
 from pipeline.model import Chunk, Columns, Counts, Piece, Step
 from pipeline.reading import can_be_opened, is_closed, open_patiently, read_sound
 from pipeline.stored import read_stored
-from pipeline.tally import ELSEWHERE, NOT_EXPRESS, by_unit, counts_of, first_reason, tally
+from pipeline.tally import ELSEWHERE, NOT_EXPRESS, by_unit, counts_of, first_reason, is_express, tally
 from pipeline.whole import write_whole
 
 _NONE = np.zeros(0, np.int64)
@@ -367,18 +367,6 @@ def _too_large(name: str, size: int, units: int, limit: int) -> str:
 def _standing(path: str) -> str:
     """What is the matter with a file that could not be used: it is `unreadable`, `closed` or `gone`."""
     return "unreadable" if can_be_opened(path) else "closed" if os.path.lexists(path) else "gone"
-
-
-def is_express(numbers: NDArray[Any], fraction: Fraction) -> NDArray[np.bool_]:
-    """Which event numbers belong to express: e is taken if `e * p mod q < p` for the share p/q. Exact, and the same
-    however the run is cut.
-
-    >>> is_express(np.arange(6), Fraction(1, 2)).tolist()
-    [True, False, True, False, True, False]
-    """
-    p, q = fraction.numerator, fraction.denominator
-    # Reduced first, so that the product cannot leave 64 bits for any event number.
-    return (numbers.astype(np.uint64) % np.uint64(q)) * np.uint64(p) % np.uint64(q) < np.uint64(p)
 
 
 def fill(histograms: Sequence[QualityHistogram], columns: Columns | None) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -64,6 +65,7 @@ class Alignment(Iterated):
     reads: ClassVar[tuple[str, ...]] = COLUMNS
     uses: ClassVar[tuple[str, ...]] = (alignment_payload.KIND,)
     looks_at_previous: ClassVar[bool] = True
+    closes_on: ClassVar[Fraction] = Fraction(1, 5)
 
     levels: tuple[tuple[str, int], ...]
     """the levels from the largest structures to the smallest, and how many there are of each"""
