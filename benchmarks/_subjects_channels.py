@@ -95,7 +95,9 @@ def occupancy(rng: np.random.Generator, size: int, small: bool) -> Found:
         Share(name, size, int(hot[some].sum()), int(some.sum()), found_hot(mean, factor, GROUP, p))
         for name, (factor, some) in {**sorts, "false: at the mean": (1.0, good)}.items()
     ]
-    rate, error = (payload[f"group_rate{of}"].astype(float) * 500 / mean * 100 for of in _BOTH)
+    # Where none is hot: one that is not found makes its group's rate larger, as it should.
+    clean = good.all(axis=1)
+    rate, error = (payload[f"group_rate{of}"].astype(float)[clean] * 500 / mean * 100 for of in _BOTH)
     one = 100 / np.sqrt(mean * GROUP)
     toys = Toys(size, rate - 100, alike(error), one, one)
     return Found({"rate of a group": toys}, [*shares, *(silent(rng, small) if size == SILENT_AT else [])])
@@ -272,6 +274,7 @@ SUBJECTS = (
         "found over runs, from what should have hit them since they were last hit.",
         {
             "channels": "256 000 in groups of 128; one in 1000 hit 10 times as often, one in 1000 5 times",
+            "rate": "of groups in which no channel is hot",
             "dead": "one in each of 300 groups, over 8 runs of three hits of a channel",
             "calibration": "min_occupancy = 0: judged by chance alone, probability 1e-7",
         },
