@@ -90,7 +90,7 @@ def region_off(rng: np.random.Generator, size: int, toys: int) -> tuple[Floats, 
     """Found less true, and errors, of what vertices say [toys, 8] (by PARAMETERS); and bounds [8]."""
     columns = drawn(rng, toys, round(size / 0.9), NO_TRACKS)
     truth = np.array([getattr(BEAM, name) for name in PARAMETERS[:6]] + [BEAM.width] * 2)
-    calibration = BeamSpot(keep_vertices=2 * size, keep_tracks=100, min_vertices=30)
+    calibration = BeamSpot(keep_vertices=2 * size, keep_tracks=200, min_vertices=30)
     rows = []
     for payload in payloads(calibration, columns):
         off = payload["vertex_values"] - truth

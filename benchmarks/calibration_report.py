@@ -50,7 +50,7 @@ SUBJECTS = {
     for subject in module.SUBJECTS
 }
 """by name, in the order in which calibrations follow one another"""
-RUNS, SIZE = 5, (4, 1000)
+RUNS, SIZE = 5, (4, 1500)
 """through the chain: how many, of how many lumisections of how many events"""
 TITLE = "Calibrations against truth and the statistical limit"
 
