@@ -42,7 +42,7 @@ def chain_section(runs: Sequence[OneRun], told: Mapping[str, str]) -> str:
     parts = [f'<h2 id="{anchor(NAME)}">{NAME}</h2>', f"<p>{html.escape(SAYS)}</p>", settings(told.items())]
     if stale := [f"seed {run.seed}: {', '.join(run.stale)}" for run in runs if run.stale]:
         parts.append(f'<p class="missed">Nothing was found of {html.escape("; ".join(stale))}.</p>')
-    parts.append(table([*HEADS, f"at most {MOST:g}"], map(row_of, every)))
+    parts.append(table([*HEADS, f"at most {MOST:g}, beyond chance"], map(row_of, every)))
     parts.append(picture(of_ratios(every), "RMS over expectation"))
     parts.append(picture(of_pulls(every), "pulls in the full chain"))
     parts += ["<h3>flags of strips</h3>", flag_table(runs)]
@@ -142,5 +142,7 @@ def settings_of(runs: Sequence[OneRun], size: tuple[int, int]) -> dict[str, str]
         "events": "two vertices on average, of 25 tracks; Z in 30 %, J/psi in 50 %, strips without zero suppression in "
         "the others, so that all are in express",
         "kinds": ", ".join(COMPARED),
-        "beamspot": "looked for where sensors that are thought off their places see it: no track tells where all are",
+        "beamspot": "x and y are looked for where sensors that are thought off their places see the beam, which is "
+        "known to 15 %: no track tells where all of them are",
+        "judged": f"at most {MOST:g} x the expectation, beyond what chance has with so few values (p = 0.001)",
     }

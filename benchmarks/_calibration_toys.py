@@ -89,6 +89,8 @@ class Toys:
 def width_of(pulls: Floats) -> tuple[float, float]:
     """Standard deviation and its error."""
     width = float(pulls.std())
+    if not width:
+        return 0.0, 0.0
     fourth = float(np.mean((pulls - pulls.mean()) ** 4))
     return width, math.sqrt(max(fourth - width**4, 0.0) / len(pulls)) / (2 * width)
 

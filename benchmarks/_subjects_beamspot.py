@@ -54,7 +54,7 @@ def tracks(rng: np.random.Generator, size: int, small: bool) -> Found:
     toys = 4 if small else 300
     columns = without(drawn(rng, toys, size, NOTED), "vertex_")
     rows = []
-    for payload in payloads(BeamSpot(keep_tracks=2 * size), columns):
+    for payload in payloads(BeamSpot(keep_tracks=2 * size, min_tracks=size // 2), columns):
         value, error = ({name: float(payload[f"{name}{of}"]) for name in PARAMETERS} for of in ("", "_error"))
         lever = value["z"] - BEAM.z
         off = [value["x"] - BEAM.x - BEAM.dxdz * lever, value["y"] - BEAM.y - BEAM.dydz * lever]
@@ -200,7 +200,7 @@ SUBJECTS = (
         {
             "beam": "at (800, -400) um, 15 um wide, 4 cm long, slopes 200 and -100 urad",
             "tracks": "pT = 1 + Exp(1) GeV, one a vertex, sigma(d0) = 11 um and 54 um GeV / pT, 3 % displaced by 1 mm",
-            "calibration": "as it comes, but for keep_tracks = 2 N",
+            "calibration": "as it comes, but for keep_tracks = 2 N and min_tracks = N / 2",
         },
         (
             Quantity("x, y", "um", "tracks", "information of the toy's tracks", f"{WIDTH_10}: sqrt(2/N) x 37 um"),

@@ -74,6 +74,8 @@ def results(subjects: Sequence[Subject], seed: int, processes: int, *, small: bo
         found = {}
         for done, future in enumerate(as_completed(work), start=1):
             name, size = work[future]
+            if future.exception() is not None:
+                pool.shutdown(cancel_futures=True)
             found[name, size] = future.result()
             spent = time.monotonic() - begun
             print(f"{done:3} of {len(work)}, {spent:5.0f} s: {name}, {size}", file=sys.stderr, flush=True)

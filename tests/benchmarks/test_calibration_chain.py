@@ -166,8 +166,11 @@ def test_a_run_that_is_too_far_off_or_has_not_found_all_is_missed() -> None:
     def missed(*runs: OneRun) -> list[str]:
         return [claim.name.removeprefix("chain, ") for claim in claims_of_chain(runs) if claim.missed]
 
-    assert missed(run(), run(1.3)) == []
-    assert len(missed(run(1.6), run(1.4))) == len(COMPARED)
+    # Of eight values chance has up to 1.81 times the RMS, of 400 up to 1.11 times.
+    assert missed(run(), run(1.3)) == missed(run(2.4), run(2.4)) == []
+    assert len(missed(run(2.5), run(2.5))) == len(COMPARED)
+    assert missed(*[run(1.48)] * 100) == []
+    assert len(missed(*[run(1.52)] * 100)) == len(COMPARED)
     assert missed(run(), run(stale=("gain",))) == [f"kinds not found of {2 * len(COMPARED)}"]
     assert missed(replace(run(), compared=(), stale=tuple(COMPARED))) == [f"kinds not found of {len(COMPARED)}"]
 
