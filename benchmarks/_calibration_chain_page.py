@@ -100,7 +100,7 @@ def of_ratios(every: Sequence[Together]) -> Drawing:
         axis.errorbar(value, row, xerr=error, fmt="o", color=SEEN, markersize=5, elinewidth=1.3, label=label)
     axis.set(yticks=rows, yticklabels=[f"{one.name} [{one.runs[0].unit}]" for one in every], xlabel="RMS / expected")
     axis.set(xlim=(0, None), ylim=(-0.6, len(every) - 0.4), title="precision in the full chain")
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper right")
     plain(axis)
     return figure
 
@@ -108,8 +108,8 @@ def of_ratios(every: Sequence[Together]) -> Drawing:
 def of_pulls(every: Sequence[Together]) -> Drawing:
     """A panel a quantity."""
     down = -(-len(every) // ACROSS)
-    figure = Drawing(figsize=(13.0, 2.5 * down))
-    figure.subplots_adjust(left=0.045, right=0.99, top=1 - 0.12 / down, bottom=0.2 / down, wspace=0.25, hspace=0.5)
+    figure = Drawing(figsize=(13.0, 2.6 * down))
+    figure.subplots_adjust(left=0.045, right=0.99, top=1 - 0.17 / down, bottom=0.19 / down, wspace=0.25, hspace=0.6)
     axes = np.atleast_1d(figure.subplots(down, ACROSS)).reshape(-1)
     for axis, one in zip(axes, every, strict=False):
         draw_pulls(axis, one)
@@ -129,7 +129,7 @@ def draw_pulls(axis: Any, one: Together) -> None:
     line = np.linspace(-5, 5, 200)
     axis.plot(line, np.exp(-(line**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1.2)
     axis.set(xlim=(-5, 5), ylim=(0, max(0.5, 1.1 * counts.max())), xlabel="(found - true) / error")
-    axis.set_title(f"{one.name}: {one.width[0]:.2f}")
+    axis.set_title(f"{one.runs[0].kind}, width {one.width[0]:.2f}\n{one.runs[0].name}")
 
 
 def settings_of(runs: Sequence[OneRun], size: tuple[int, int]) -> dict[str, str]:
