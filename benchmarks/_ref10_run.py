@@ -30,7 +30,7 @@ class Plan:
     scenario: Scenario
     geometry: str = "full"
     lumis: int = 20
-    events: int = 2600
+    events: int = 2700
     """of a lumisection, of which two in five go to express"""
     workers: int = 2
 

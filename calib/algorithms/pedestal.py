@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from calib.algorithms.pedestal_estimates import Estimates, Moments, estimate, median_among, with_before
+from calib.algorithms.pedestal_estimates import (
+    FAR,
+    FAR_NOISE,
+    Estimates,
+    Moments,
+    estimate,
+    median_among,
+    with_before,
+)
 from calib.algorithms.pedestal_samples import LARGEST_WINDOW, TOP, Reference, sum_samples
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.channel_sums import ChannelSums, places
@@ -107,10 +115,10 @@ class Pedestal(Calibration):
     """times the noise of a typical channel of the group (of the block, or of all, where there is no group)"""
     steady: float = at_finalize(0.0)
     """ADC, rms by which means drift from one payload to the next: what a channel had then counts with that, but where
-    it moved by more than 4 errors; 0: what was before has no say"""
+    it moved by more than 3 errors; 0: what was before has no say"""
     steady_noise: float = at_finalize(0.0)
-    """the same of the noise, relative. Noise of 50 samples is good to 10 %; of cuts at five times as much, ten times as
-    many fluctuations pass"""
+    """the same of the noise, relative, within 5 errors. Noise of 50 samples is good to 10 %: of cuts at five times as
+    much, ten times as many fluctuations pass"""
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.block < 1 or self.channels % self.block:
@@ -292,13 +300,18 @@ class Pedestal(Calibration):
     def _steady(self, new: dict[str, NDArray[np.float64]], status: NDArray[np.int8], previous: Payload) -> None:
         """What channels had before has its say, where nothing is the matter with them and was not."""
         sound = (status == Status.NEW) & is_good(previous)
-        for name, drift in (("mean", self.steady), ("noise", self.steady_noise * previous["noise"][sound])):
+        old_noise = previous["noise"][sound].astype(np.float64)
+        # The error of a noise goes with the noise: with what was measured, low ones would seem well known.
+        unmoved = {"mean": 1.0, "noise": old_noise / new["noise"][sound]}
+        drifts = {"mean": (self.steady, FAR), "noise": (self.steady_noise * old_noise, FAR_NOISE)}
+        for name, (drift, far) in drifts.items():
             if not np.any(drift):
                 continue
             names = name, f"{name}_error"
             before = tuple(previous[each][sound].astype(np.float64) for each in names)
             measured = tuple(new[each][sound] for each in names)
-            for each, values in zip(names, with_before(measured, before, drift), strict=True):
+            found = with_before(measured, before, drift, far, unmoved[name])
+            for each, values in zip(names, found, strict=True):
                 new[each] = new[each].copy()
                 new[each][sound] = values
 

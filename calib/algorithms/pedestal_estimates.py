@@ -51,8 +51,9 @@ PRECISION = 1e-6
 """of a width, where the search for the uncut Gaussian ends"""
 
 
-FAR = 4.0
-"""errors; what is further from what it was has moved"""
+FAR, FAR_NOISE = 3.0, 5.0
+"""errors; means and noise further from what they were have moved. Of good channels 0.3 % then go by their samples
+alone, which does little harm to means; of noise, those that fluctuate low would send noise for the rest of the run"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,20 +174,27 @@ def median_among(values: Floats, among: NDArray[np.bool_]) -> Floats:
     return np.where(count > 0, found, 0.0)
 
 
-def with_before(new: tuple[Array, Array], before: tuple[Array, Array], drift: Array | float) -> tuple[Array, Array]:
+def with_before(
+    new: tuple[Array, Array],
+    before: tuple[Array, Array],
+    drift: Array | float,
+    far: float,
+    unmoved: Array | float = 1.0,
+) -> tuple[Array, Array]:
     """Values and errors of channels, together with what they had `before`, since when they drift by so much (rms).
 
     Weighted by errors, that of what was before with the drift in it (a Kalman filter in one dimension). A channel that
-    is further off than 4 errors has moved: what it had does not count.
+    is further off than `far` errors has moved: what it had does not count. `unmoved`: times the error of what is new if
+    it did not move.
 
-    >>> value, error = with_before((np.array([1.0, 8.0]), np.ones(2)), (np.zeros(2), np.zeros(2)), 1.0)
+    >>> value, error = with_before((np.array([1.0, 8.0]), np.ones(2)), (np.zeros(2), np.zeros(2)), 1.0, 3.0)
     >>> value.tolist(), error.round(3).tolist()
     ([0.5, 8.0], [0.707, 1.0])
     """
     (value, error), (old, old_error) = new, before
-    known = np.hypot(old_error, drift)
-    both = np.hypot(error, known)
-    counts = (np.abs(value - old) <= FAR * both) & (both > 0)
-    weight = np.divide(error**2, both**2, out=np.zeros_like(both), where=counts)
-    together = np.divide(error * known, both, out=np.zeros_like(both), where=counts)
+    known, own = np.hypot(old_error, drift), error * unmoved
+    both = np.hypot(own, known)
+    counts = (np.abs(value - old) <= far * both) & (both > 0)
+    weight = np.divide(own**2, both**2, out=np.zeros_like(both), where=counts)
+    together = np.divide(own * known, both, out=np.zeros_like(both), where=counts)
     return value + weight * (old - value), np.where(counts, together, error)
