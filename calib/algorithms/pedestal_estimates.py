@@ -188,7 +188,7 @@ def with_before(
     it did not move.
 
     >>> value, error = with_before((np.array([1.0, 8.0]), np.ones(2)), (np.zeros(2), np.zeros(2)), 1.0, 3.0)
-    >>> value.tolist(), error.round(3).tolist()
+    >>> value.round(3).tolist(), error.round(3).tolist()
     ([0.5, 8.0], [0.707, 1.0])
     """
     (value, error), (old, old_error) = new, before
