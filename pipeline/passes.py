@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from calib.calibration import Calibration
 from calib.iov import RunLumi
 from calib.iteration import Iterated, ended
+from calib.tags import Sync
 from jobs.flight import Items
 from jobs.job import Job
 from jobs.reduction import NodeReceipt, Work
@@ -177,9 +178,23 @@ class Passes:
             reasons = undecided or [s.why for s in stretches if s.condition is Condition.FALLBACK]
             if reasons:
                 remarks.append(f"made under the {name} in force, for there is no other ({reasons[0]})")
-            held[name] = held_by(stretches, RunLumi(way.run).packed, view.in_force)
+            held[name] = held_by(stretches, RunLumi(way.run).packed, view.in_force, self._entered(way, name))
         making.remark = "; ".join(remarks)
         return with_held(way.context.segments, held)
+
+    def _entered(self, way: Way, kind: str) -> Held:
+        """What the tags answer in a run otherwise than at the end of the one before it: people have entered that."""
+        earlier = [run for run in self._chain_of[kind, way.run].runs if run < way.run]
+        end = RunLumi.unpack(RunLumi(earlier[-1] + 1 if earlier else way.run).packed - 1)
+        with self._world.database.read() as connection:
+            db = self._world.conditions(connection)
+            snapshot = db.snapshot(self._world.global_tag(Sync.PROMPT))
+            before = db.resolve(snapshot, end, [kind]).ids.get(kind)
+            answers = of_kind(
+                [Segment(s.since.packed, s.ids) for s in db.resolve_run(snapshot, way.units, [kind])], kind
+            )
+        begins = (RunLumi(way.run).packed, *(since for since, _ in answers[1:]))
+        return tuple((since, found) for since, (_, found) in zip(begins, answers, strict=False) if found != before)
 
     def _make(self, way: Way, wanted: Sequence[Making], now: float, words: str = "") -> bool:
         """Have these states made, those that need the same conditions together; whether one is there already."""

@@ -37,10 +37,12 @@ def of_kind(segments: Sequence[Segment], kind: str) -> Held:
     return tuple((segment.since, segment.ids[kind]) for segment in _joined(segments) if kind in segment.ids)
 
 
-def held_by(stretches: Iterable[Stretch], start: int, in_force: str | None) -> Held:
+def held_by(stretches: Iterable[Stretch], start: int, in_force: str | None, entered: Held = ()) -> Held:
     """What holds over a run that begins with a packed unit, under these stretches: the payload that one names, until
-    another does; before it, what was in force. What is first holds from the beginning of the run on."""
+    another does; before it, what was in force, or what people have `entered` for units of the run. What is first holds
+    from the beginning of the run on."""
     found = {start: in_force} if in_force is not None else {}
+    found.update(entered)
     for place, stretch in enumerate(stretches):
         if stretch.payload is not None:
             found[stretch.first if place else start] = stretch.payload

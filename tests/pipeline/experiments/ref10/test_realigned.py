@@ -96,7 +96,7 @@ def test_a_new_alignment_redoes_prompt_without_a_look_at_raw(house, tmp_path):
     with Tier0(later) as tier0:
         tier0.conditions.upload("alignment", saved(aligned, tmp_path), "0", "aligned", tag="alignment_prompt_v2")
         said = str(tier0.plan(*files))
-        assert "express" not in said
+        assert "run 7: express" not in said
         reads = f"(reads {LUMIS * EVENTS} events from RECO of the earlier pass, not RAW)"
         assert f"run 7: prompt: its conditions differ, or it was never made {reads}" in said
         summary = tier0.run(*files, progress=False)
