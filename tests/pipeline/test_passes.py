@@ -65,6 +65,8 @@ def test_what_holds_of_a_kind_by_its_stretches():
     assert held_by([carried, fresh, fallback], BEFORE, "a") == ((BEFORE, "a"), (THREE, "p"))
     assert held_by([fresh, fallback], BEFORE, "a") == ((BEFORE, "p"),)
     assert held_by([carried], BEFORE, None) == held_by([], BEFORE, None) == ()
+    assert held_by([carried], BEFORE, "a", ((BEFORE, "b"),)) == ((BEFORE, "b"),)
+    assert held_by([fresh, fallback], BEFORE, "a", ((BEFORE, "b"),)) == ((BEFORE, "p"),)
     assert held_by([replace(carried, payload="a"), fresh], BEFORE, "z") == ((BEFORE, "a"), (THREE, "p"))
 
 

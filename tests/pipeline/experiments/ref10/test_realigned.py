@@ -98,7 +98,7 @@ def test_a_new_alignment_redoes_prompt_without_a_look_at_raw(house, tmp_path):
         said = str(tier0.plan(*files))
         assert "run 7: express" not in said
         reads = f"(reads {LUMIS * EVENTS} events from RECO of the earlier pass, not RAW)"
-        assert f"run 7: prompt: its conditions differ, or it was never made {reads}" in said
+        assert f"run 7: pass for beamspot: it is to be measured under what was found since express {reads}" in said
         summary = tier0.run(*files, progress=False)
         assert "run 7: prompt reads RECO of the earlier pass, not RAW" in tier0.why(7).splitlines()
     assert summary[7].certified
