@@ -25,6 +25,7 @@ def test_it_says_how_to_call_it(path: Path) -> None:
     assert "usage" in run(path.name, "--help")
 
 
+@pytest.mark.verify
 def test_throughput() -> None:
     told = run("throughput.py", "--small").splitlines()
     assert told[-3].startswith("start-up")

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.bounded import Figures, judge, measure, report
 
 
+@pytest.mark.verify
 def test_driver_and_scheduler_do_not_grow_with_the_leaves() -> None:
     figures = measure(10_000)
     said = report(figures)

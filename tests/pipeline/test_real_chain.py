@@ -146,6 +146,7 @@ def test_slopes_not_measured_are_carried_and_z_is_absent_in_every_output(zmumu: 
     assert len(used) > 8
 
 
+@pytest.mark.verify
 def test_pooled_intervals_of_2012(data_dir: Path, tmp_path: Path) -> None:
     with Tier0(example("cms_2012.toml", tmp_path)) as tier0:
         summary = tier0.run(data_dir / "cms_2012_collisions.root", progress=False)
