@@ -35,9 +35,10 @@ from pipeline.express import (
 from pipeline.handshake import foreseen
 from pipeline.iterating import Note, found_by, step_of, told
 from pipeline.links import Ask
-from pipeline.manifest import Condition
+from pipeline.manifest import Condition, Stretch
 from pipeline.minutes import Minutes
 from pipeline.pass_rows import PASSES
+from pipeline.preparation import in_force_before
 from pipeline.processing import Segment
 from pipeline.restarts import written
 from pipeline.segments import Held, held_by, of_kind, with_held
@@ -164,7 +165,7 @@ class Passes:
     def _base(self, way: Way, making: Making, now: float) -> tuple[Segment, ...] | _Waits:
         """The conditions of the first pass for a kind: those of express, but for the kinds before it what holds now."""
         late = now >= way.waited_for(making.kind)
-        held: dict[str, Held] = {}
+        before: dict[str, tuple[Sequence[Stretch], str | None]] = {}
         remarks = []
         for name in sorted(making.first):
             view, rules = self._views.of_kind(name, way, now)
@@ -178,23 +179,29 @@ class Passes:
             reasons = undecided or [s.why for s in stretches if s.condition is Condition.FALLBACK]
             if reasons:
                 remarks.append(f"made under the {name} in force, for there is no other ({reasons[0]})")
-            held[name] = held_by(stretches, RunLumi(way.run).packed, view.in_force, self._entered(way, name))
+            before[name] = stretches, view.in_force
         making.remark = "; ".join(remarks)
+        start, entered = RunLumi(way.run).packed, self._entered(way, list(before))
+        held = {kind: held_by(found, start, in_force, entered[kind]) for kind, (found, in_force) in before.items()}
         return with_held(way.context.segments, held)
 
-    def _entered(self, way: Way, kind: str) -> Held:
-        """What the tags answer in a run otherwise than at the end of the one before it: people have entered that."""
-        earlier = [run for run in self._chain_of[kind, way.run].runs if run < way.run]
-        end = RunLumi.unpack(RunLumi(earlier[-1] + 1 if earlier else way.run).packed - 1)
+    def _entered(self, way: Way, kinds: Sequence[str]) -> dict[str, Held]:
+        """By kind, what the tags answer in a run otherwise than at the end of the one before it: people have entered
+        that."""
+        entered = {}
         with self._world.database.read() as connection:
             db = self._world.conditions(connection)
             snapshot = db.snapshot(self._world.global_tag(Sync.PROMPT))
-            before = db.resolve(snapshot, end, [kind]).ids.get(kind)
-            answers = of_kind(
-                [Segment(s.since.packed, s.ids) for s in db.resolve_run(snapshot, way.units, [kind])], kind
-            )
-        begins = (RunLumi(way.run).packed, *(since for since, _ in answers[1:]))
-        return tuple((since, found) for since, (_, found) in zip(begins, answers, strict=False) if found != before)
+            resolved = db.resolve_run(snapshot, way.units, kinds)
+            for kind in kinds:
+                runs = [run + 1 for run in self._chain_of[kind, way.run].runs if run < way.run]
+                before = in_force_before(self._world, connection, kind, runs[-1] if runs else way.run)
+                alone = [Segment(part.since.packed, {kind: part.ids[kind]}) for part in resolved if kind in part.ids]
+                answers = of_kind(alone, kind)
+                begins = (RunLumi(way.run).packed, *(since for since, _ in answers[1:]))
+                found = zip(begins, (payload for _, payload in answers), strict=False)
+                entered[kind] = tuple((since, payload) for since, payload in found if payload != before)
+        return entered
 
     def _make(self, way: Way, wanted: Sequence[Making], now: float, words: str = "") -> bool:
         """Have these states made, those that need the same conditions together; whether one is there already."""
