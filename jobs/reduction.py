@@ -166,6 +166,22 @@ class Work(Protocol):
         """Read back what `store` wrote."""
 
 
+class InReceipts:
+    """The part of a `Work` whose leaves leave nothing but their receipts: nothing is joined, stored or read back."""
+
+    def merge(self, values: Sequence[None]) -> None:
+        """What was found is in the receipts."""
+        return None
+
+    def store(self, value: None, node: Node, attempt: str) -> Receipt:
+        """What was found is in the receipts."""
+        return Receipt((), {})
+
+    def load(self, receipt: Receipt) -> None:
+        """Nothing is kept beside the receipts."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Partial:
     """A branch that is not complete: what is done, kept as one stored state, and what failed."""

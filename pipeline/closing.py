@@ -15,7 +15,7 @@ from calib.payload import open_store
 from calib.state import State, state_names, unpack_state
 from jobs.flight import Items
 from jobs.job import Job, Lane
-from jobs.reduction import Node, NodeReceipt, Receipt, Work
+from jobs.reduction import InReceipts, NodeReceipt, Receipt, Work
 from pipeline.again import MARK, stem, under
 from pipeline.lineage import lineage
 from pipeline.manifest import Manifest
@@ -73,7 +73,7 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class ClosureWork:
+class ClosureWork(InReceipts):
     """Makes the calibrations of a run again and holds them to what is in force (`jobs.reduction.Work`)."""
 
     conditions_root: str
@@ -108,18 +108,6 @@ class ClosureWork:
         """A closure that cannot be had is not judged; nothing waits for it."""
         found = not_judged([item], f"closure failed: {reason}")
         return Receipt((), {"closed": [closed.to_document() for closed in found]}), None
-
-    def merge(self, values: Sequence[None]) -> None:
-        """What was found is in the receipts."""
-        return None
-
-    def store(self, value: None, node: Node, attempt: str) -> Receipt:
-        """What was found is in the receipts."""
-        return Receipt((), {})
-
-    def load(self, receipt: Receipt) -> None:
-        """Nothing is kept beside the receipts."""
-        return None
 
 
 def _states(files: Sequence[tuple[str, str]], payload: str) -> list[State]:

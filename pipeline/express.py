@@ -18,7 +18,7 @@ from calib.iteration import Iterated, conclude_pass
 from calib.payload import Payload, PayloadStore, open_store
 from calib.state import State, unpack_state
 from jobs.job import Job, Lane
-from jobs.reduction import Node, Receipt
+from jobs.reduction import InReceipts, Receipt
 from pipeline.booking import task_spec
 from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
@@ -237,7 +237,7 @@ class StateFile:
 
 
 @dataclass(frozen=True)
-class FinalizeWork:
+class FinalizeWork(InReceipts):
     """Intervals and finalize of one calibration over the states of one or more runs (`jobs.reduction.Work`)."""
 
     calibration: Calibration
@@ -269,18 +269,6 @@ class FinalizeWork:
     def absent(self, item: Sequence[StateFile], reason: str) -> tuple[Receipt, None]:
         """A finalization that cannot be done concludes nothing; the handshake then goes by its deadline."""
         return Receipt((), {"conclusions": [], "failed": reason}), None
-
-    def merge(self, values: Sequence[None]) -> None:
-        """There is one leaf only."""
-        return None
-
-    def store(self, value: None, node: Node, attempt: str) -> Receipt:
-        """The payloads are stored already."""
-        return Receipt((), {})
-
-    def load(self, receipt: Receipt) -> None:
-        """Nothing is kept beside the receipt."""
-        return None
 
 
 def _asked_of(state: State, file: StateFile) -> State:
