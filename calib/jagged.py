@@ -42,7 +42,11 @@ def jagged_of(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
     >>> jagged_of(np.array([1, 2, 3]), np.array([2, 0, 1])).tolist()
     [[1, 2], [], [3]]
     """
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return with_offsets(values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def with_offsets(values: NDArray[Any], offsets: NDArray[np.int64]) -> ak.Array:
+    """The same, of where each event begins, and the last one ends."""
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(values)))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.jagged import jagged_of
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import geometry as geometries
@@ -45,8 +45,8 @@ def pedestal_columns(events: Columns, conditions: Mapping[str, Payload]) -> dict
     place = geometry.strip_block[blocks.flat["row"]].astype(np.uint32)
     adc = blocks.flat["adc"].astype(np.uint16).reshape(-1)
     return {
-        "pedestal_block": ak.unflatten(place, blocks.counts),
-        "pedestal_adc": ak.unflatten(adc, blocks.counts * STRIPS),
+        "pedestal_block": jagged_of(place, blocks.counts),
+        "pedestal_adc": jagged_of(adc, blocks.counts * STRIPS),
     }
 
 
@@ -57,7 +57,7 @@ def of_clusters(clusters: Collection, conditions: Mapping[str, Payload]) -> dict
     return {
         "strip_clusters": strips.counts,
         "pixel_clusters": clusters.counts - strips.counts,
-        "strip_charge_ke": ak.unflatten(strips.flat["charge"] * np.float32(1e-3), strips.counts),
+        "strip_charge_ke": strips.jagged(strips.flat["charge"] * np.float32(1e-3)),
     }
 
 

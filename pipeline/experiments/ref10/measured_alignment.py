@@ -20,6 +20,7 @@ from calib.algorithms.alignment_geometry import slopes
 from calib.algorithms.gain import KIND as GAIN
 from calib.algorithms.lorentz_angle import KIND as LORENTZ
 from calib.algorithms.pedestal import KIND as PEDESTAL
+from calib.jagged import jagged_of
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.alignment import HALVES, ladder_middles
@@ -250,7 +251,7 @@ def _columns(records: list[Record], events: int) -> dict[str, Any]:
     for name in parts[0]:
         values, sizes = (np.concatenate([part[name][i] for part in parts]) for i in (0, 1))
         counts = np.bincount(event, sizes, minlength=events).astype(np.int64)
-        columns[f"alignment_{name}"] = Collection(counts, {}).jagged(values)
+        columns[f"alignment_{name}"] = jagged_of(values, counts)
     return columns
 
 

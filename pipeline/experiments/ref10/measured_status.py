@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import KIND as PEDESTAL
+from calib.jagged import jagged_of
 from calib.payload import Payload
 from calib.state import State
 from pipeline.experiments.collisions import Collection
@@ -176,4 +177,4 @@ def _jagged(parts: tuple[Hits, Hits], events: int) -> ak.Array:
     if len(parts[1][0]):
         order = np.argsort(event, kind="stable")
         event, channel = event[order], channel[order]
-    return ak.unflatten(channel.astype(np.uint32), np.bincount(event, minlength=events))
+    return jagged_of(channel.astype(np.uint32), np.bincount(event, minlength=events))
