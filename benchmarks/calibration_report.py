@@ -21,7 +21,6 @@ The exit code is 1 where a figure is missed. The page says what toys are like an
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 import tempfile
 import time
@@ -41,7 +40,7 @@ from benchmarks._calibration_chain import OneRun, claims_of_chain, run_of  # noq
 from benchmarks._calibration_chain_page import chain_section, settings_of  # noqa: E402
 from benchmarks._calibration_page import overview, page, section  # noqa: E402
 from benchmarks._calibration_toys import Found, Result, Subject, of_means, of_shares  # noqa: E402
-from benchmarks._ref10_claims import FIGURES, Limits, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, new_seed, told, verdict  # noqa: E402
 from benchmarks.pedestal import as_a_worker  # noqa: E402
 
 SUBJECTS = {
@@ -121,7 +120,7 @@ def words(seed: int, line: str, *, small: bool) -> list[str]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="of the toys; else a new one")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="of the toys; else a new one")
     parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="calibrations whose names begin so")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".html"), help="the page")
     parser.add_argument("--runs", type=int, help=f"through the chain; {RUNS}, of --only none")
@@ -135,8 +134,6 @@ def parsed() -> argparse.Namespace:
         parser.error(str(wrong))
     if options.runs is None:
         options.runs = 0 if options.small or options.only != [""] else RUNS
-    if options.seed is None:
-        options.seed = 1_000_000 + secrets.randbelow(1 << 30)
     return options
 
 

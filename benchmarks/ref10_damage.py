@@ -18,7 +18,6 @@ same tracks or pairs under both conditions.
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks._ref10_beliefs import BeamSpot, Curl, FieldScaled, HalfBarrels, Ladders  # noqa: E402
-from benchmarks._ref10_claims import DAMAGES, Damage, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import DAMAGES, Damage, new_seed, told, verdict  # noqa: E402
 from benchmarks._ref10_damaged import (  # noqa: E402
     LADDERS,
     MOMENTA,
@@ -145,12 +144,10 @@ def of_the_rest(work: Work) -> list[Damage]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="of the simulation; else a new one")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="of the simulation; else a new one")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="few events of the mini detector; nothing is judged")
     options = parser.parse_args()
-    if options.seed is None:
-        options.seed = 1_000_000 + secrets.randbelow(1 << 30)
     return options
 
 

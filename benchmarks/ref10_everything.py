@@ -20,7 +20,6 @@ in squares. No track tells where the detector as a whole is: a shift of everythi
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks._ref10_claims import FIGURES, Limits, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, new_seed, told, verdict  # noqa: E402
 from benchmarks._ref10_damaged import of_resonance  # noqa: E402
 from benchmarks._ref10_played import (  # noqa: E402
     Change,
@@ -161,13 +160,11 @@ def judged(work: Work, found: Derived) -> list[Limits]:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="of the simulation; else a new one")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="of the simulation; else a new one")
     parser.add_argument("--folder", type=Path, help="where the run is kept; else it is thrown away")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="few events of the mini detector; nothing is judged")
     options = parser.parse_args()
-    if options.seed is None:
-        options.seed = 1_000_000 + secrets.randbelow(1 << 30)
     return options
 
 

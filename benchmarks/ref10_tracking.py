@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks._ref10_bounds import Plan, Step, sentences, study, table  # noqa: E402
-from benchmarks._ref10_claims import FIGURES, Limits, about, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, about, new_seed, told, verdict  # noqa: E402
 from benchmarks._ref10_costs import READ, Case, Goal, Prepared, costs, line_through, measured, reading, scenario  # noqa: E402
 from benchmarks._ref10_formulas import UM  # noqa: E402
 from benchmarks._ref10_played import (  # noqa: E402
@@ -302,7 +301,7 @@ def speed(seed: int, options: argparse.Namespace) -> int:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="of the simulation; else a new one")
+    parser.add_argument("--seed", type=int, default=new_seed(), help="of the simulation; else a new one")
     parser.add_argument("--tracks", type=int, default=6000, help="of the events of which costs are measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pile-up", type=float, nargs="+", default=GROWN_TO, help="costs are judged at the first")
@@ -315,8 +314,6 @@ def parsed() -> argparse.Namespace:
         options.rounds, options.pile_up = 1, options.pile_up[:2]
     if options.goal is None:
         options.goal = math.inf if options.small else GOAL_MS
-    if options.seed is None:
-        options.seed = 1_000_000 + secrets.randbelow(1 << 30)
     return options
 
 
