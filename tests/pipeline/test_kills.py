@@ -75,12 +75,15 @@ def test_worker_killed_at_every_point(house, files, undisturbed, tmp_path, point
     check(plain, undisturbed)
 
 
-def test_driver_killed_about_closure(house, files, undisturbed, tmp_path):
+def test_driver_killed_about_closure(house, files, joined, tmp_path):
+    """Of one run: that of another could be at work at the moment of the kill, and is then begun again."""
+    one, calm = files[:1], settings(tmp_path / "calm", cluster=joined)
+    assert Driver(calm, one).end() == 0
     plain, probe = house(), KillAt(tmp_path / "kills", CLOSURE)
-    assert [Driver(plain, files, probe).end() for _ in range(3)] == [KILLED, KILLED, 0]
+    assert [Driver(plain, one, probe).end() for _ in range(3)] == [KILLED, KILLED, 0]
     assert probe.killed() == set(CLOSURE)
-    check(plain, undisturbed)
-    assert work(plain)["closure"] == 2
+    check(plain, results(calm))
+    assert work(plain)["closure"] == work(calm)["closure"] == 1
 
 
 TRIED = {"experiment": {"name": "tests.pipeline.judging:Judged"}, "canary": {"units": 2}}
