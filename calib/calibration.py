@@ -234,15 +234,23 @@ def conclude(
     for interval in calibration.intervals(state, flush):
         if not interval.closed:
             continue
-        part = state.select(np.array(interval.used, np.int64))
-        try:
-            payload = calibration.finalize(part, previous if calibration.looks_at_previous else None)
-        except NotEnoughData as lack:
-            conclusions.append(Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack)))
-        except NotConverged as failure:
-            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
-        else:
-            conclusions.append(Conclusion(interval, Outcome.MADE, payload))
-            if judge(payload, previous, gates, find).decision is Decision.PUBLISH:
-                previous = payload
+        found = conclude_interval(calibration, state, interval, previous)
+        conclusions.append(found)
+        made = found.payload if found.outcome is Outcome.MADE else None
+        if made is not None and judge(made, previous, gates, find).decision is Decision.PUBLISH:
+            previous = made
     return conclusions
+
+
+def conclude_interval(
+    calibration: Calibration, state: State, interval: Interval, previous: Payload | None
+) -> Conclusion:
+    """Finalize one interval of a state; what a vetoed unit left in the state does not enter."""
+    part = state.select(np.array(interval.used, np.int64))
+    try:
+        payload = calibration.finalize(part, previous if calibration.looks_at_previous else None)
+    except NotEnoughData as lack:
+        return Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack))
+    except NotConverged as failure:
+        return Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure))
+    return Conclusion(interval, Outcome.MADE, payload)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
-
-import numpy as np
 
 from calib.calibration import (
     Calibration,
     Conclusion,
     Granularity,
-    NotConverged,
-    NotEnoughData,
     Outcome,
     at_finalize,
+    conclude_interval,
 )
 from calib.payload import Payload
 from calib.state import State
@@ -95,14 +92,9 @@ def conclude_pass(
             continue
         payloads = [under(unit) for unit in interval.used or interval.units]
         one = len({payload.id if payload else None for payload in payloads}) == 1
-        try:
-            payload = calibration.finalize(state.select(np.array(interval.used, np.int64)), payloads[0])
-        except NotEnoughData as lack:
-            conclusions.append(Conclusion(interval, Outcome.NOT_ENOUGH_DATA, message=str(lack)))
-        except NotConverged as failure:
-            conclusions.append(Conclusion(interval, Outcome.NOT_CONVERGED, failure.payload, str(failure)))
-        else:
-            moved = float(calibration.moved(payload, payloads[0])) if one else FAR
-            moved = moved if math.isfinite(moved) else FAR
-            conclusions.append(Conclusion(interval, Outcome.MADE, payload, moved=moved))
+        found = conclude_interval(calibration, state, interval, payloads[0])
+        if found.outcome is Outcome.MADE and found.payload is not None:
+            moved = float(calibration.moved(found.payload, payloads[0])) if one else FAR
+            found = replace(found, moved=moved if math.isfinite(moved) else FAR)
+        conclusions.append(found)
     return conclusions

@@ -193,14 +193,14 @@ class Passes:
             db = self._world.conditions(connection)
             snapshot = db.snapshot(self._world.global_tag(Sync.PROMPT))
             resolved = db.resolve_run(snapshot, way.units, kinds)
+            segments = [Segment(found.since.packed, found.ids) for found in resolved]
             for kind in kinds:
                 runs = [run + 1 for run in self._chain_of[kind, way.run].runs if run < way.run]
                 before = in_force_before(self._world, connection, kind, runs[-1] if runs else way.run)
-                alone = [Segment(part.since.packed, {kind: part.ids[kind]}) for part in resolved if kind in part.ids]
-                answers = of_kind(alone, kind)
+                answers = of_kind(segments, kind)
                 begins = (RunLumi(way.run).packed, *(since for since, _ in answers[1:]))
-                found = zip(begins, (payload for _, payload in answers), strict=False)
-                entered[kind] = tuple((since, payload) for since, payload in found if payload != before)
+                held = zip(begins, (payload for _, payload in answers), strict=False)
+                entered[kind] = tuple((since, payload) for since, payload in held if payload != before)
         return entered
 
     def _make(self, way: Way, wanted: Sequence[Making], now: float, words: str = "") -> bool:

@@ -94,7 +94,7 @@ def refit(
     found = {way.run: shadowed(chain, way.run) for way in ways}
     rows: list[Beside] = []
     for run in together:
-        settled = manifests.get(run) or _settled(world, run)
+        settled = manifests.get(run) or world.books.manifest(run)
         if run in runs and settled is not None:
             rows += beside(run, settled.kinds[kind], found[run], start)
         start = end_of(found[run], start)
@@ -134,10 +134,6 @@ def _manifests(world: World, kind: str, runs: Sequence[int]) -> dict[int, Manife
             f"released are {there}"
         )
     return found
-
-
-def _settled(world: World, run: int) -> Manifest | None:
-    return world.books.manifest(run)
 
 
 def with_spans(world: World, kind: str, runs: Sequence[int]) -> list[int]:

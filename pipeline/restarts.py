@@ -19,6 +19,7 @@ from pipeline.experiments.interface import Experiment
 from pipeline.lineage import lineage
 from pipeline.model import Chunk, Step
 from pipeline.processing import Segment
+from pipeline.segments import joined
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,6 @@ def _instead_of_raw(tier: str) -> str:
 
 def _before(segments: Sequence[Segment], behind: Sequence[str]) -> list[list[Any]]:
     """The payloads by unit without some kinds, cut only where one of the others changes."""
-    found: list[list[Any]] = []
-    for segment in segments:
-        ids = {kind: payload for kind, payload in segment.ids.items() if kind not in behind}
-        if not found or found[-1][1] != ids:
-            found.append([segment.since, ids])
-    return found
+    ids = ({kind: payload for kind, payload in segment.ids.items() if kind not in behind} for segment in segments)
+    without = [Segment(segment.since, left) for segment, left in zip(segments, ids, strict=True)]
+    return [[segment.since, dict(segment.ids)] for segment in joined(without)]

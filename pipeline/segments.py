@@ -23,8 +23,8 @@ def with_held(segments: Sequence[Segment], held: Mapping[str, Held]) -> tuple[Se
         for kind, payloads in held.items():
             ids.update((kind, payload) for since, payload in payloads if since <= cut)
         found.append(Segment(cut, ids))
-    joined = _joined(found)
-    return tuple(segments) if joined == _joined(segments) else tuple(joined)
+    plain = joined(found)
+    return tuple(segments) if plain == joined(segments) else tuple(plain)
 
 
 def at(segments: Sequence[Segment], unit: int) -> Mapping[str, str]:
@@ -34,7 +34,8 @@ def at(segments: Sequence[Segment], unit: int) -> Mapping[str, str]:
 
 def of_kind(segments: Sequence[Segment], kind: str) -> Held:
     """What holds of one kind."""
-    return tuple((segment.since, segment.ids[kind]) for segment in _joined(segments) if kind in segment.ids)
+    alone = [Segment(segment.since, {kind: segment.ids[kind]}) for segment in segments if kind in segment.ids]
+    return tuple((segment.since, segment.ids[kind]) for segment in joined(alone))
 
 
 def held_by(stretches: Iterable[Stretch], start: int, in_force: str | None, entered: Held = ()) -> Held:
@@ -49,7 +50,7 @@ def held_by(stretches: Iterable[Stretch], start: int, in_force: str | None, ente
     return tuple(sorted(found.items()))
 
 
-def _joined(segments: Sequence[Segment]) -> list[Segment]:
+def joined(segments: Iterable[Segment]) -> list[Segment]:
     """Neighbours under the same payloads become one."""
     found: list[Segment] = []
     for segment in segments:
