@@ -64,6 +64,8 @@ KINDS: Mapping[str, Kind] = {
     "pedestal": Kind(QUIET, 1600, settings={"min_entries": 20}, start=moved_pedestals),
     "strip_status": Kind(BUSY, 800, faults=STATUS_FAULTS),
     "pixel_status": Kind(BUSY, 800, faults=STATUS_FAULTS),
+    # Most of the chips are hit too rarely in so few events, and keep what they had: closure looks at the others.
+    "gain": Kind(BUSY, 800, settings={"min_entries": 10, "most_few": 1.0}),
     "lorentz_angle": Kind(BUSY, 600, "full"),
     "alignment": Kind(
         MUONS,
