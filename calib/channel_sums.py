@@ -36,7 +36,19 @@ def narrowest(values: Array) -> Array:
     ['int8', 'int16', 'int32']
     """
     low, high = _range(values)
-    return values.astype(_holding(low, high), copy=False)
+    return values.astype(holding(low, high), copy=False)
+
+
+def holding(low: int, high: int) -> type[Any]:
+    """The smallest signed type for integers from `low` to `high`.
+
+    >>> holding(0, 128).__name__
+    'int16'
+    """
+    for width in WIDTHS:
+        if np.iinfo(width).min <= low and high <= np.iinfo(width).max:
+            return width
+    return np.int64
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,17 +177,10 @@ def _range(values: Array) -> tuple[int, int]:
     return (int(values.min()), int(values.max())) if values.size else (0, 0)
 
 
-def _holding(low: int, high: int) -> type[Any]:
-    for width in WIDTHS:
-        if np.iinfo(width).min <= low and high <= np.iinfo(width).max:
-            return width
-    return np.int64
-
-
 def _wide_enough(left: Array, right: Array) -> type[Any]:
     """A type for the sums of two arrays; where none is wide enough int64, and add_exactly must watch."""
     (low, high), (other_low, other_high) = _range(left), _range(right)
-    return _holding(min(low, other_low, low + other_low), max(high, other_high, high + other_high))
+    return holding(min(low, other_low, low + other_low), max(high, other_high, high + other_high))
 
 
 def _add(left: Array, right: Array) -> Array:

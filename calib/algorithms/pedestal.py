@@ -149,9 +149,9 @@ class Pedestal(Calibration):
         seen = keys % self._blocks
         reference = conditions[KIND]
         self._check(reference, "the reference")
-        mean, status = (reference[name].reshape(-1, self.block)[seen] for name in ("mean", "status"))
-        idle = (status & (Status.DEAD | Status.NOISY)) != 0
-        sums = sum_samples(adc, place, Reference.of(mean, idle, self.window, self.group))
+        mean, status = (reference[name].reshape(-1, self.block) for name in ("mean", "status"))
+        idle = (status[seen] & (Status.DEAD | Status.NOISY)) != 0
+        sums = sum_samples(adc, place, Reference.of(mean, idle, seen, self.window, self.group))
         packed = runs[keys // self._blocks] << LUMI_BITS | seen
         # 15 of its 64 digits: as good as the id itself to see that two are not the same.
         return State({"samples": ChannelSums.of(units, int(reference.id[:15], 16), packed, sums)})

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.channel_sums import holding
+
 Int = NDArray[np.int64]
 Fixed = NDArray[np.int32]
 Array = NDArray[Any]
@@ -36,29 +38,26 @@ FAR = np.uint32(1 << 31)
 class Reference:
     """What samples are held against, block by block.
 
-    `level` int32[b, block]: the pedestals in sixteenths. `idle`: row and channel of those that have no say in the
-    median, sorted. `voices` int32[b, groups]: how many have one. `window` in sixteenths; `group` 0 for no common mode.
+    `mean` [blocks, block]: the pedestals of all blocks there are (ADC); `seen`: the b among them that samples are of.
+    `idle`: row (of those seen) and channel of those that have no say in the median, sorted. `voices` int32[b, groups]:
+    how many have one. `window` in sixteenths; `group` 0 for no common mode.
     """
 
-    level: Fixed
+    mean: Array
+    seen: Int
     idle: tuple[Int, Int]
     voices: Fixed
     window: int
     group: int
 
     @classmethod
-    def of(cls, mean: Array, idle: NDArray[np.bool_], window: float, group: int) -> Reference:
-        """Of pedestals `mean` [b, block] (ADC) and channels to leave out of the median, bool[b, block].
+    def of(cls, mean: Array, idle: NDArray[np.bool_], seen: Int, window: float, group: int) -> Reference:
+        """Of pedestals `mean` [blocks, block] (ADC), and of blocks that were seen channels to leave out of the median,
+        bool[b, block].
 
         In a group with more than half of its channels to leave out all have a say: it may have come back to life.
-        Raises ValueError for a mean that no ADC can have.
         """
-        level = np.rint(mean * np.float32(RESOLUTION))
-        if not (level.min(initial=0) >= -RESOLUTION * TOP and level.max(initial=0) <= RESOLUTION * TOP):
-            raise ValueError(
-                f"a reference pedestal is not finite, or beyond {TOP} ADC; publish a payload that is right"
-            )
-        blocks, block = level.shape
+        blocks, block = idle.shape
         groups = block // group if group else 0
         cells = np.flatnonzero(idle) if group else np.zeros(0, np.int64)
         of_group = cells // max(group, 1)
@@ -66,44 +65,52 @@ class Reference:
         heeded = np.where(2 * silent > group, 0, silent)
         cells = cells[heeded[of_group] > 0]
         voices = (group - heeded).astype(np.int32).reshape(blocks, groups)
-        return cls(level.astype(np.int32), (cells // block, cells % block), voices, round(RESOLUTION * window), group)
+        return cls(mean, seen, (cells // block, cells % block), voices, round(RESOLUTION * window), group)
 
-    def ordered(self, order: Int) -> Reference:
-        """Its blocks in another order, each once."""
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        row, channel = self.idle
-        again = np.argsort(place[row], kind="stable")
-        idle = place[row][again], channel[again]
-        return Reference(self.level[order], idle, self.voices[order], self.window, self.group)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Blocks that were seen, and channels of each."""
+        return len(self.seen), self.mean.shape[1]
 
-    def deviations(self, rows: slice, adc: Fixed) -> tuple[Fixed, Fixed, NDArray[np.bool_]]:
+    def level(self, rows: Int) -> Fixed:
+        """The pedestals of some rows in sixteenths. Raises ValueError for one that no ADC can have."""
+        level = self.mean[self.seen[rows]] * np.float32(RESOLUTION)
+        np.rint(level, out=level)
+        if not (level.min(initial=0) >= -RESOLUTION * TOP and level.max(initial=0) <= RESOLUTION * TOP):
+            raise ValueError(
+                f"a reference pedestal is not finite, or beyond {TOP} ADC; publish a payload that is right"
+            )
+        return level.astype(np.int32)
+
+    def deviations(self, rows: Int, adc: Fixed) -> tuple[Fixed, Fixed, NDArray[np.bool_]]:
         """Deviations int32[m, k, block] of samples [m, k, block] of some rows [m], the common mode taken off.
 
         With them how many channels the median of each group was taken among, int32[m, k, groups], and whether the
         group is to be left out: when fewer than half of the channels with a say lie within the window.
         """
         found = adc << np.int32(RESOLUTION.bit_length() - 1)
-        found -= self.level[rows, None, :]
+        found -= self.level(rows)[:, None, :]
         if not self.group:
             none = np.zeros((*found.shape[:2], 0), np.int32)
             return found, none, none.astype(np.bool_)
         median, among = self._common_mode(rows, found)
-        lost = (2 * among < self.voices[rows, None, :]) | (among == 0)
+        lost = (2 * among < self.voices[rows][:, None, :]) | (among == 0)
         median[lost] = 0
         grouped = found.reshape(*median.shape, self.group)
         grouped -= median[..., None]
         return found, among, lost
 
-    def _common_mode(self, rows: slice, found: Fixed) -> tuple[Fixed, Fixed]:
+    def _common_mode(self, rows: Int, found: Fixed) -> tuple[Fixed, Fixed]:
         """The median of each group of deviations, int32[m, k, groups], and among how many channels.
 
         Of an even number it is the mean of the two in the middle, rounded down to a sixteenth.
         """
         # Without a sign, what lies below the window comes after everything in it, as what lies above does.
         rising = (found + np.int32(self.window)).view(np.uint32)
-        first, last = np.searchsorted(self.idle[0], (rows.start, rows.stop))
-        rising[self.idle[0][first:last] - rows.start, :, self.idle[1][first:last]] = FAR
+        first, last = (np.searchsorted(self.idle[0], rows, side) for side in ("left", "right"))
+        silent = last - first
+        mine = np.repeat(first - np.cumsum(silent) + silent, silent) + np.arange(silent.sum())
+        rising[np.repeat(np.arange(len(rows)), silent), :, self.idle[1][mine]] = FAR
         flat = rising.reshape(-1, self.group)
         # Whole rows are sorted: for 32-bit integers that is vectorized, and quicker than to search two of them.
         flat.sort(axis=1)
@@ -118,41 +125,37 @@ class Reference:
 
 
 def sum_samples(adc: NDArray[np.uint16], place: Int, reference: Reference) -> dict[str, Array]:
-    """Sums by channel of samples [rows, block], row i of block `place[i]` of the reference.
+    """Sums by channel of samples [rows, block], row i of block `place[i]` of those that the reference has seen.
 
     Columns [b, block], over samples in the window: `entries`; `adc` and `adc_squared`, sums of the samples themselves;
     `rest` and `rest_squared`, sums of the deviations (sixteenths) with the common mode taken off. `under` and `over`
     count samples outside. Columns [b, groups]: `left_out`, events in which the group was left out of all the above;
-    `among`, over the other events, the number of channels in the median.
+    `among`, over the other events, the number of channels in the median. Types are as narrow as counts allow: what
+    is touched is what costs. Raises ValueError for a reference that no ADC can have.
     """
-    counts = np.bincount(place, minlength=len(reference.level))
-    order = np.argsort(counts, kind="stable")
-    if np.all(order[1:] > order[:-1]):
-        return _in_order(adc, place, counts, reference)
-    where = np.empty_like(order)
-    where[order] = np.arange(len(order))
-    found = _in_order(adc, where[place], counts[order], reference.ordered(order))
-    return {name: values[where] for name, values in found.items()}
-
-
-def _in_order(adc: NDArray[np.uint16], place: Int, counts: Int, reference: Reference) -> dict[str, Array]:
+    counts = np.bincount(place, minlength=len(reference.seen))
     tally = _Tally.empty(reference, int(adc.max(initial=0)), int(counts.max(initial=0)))
-    for rows, samples in _slabs(place, counts, adc.shape[1]):
-        tally.add(rows, adc[samples].astype(np.int32))
+    for rows, samples, again in _slabs(place, counts, adc.shape[1]):
+        tally.add(rows, adc[samples].astype(np.int32), again=again)
     return tally.columns(counts)
 
 
-def _slabs(place: Int, counts: Int, block: int) -> Iterator[tuple[slice, Int]]:
-    """Rows [m] of the reference and which samples are theirs [m, k], all of them seen as often; `counts` rises.
+def _slabs(place: Int, counts: Int, block: int) -> Iterator[tuple[Int, Int, bool]]:
+    """Rows [m] of the reference and which samples are theirs [m, k], all of them seen as often; and whether these rows
+    were there before, with other samples.
 
     So slabs are not ragged, and no row needs a pass of its own.
     """
+    rows = np.argsort(counts, kind="stable")
+    rank = np.empty_like(rows)
+    rank[rows] = np.arange(len(rows))
     # Which of a row's samples comes first does not matter; to sort packed integers is vectorized, argsort is not.
-    order = np.sort(place << 32 | np.arange(len(place))) & 0xFFFFFFFF
-    edges = np.concatenate([[0], np.flatnonzero(np.diff(counts)) + 1, [len(counts)]])
+    order = np.sort(rank[place] << 32 | np.arange(len(place))) & 0xFFFFFFFF
+    times = counts[rows]
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(times)) + 1, [len(times)]])
     done = 0
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        often = int(counts[begin]) if end > begin else 0
+        often = int(times[begin]) if end > begin else 0
         samples = order[done : done + (end - begin) * often].reshape(end - begin, often)
         done += samples.size
         deep = max(1, min(often, SLAB // block))
@@ -160,7 +163,7 @@ def _slabs(place: Int, counts: Int, block: int) -> Iterator[tuple[slice, Int]]:
         for first in range(begin, end, wide):
             last = min(end, first + wide)
             for layer in range(0, often, deep):
-                yield slice(first, last), samples[first - begin : last - begin, layer : layer + deep]
+                yield rows[first:last], samples[first - begin : last - begin, layer : layer + deep], layer > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,46 +177,50 @@ class _Tally:
     @classmethod
     def empty(cls, reference: Reference, top: int, most: int) -> _Tally:
         """For samples up to `top`, at most so many of a channel."""
-        shape = reference.level.shape
-        kind = np.int32 if most * max(top, reference.window) ** 2 < 1 << 31 else np.int64
-        sums = {name: np.zeros(shape, kind) for name in ("adc", "adc_squared", "rest", "rest_squared")}
+        largest = {"adc": top, "adc_squared": top**2, "rest": reference.window, "rest_squared": reference.window**2}
+        # They are made in 32 bits anyway, or where these do not do in 64.
+        sums = {name: np.zeros(reference.shape, holding(0, most * each)) for name, each in largest.items()}
         sums |= {name: np.zeros(reference.voices.shape, np.int64) for name in ("among", "left_out")}
         return cls(reference, sums, [])
 
-    def add(self, rows: slice, adc: Fixed) -> None:
-        """Take in samples [m, k, block] of these rows; they are written over."""
+    def add(self, rows: Int, adc: Fixed, *, again: bool) -> None:
+        """Take in samples [m, k, block] of these rows; they are written over. `again`: on top of others of them."""
         rest, among, lost = self.reference.deviations(rows, adc)
         if lost.any():
             among[lost] = 0
             for values in (adc, rest):
                 values.reshape(*lost.shape, -1)[lost] = 0
-        self._mask(rows.start, adc, rest)
-        self.sums["among"][rows] += among.sum(axis=1, dtype=np.int64)
-        self.sums["left_out"][rows] += lost.sum(axis=1, dtype=np.int64)
+        self._mask(rows, adc, rest)
+        found = {"among": among.sum(axis=1, dtype=np.int64), "left_out": lost.sum(axis=1, dtype=np.int64)}
         for name, values in (("adc", adc), ("rest", rest)):
-            kind = self.sums[name].dtype
-            self.sums[name][rows] += _sum_layers(values, kind)
-            self.sums[f"{name}_squared"][rows] += _sum_layers(np.multiply(values, values, dtype=kind), kind)
+            found[name] = _sum_layers(values, self.sums[name].dtype)
+            kind = self.sums[f"{name}_squared"].dtype
+            squares = np.multiply(values, values, dtype=np.int64 if kind == np.int64 else np.int32)
+            found[f"{name}_squared"] = _sum_layers(squares, kind)
+        for name, values in found.items():
+            self.sums[name][rows] = self.sums[name][rows] + values if again else values
 
-    def _mask(self, first: int, adc: Fixed, rest: Fixed) -> None:
+    def _mask(self, rows: Int, adc: Fixed, rest: Fixed) -> None:
         """Put what lies outside of the window to 0, and remember its channels."""
         _, layers, block = rest.shape
         distance = (rest + np.int32(self.reference.window)).view(np.uint32)
         off = np.flatnonzero(distance > 2 * self.reference.window)
         flat = rest.reshape(-1)
-        self.outside.append(((first + off // (layers * block)) * block + off % block, flat[off] > 0))
+        self.outside.append((rows[off // (layers * block)] * block + off % block, flat[off] > 0))
         flat[off] = 0
         adc.reshape(-1)[off] = 0
 
     def columns(self, counts: Int) -> dict[str, Array]:
         """The sums, and the counts that follow from how often each row was seen."""
-        shape, group = self.reference.level.shape, self.reference.group
-        cells = np.concatenate([np.zeros(0, np.int64), *(cell for cell, _ in self.outside)])
-        above = np.concatenate([np.zeros(0, np.bool_), *(over for _, over in self.outside)])
-        under, over = (_counted(cells[side], shape) for side in (~above, above))
-        entries = counts[:, None].astype(np.int32) - under - over
+        group, kind = self.reference.group, holding(0, int(counts.max(initial=0)))
+        under, over = (np.zeros(self.reference.shape, kind) for _ in range(2))
+        for cells, above in self.outside:
+            for found, side in ((under, ~above), (over, above)):
+                np.add.at(found.reshape(-1), cells[side], kind(1))
+        entries = counts[:, None].astype(kind) - under
+        entries -= over
         if group:
-            left_out = self.sums["left_out"].astype(np.int32)
+            left_out = self.sums["left_out"].astype(kind)
             entries.reshape(*left_out.shape, group)[...] -= left_out[..., None]
         return {**self.sums, "under": under, "over": over, "entries": entries}
 
@@ -221,11 +228,3 @@ class _Tally:
 def _sum_layers(values: Array, kind: np.dtype[Any]) -> Array:
     """Sums over the middle axis."""
     return values[:, 0] if values.shape[1] == 1 else np.add.reduce(values, axis=1, dtype=kind)
-
-
-def _counted(cells: Int, shape: tuple[int, ...]) -> Fixed:
-    """How often each cell of a flat index comes; few are expected, so that the counting of none should be cheap."""
-    found = np.zeros(shape, np.int32)
-    where, times = np.unique(cells, return_counts=True)
-    found.reshape(-1)[where] = times
-    return found
