@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from calib.calibration import Calibration
+from calib.calibration import Calibration, Outcome
 from calib.channel_sums import PartOfARun
+from calib.iteration import Iterated
 from calib.payload import PayloadStore
 from pipeline.chain import Chain
 from pipeline.express import StateFile
@@ -51,7 +52,7 @@ def finalize_again(chain: Chain, states: Mapping[int, StateFile | str], hands: H
             if note.get("failed"):
                 chain.broken(ask.run, str(note["failed"]))
             else:
-                chain.concluded(ask.run, note["conclusions"], store)
+                chain.concluded(ask.run, list(map(as_last, note["conclusions"])), store)
 
 
 class Hired:
@@ -85,12 +86,29 @@ def finalize_here(ask: Ask) -> Note:
         return {"failed": f"{sums}: without some units of it they can only be made from events"}
 
 
+def as_last(conclusion: Note) -> Note:
+    """A conclusion over a kept state, which no further pass follows: an iteration that still moves has not converged.
+
+    >>> as_last({"outcome": "made", "message": "", "moved": 1.32})["message"]
+    'the last pass moved by 1.32 (small is 1)'
+    """
+    moved = float(conclusion.get("moved", 0.0))
+    if moved <= 1.0:
+        return conclusion
+    words = filter(None, [conclusion["message"], f"the last pass moved by {moved:.3g} (small is 1)"])
+    return {**conclusion, "outcome": Outcome.NOT_CONVERGED.value, "message": "; ".join(words)}
+
+
 def other_states(production: Calibration, tried: Calibration) -> list[str]:
-    """The settings for which two calibrations need different states, which are made from events.
+    """The settings for which two calibrations need different states, which are made from events: each pass of an
+    iteration is.
 
     Another version may well read the same states; that it does is for those to say who name it.
     """
-    before, now = production.accumulate_settings(), tried.accumulate_settings()
+    before, now = (
+        one.accumulate_settings() | ({"iterations": one.iterations} if isinstance(one, Iterated) else {})
+        for one in (production, tried)
+    )
     return sorted(key for key in {*before, *now} - {"version"} if before.get(key) != now.get(key))
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from jobs.tables import jobs
 from pipeline.leftovers import clear_leftovers
 from pipeline.manifest import Condition
+from pipeline.mistakes import SettingsError
 from pipeline.processing import nothing
 from pipeline.settings import settings_from
 from pipeline.tier0 import Tier0
@@ -97,7 +98,8 @@ def test_each_is_measured_under_what_those_before_it_found(house, file, tmp_path
 
 def test_what_does_not_converge_is_published_by_name_alone_and_what_goes_after_it_is_made_again(house, file):
     # Each step goes as far beyond as the one before: it stalls.
-    plain = house(**LEVELS, calibration={"turned": {"part": 2.0}, "first": {"min_hits": 10**6}})
+    shadow = {"beside": {"kind": "turned", "calibration": {"min_hits": 5}}}
+    plain = house(**LEVELS, calibration={"turned": {"part": 2.0}, "first": {"min_hits": 10**6}}, shadow=shadow)
     with Tier0(plain) as tier0:
         summary = tier0.run(file, progress=False)
         assert summary[7].stage is Stage.CONDITIONS
@@ -113,6 +115,13 @@ def test_what_does_not_converge_is_published_by_name_alone_and_what_goes_after_i
         assert f"run 7: pass for last: {why} {reads}" in str(tier0.plan(file)).splitlines()
         summary = tier0.run(file, progress=False)
         assert summary[7].stage is Stage.CERTIFIED
+        # Nor does what is made again of the state of the last pass, which others could be offered.
+        [judged] = tier0._world.books.document(7, "shadow beside")["judged"]
+        assert (judged["outcome"], judged["decision"]) == ("not converged", None)
+        again = tier0.conditions.refits.again({"turned.min_hits": 4}, [7])
+        assert again.refits[0].made == () and "the last pass moved by 29.4 (small is 1)" in str(again)
+        with pytest.raises(SettingsError, match=r"`turned\.iterations` goes into the state"):
+            tier0.conditions.refits.again({"turned.iterations": 1}, [7])
     found = released(plain)
     assert Counter(passes(plain)) == {("turned", 4): 2, ("third", 4): 1, ("last", 4): 1}
     assert found["turned"][:2] == (Condition.FRESH, 2.94)
