@@ -74,8 +74,8 @@ class LorentzAngle(Calibration):
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[str, ...]] = ("lorentz_group", "lorentz_slope", "lorentz_size")
     reads_if_there: ClassVar[tuple[str, ...]] = ("lorentz_pt",)
-    # Not after the gain, which charge and thresholds of a channel share.
-    after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status")
+    # A channel's charge and threshold share its gain; where a cluster is that reaches over two gains goes by both.
+    after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status", "gain")
     looks_at_previous: ClassVar[bool] = True
     tolerated: ClassVar[Mapping[str, float]] = {"tan": 0.002}
     leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "status", "chi2", "ndf", "shape"), ""))

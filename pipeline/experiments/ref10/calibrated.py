@@ -1,9 +1,9 @@
 """What is calibrated of REF10, and with how much: by settings that one run of 20 000 express events carries.
 
-    pedestal ──► strip_status ──► gain ──────────► alignment ──► beamspot
-             ──► pixel_status ──► lorentz_angle ──►
+    pedestal ──► strip_status ──► gain ──► lorentz_angle ──► alignment ──► beamspot
+                          pixel_status ──►
 
-An arrow is an `after`; what has none between goes side by side.
+An arrow is an `after`; what has none between goes side by side. All come after what comes before that.
 """
 
 from __future__ import annotations

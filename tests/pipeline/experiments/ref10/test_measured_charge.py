@@ -17,10 +17,12 @@ from scipy.stats import chi2
 from calib.algorithms.gain import Status as GainStatus
 from calib.calibration import Calibration
 from calib.form import misfits
+from calib.graph import before, levels
 from calib.payload import Payload
 from calib.state import State
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import constants, daq
+from pipeline.experiments.ref10.calibrated import calibrations
 from pipeline.experiments.ref10.geometry import Geometry, full_geometry, geometry_of
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.measured_charge import (
@@ -163,6 +165,19 @@ class TestColumns:
             for name in NAMES:
                 assert ak.array_equal(part[name], whole[name][start : start + 40], dtype_exact=True)
 
+    def test_sizes_know_of_gains_only_where_clusters_reach_over_two_chips(self) -> None:
+        """So the Lorentz angle goes after the gain. Of chips as unequal as this, by a factor of nine."""
+        chips = np.arange(6 * len(PLAN.strip_rows))
+        true = few().conditions["gain"]
+        wrong = Payload("gain", {"gain": true["gain"] * np.where(chips % 2, 3.0, 1 / 3)}, true.units)
+        other = made(SCENARIO, PLAN, np.arange(EVENTS), {"gain": wrong})
+        flat, moved = few().clusters.flat, other.clusters.flat
+        assert all(np.array_equal(flat[name], moved[name]) for name in ("module", "first_row", "size_u"))
+        alone = flat["first_row"] // 128 == (flat["first_row"] + flat["size_u"] - 1) // 128
+        assert np.allclose(flat["u"][alone], moved["u"][alone], rtol=0, atol=1e-6)
+        assert np.abs(flat["u"] - moved["u"])[~alone].max() > 1e-3
+        assert not ak.array_equal(few().columns["lorentz_slope"], other.columns["lorentz_slope"])
+
     def test_without_tracks(self) -> None:
         one = few()
         none = np.zeros(len(one.objects.tracks.flat["pt"]), np.bool_)
@@ -198,6 +213,16 @@ def _thick(layer: Any) -> bool:
 
 def _strips(layer: Any) -> bool:
     return not layer.pixel
+
+
+def test_the_order_is_that_of_a_tracker() -> None:
+    after = {calibration.kind: calibration.after for calibration in calibrations(PLAN)}
+    names = ["pedestal", "strip_status", "gain", "lorentz_angle", "alignment", "beamspot"]
+    assert levels(after) == {"pixel_status": 0} | {name: level for level, name in enumerate(names)}
+    everything = {"pixel_status", *names}
+    assert before(after)["lorentz_angle"] == {"pedestal", "strip_status", "pixel_status", "gain"}
+    assert before(after)["alignment"] == everything - {"alignment", "beamspot"}
+    assert before(after)["beamspot"] == everything - {"beamspot"}
 
 
 def test_payloads_have_the_form_that_reconstruction_reads() -> None:
