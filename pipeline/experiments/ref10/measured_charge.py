@@ -173,8 +173,8 @@ class StripGain(Gain):
 
 
 class TrackLorentzAngle(LorentzAngle):
-    """Of pixels and strips. Where a cluster is that reaches over two chips goes by the gains of both, and with it slopes
-    and which tracks are good. Gains that are 10 % off move the tangent by a thousandth of its error, but they do."""
+    """Of pixels and strips. Where a cluster lies that reaches over two chips goes by the gains of both, and with it the
+    slopes and which tracks are good: gains that are 10 % off move the tangent, if by a thousandth of its error."""
 
     after: ClassVar[tuple[str, ...]] = (*StripGain.after, GAIN, PIXEL_STATUS)
 
