@@ -142,7 +142,7 @@ Kind = TypeVar("Kind")
 
 def apply_calibration_settings(calibrations: Sequence[Kind], tables: Mapping[str, Table]) -> tuple[Kind, ...]:
     """Calibrations (frozen dataclasses with a `kind`) under the tables `[calibration.KIND]`. Raises SettingsError for
-    kinds and fields they have not, and for values of the wrong type."""
+    kinds and fields they have not, for values of the wrong type, and for intervals that there is no rule for."""
     kinds = [str(getattr(calibration, "kind", "")) for calibration in calibrations]
     mistakes = [unknown(kind, kinds, "calibration.") for kind in tables if kind not in kinds]
     changed: list[Kind] = []
@@ -151,11 +151,19 @@ def apply_calibration_settings(calibrations: Sequence[Kind], tables: Mapping[str
         mistakes.extend(wrong)
         try:
             changed.append(dataclasses.replace(calibration, **values))  # type: ignore[type-var]
-        except ValueError as problem:
+            _try_rule(changed[-1])
+        except (ValueError, NotImplementedError) as problem:
             mistakes.append(f"`calibration.{kind}`: {problem}")
     if mistakes:
         raise SettingsError(mistakes)
     return tuple(changed)
+
+
+def _try_rule(calibration: Any) -> None:
+    """Cut nothing into intervals: raises NotImplementedError where there is no rule for the granularity, which else
+    would show when a run is taken already."""
+    if getattr(calibration, "granularity", "run") != "run" and hasattr(calibration, "cut"):
+        calibration.cut(calibration.empty(), True)
 
 
 def check_settings(

@@ -17,6 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.channel_status import ChannelStatus
+from calib.algorithms.gain import Gain
+from calib.algorithms.occupancy_status import OccupancyStatus
+from calib.algorithms.pedestal import Pedestal
 from jobs.cluster_settings import Kind
 from pipeline.lineage import lineage
 from pipeline.mistakes import SettingsError
@@ -416,6 +421,19 @@ def test_mistakes_in_calibrations(tables: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as problem:
         apply_calibration_settings(MADE, tables)
     assert [mistake.startswith(said) for mistake in problem.value.mistakes] == [True]
+
+
+@pytest.mark.parametrize(
+    ("calibration", "granularity"),
+    [(Pedestal(channels=8), "span"), (Pedestal(channels=8), "lumi"), (Gain(groups=2), "lumi")],
+)
+def test_intervals_for_which_there_is_no_rule_are_refused_before_anything_is_made(
+    calibration: Pedestal | Gain, granularity: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"has no rule for granularity {granularity}; use 'run'"):
+        apply_calibration_settings([calibration], {calibration.kind: {"granularity": granularity}})
+    for sound in (Gain(groups=2), BeamSpot(), ChannelStatus(channels=8), OccupancyStatus(channels=8)):
+        apply_calibration_settings([sound], {sound.kind: {"granularity": "span"}})
 
 
 def gate(table: dict[str, Any]) -> object:
