@@ -39,6 +39,7 @@ class Seen:
 
     events: Columns
     clusters: Collection
+    masked: Collection
     found: Objects
     conditions: Mapping[str, Payload]
     settings: Ref10Settings
@@ -46,7 +47,7 @@ class Seen:
 
 MAKERS: Mapping[str, Callable[[Seen], dict[str, Any]]] = {
     "pedestal": lambda seen: measured.pedestal_columns(seen.events, seen.conditions),
-    "status": lambda seen: status_columns(seen.events, seen.clusters, seen.conditions),
+    "status": lambda seen: status_columns(seen.clusters, seen.masked, seen.conditions),
     "gain, Lorentz angle": lambda seen: charge_columns(seen.clusters, seen.found, seen.conditions),
     "alignment": lambda seen: alignment_columns(seen.clusters, seen.found, seen.conditions),
     "beam spot": lambda seen: measured.of_tracks(seen.found, seen.settings, seen.conditions),
@@ -89,8 +90,9 @@ def shares(geometry: str, events: int, rounds: int) -> Shares:
     raw = dict(simulate(SCENARIO, plan, 1, RUN, LUMI, np.arange(events)).raw)
     conditions = truth(SCENARIO, plan, 1, RUN, LUMI)
     fired = daq.fired(raw)["dimuon"]
-    clusters = reconstruct(raw, conditions).clusters
-    seen = Seen(raw, clusters, objects(clusters, fired, conditions), conditions, settings)
+    unpacked = reconstruct(raw, conditions)
+    clusters = unpacked.clusters
+    seen = Seen(raw, clusters, unpacked.masked, objects(clusters, fired, conditions), conditions, settings)
     spent = best(rounds, lambda: reconstruct(raw, conditions)) + best(
         rounds, lambda: objects(clusters, fired, conditions)
     )

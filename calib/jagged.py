@@ -15,15 +15,18 @@ def flat_of(jagged: Any) -> NDArray[Any]:
     >>> flat_of(ak.Array([[1, 2], [], [3]])).tolist()
     [1, 2, 3]
     """
-    plain = _plain(jagged)
-    if plain is None:
+    layout = _plain(jagged)
+    if layout is None:
         return np.asarray(ak.flatten(jagged))
-    begins, ends, values = plain
-    if not len(begins) or np.array_equal(begins[1:], ends[:-1]):
-        return values[begins[0] : ends[-1]] if len(begins) else values[:0]
-    counts = ends - begins
-    picked: NDArray[Any] = values[np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)]
-    return picked
+    values = layout.content.data
+    if isinstance(layout, ak.contents.ListOffsetArray):
+        offsets = layout.offsets.data
+        found: NDArray[Any] = values[offsets[0] : offsets[-1]]
+        return found
+    begins = layout.starts.data
+    counts = layout.stops.data[: len(begins)] - begins
+    found = values[np.arange(counts.sum()) + np.repeat(begins - (np.cumsum(counts) - counts), counts)]
+    return found
 
 
 def counts_of(jagged: Any) -> NDArray[np.int64]:
@@ -32,8 +35,15 @@ def counts_of(jagged: Any) -> NDArray[np.int64]:
     >>> counts_of(ak.Array([[1, 2], [], [3]])).tolist()
     [2, 0, 1]
     """
-    plain = _plain(jagged)
-    return np.asarray(ak.num(jagged), np.int64) if plain is None else (plain[1] - plain[0]).astype(np.int64)
+    layout = _plain(jagged)
+    if layout is None:
+        return np.asarray(ak.num(jagged), np.int64)
+    if isinstance(layout, ak.contents.ListOffsetArray):
+        counts: NDArray[np.int64] = np.diff(layout.offsets.data).astype(np.int64, copy=False)
+        return counts
+    begins = layout.starts.data
+    counts = (layout.stops.data[: len(begins)] - begins).astype(np.int64)
+    return counts
 
 
 def jagged_of(values: NDArray[Any], counts: NDArray[np.int64]) -> ak.Array:
@@ -50,13 +60,14 @@ def with_offsets(values: NDArray[Any], offsets: NDArray[np.int64]) -> ak.Array:
     return ak.Array(ak.contents.ListOffsetArray(ak.index.Index64(offsets), ak.contents.NumpyArray(values)))
 
 
-def _plain(jagged: Any) -> tuple[NDArray[np.integer], NDArray[np.integer], NDArray[Any]] | None:
-    """Where events begin and end among plain values; None where the column is made otherwise."""
+def _plain(jagged: Any) -> Any:
+    """The layout of a list of plain values; None where the column is made otherwise.
+
+    What awkward makes anew at each question, as where events begin, costs more than what is asked.
+    """
     layout = jagged.layout if isinstance(jagged, ak.Array) else None
     # A ListArray is what is left of a column when some of its events are picked.
     if not isinstance(layout, ak.contents.ListOffsetArray | ak.contents.ListArray):
         return None
     values = layout.content.data if isinstance(layout.content, ak.contents.NumpyArray) else None
-    if not isinstance(values, np.ndarray) or values.ndim != 1:
-        return None
-    return np.asarray(layout.starts.data), np.asarray(layout.stops.data), values
+    return layout if isinstance(values, np.ndarray) and values.ndim == 1 else None

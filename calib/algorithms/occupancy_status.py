@@ -27,7 +27,7 @@ from calib.calibration import (
     packed_units,
     whole_runs,
 )
-from calib.channel_sums import ChannelSums
+from calib.channel_sums import ChannelSums, places
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
@@ -143,7 +143,7 @@ class OccupancyStatus(Calibration):
         # Half as wide as bincount would have it: what is touched is what costs.
         counts = np.zeros(rows * self._width, np.int32)
         np.add.at(counts, flat, np.int32(1))
-        seen = np.flatnonzero(np.bincount(flat // self._width, minlength=rows))
+        seen, _ = places(flat // self._width, rows)
         counts = counts.reshape(-1, self._width)[seen if len(seen) < rows else slice(None)]
         keys = runs[seen // self._rows] << LUMI_BITS | seen % self._rows if len(runs) else seen
         events = UnitSums.of_rows(units, np.ones(len(units), np.int64))

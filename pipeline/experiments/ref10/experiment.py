@@ -82,7 +82,8 @@ class Ref10(Judged):
         found = reconstruct(events, conditions)
         made = self._made(events, found.clusters, found.tally, conditions)
         # In prompt too, for closure.
-        of_raw = measured.pedestal_columns(events, conditions) | status_columns(events, found.clusters, conditions)
+        of_raw = measured.pedestal_columns(events, conditions)
+        of_raw |= status_columns(found.clusters, found.masked, conditions)
         return replace(made, measured={**made.measured, **of_raw})
 
     def restarts(self, step: Step) -> tuple[Restart, ...]:

@@ -6,6 +6,7 @@ Channels that are masked are looked at too, in RAW: else what was masked once wo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import awkward as ak
@@ -24,13 +25,11 @@ from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIP, CHIPS, ROC, STRIPS, Z_MODULES
 from pipeline.experiments.ref10.reconstruct.channel_keys import COLUMN_SHIFT, ROW_MASK
 from pipeline.experiments.ref10.reconstruct.channels import module_rows, pixel_chips, strip_channels
-from pipeline.experiments.ref10.reconstruct.digis import DIGIS, Raw
 from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT
-from pipeline.model import Columns
 
 Ints = NDArray[np.int64]
-Hits = tuple[NDArray[np.integer], Ints]
-"""events, rising, and channels that were hit in them"""
+Hits = tuple[Ints, NDArray[np.integer]]
+"""of each event how many, and the channels that were hit in line"""
 
 HARMLESS = 3e-4
 """1/event; a strip that is hit less often is not called hot. Good ones are hit in 1e-4 of the events, in layer 5"""
@@ -64,8 +63,18 @@ class PixelStatus(OccupancyStatus):
         return Payload(self.kind, {**found.arrays, **shaped}, found.units)
 
 
-def status_columns(events: Columns, clusters: Collection, conditions: Mapping[str, Payload]) -> dict[str, Any]:
-    """What calibrations of the status read, jagged uint32.
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Clusters, and of each its event, the `row` of its module in the geometry and whether that is of pixels."""
+
+    clusters: Collection
+    event: NDArray[np.intp]
+    row: NDArray[np.int32]
+    pixel: NDArray[np.bool_]
+
+
+def status_columns(clusters: Collection, masked: Collection, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+    """What calibrations of the status read, jagged uint32; `masked` are the digis of masked channels.
 
     `strip_hit`: numbers of the strips of clusters (up to WIDEST), and of masked strips that would seed one by
     themselves. `roc_hit`: 36 x pixel module + chip, where clusters have their middle, and of masked chips that send
@@ -73,10 +82,11 @@ def status_columns(events: Columns, clusters: Collection, conditions: Mapping[st
     """
     geometry = geometries.geometry_of(conditions[geometries.KIND])
     row = module_rows(geometry, clusters.flat["module"])
-    digis = _digis(Raw.of(events), geometry)
-    strips = _members(clusters, row, geometry, conditions), _seeding(digis, geometry, conditions)
-    chips = _middles(clusters, row, geometry), _read_out(digis, conditions)
-    return {"strip_hit": _jagged(strips, len(clusters.counts)), "roc_hit": _jagged(chips, len(clusters.counts))}
+    placed = _Placed(clusters, clusters.event, row, geometry.pixel[row])
+    return {
+        "strip_hit": _jagged(_members(placed, geometry, conditions), _seeding(masked, geometry, conditions)),
+        "roc_hit": _jagged(_middles(placed, geometry), _read_out(masked, geometry, conditions)),
+    }
 
 
 def status_calibrations(geometry: Geometry) -> tuple[StripStatus, PixelStatus]:
@@ -113,68 +123,54 @@ def _kin(geometry: Geometry, rows: Ints, inside: Ints) -> tuple[tuple[int, tuple
     return tuple(kin)
 
 
-def _digis(raw: Raw, geometry: Geometry) -> Collection:
-    """Digis of the channels there are, of events that are clustered; `row` of the module in the geometry."""
-    counts = [raw.counts[name] for name in DIGIS]
-    keep = (counts[0] == counts[1]) & (counts[0] == counts[2]) & (raw.channels <= DEFAULT.digis)
-    module, channel, adc = (raw.values(name, keep) for name in DIGIS)
-    row = module_rows(geometry, module)
-    found = Collection(np.where(keep, counts[0], 0), {"row": row, "channel": channel, "adc": adc})
-    there = (row >= 0) & ((channel & ROW_MASK) < geometry.rows[row])
-    there &= (channel >> COLUMN_SHIFT) < geometry.columns[row]
-    return found if there.all() else found.where(there)
-
-
-def _members(
-    clusters: Collection, row: NDArray[np.int32], geometry: Geometry, conditions: Mapping[str, Payload]
-) -> Hits:
+def _members(of: _Placed, geometry: Geometry, conditions: Mapping[str, Payload]) -> Hits:
     """The strips of clusters that are not too wide, but for masked ones that they reach over."""
-    strips = np.flatnonzero(~geometry.pixel[row] & (clusters.flat["size_u"] <= WIDEST))
-    size = clusters.flat["size_u"][strips].astype(np.int64)
-    first = geometry.strip_block[row[strips]] * STRIPS + clusters.flat["first_row"][strips]
-    channel = np.repeat(first - np.cumsum(size) + size, size) + np.arange(size.sum())
-    event = np.repeat(clusters.event[strips], size)
-    good = ~strip_channels(conditions).masked[channel]
-    return event[good], channel[good]
+    size = of.clusters.flat["size_u"]
+    strips = np.flatnonzero(~of.pixel & (size <= WIDEST))
+    size = size[strips].astype(np.int32)
+    first = geometry.strip_block[of.row[strips]].astype(np.int32) * STRIPS + of.clusters.flat["first_row"][strips]
+    ends = np.cumsum(size, dtype=np.int32)
+    channel = np.repeat(first - ends + size, size) + np.arange(len(first) and ends[-1], dtype=np.int32)
+    event = of.event[strips]
+    counts = np.bincount(event, size, len(of.clusters.counts)).astype(np.int64)
+    masked = np.flatnonzero(strip_channels(conditions).masked[channel])
+    if len(masked):
+        channel = np.delete(channel, masked)
+        counts -= np.bincount(event[np.searchsorted(ends, masked, "right")], minlength=len(counts))
+    return counts, channel
 
 
-def _seeding(digis: Collection, geometry: Geometry, conditions: Mapping[str, Payload]) -> Hits:
-    """Masked strips that are high enough to seed a cluster."""
-    strips = np.flatnonzero(~geometry.pixel[digis.flat["row"]])
-    channel = geometry.strip_block[digis.flat["row"][strips]] * STRIPS + digis.flat["channel"][strips]
-    masked = strip_channels(conditions).masked[channel]
-    strips, channel = strips[masked], channel[masked]
+def _seeding(masked: Collection, geometry: Geometry, conditions: Mapping[str, Payload]) -> Collection:
+    """The `channel` of masked strips that are high enough to seed a cluster."""
+    strips = masked.at(np.flatnonzero(~geometry.pixel[masked.flat["row"]]))
+    channel = geometry.strip_block[strips.flat["row"]] * STRIPS + strips.flat["channel"]
     mean, noise = (conditions[PEDESTAL][name][channel] for name in ("mean", "noise"))
     # Of a channel without a sound pedestal nothing can be said.
-    high = digis.flat["adc"][strips] - mean > DEFAULT.seed * np.where(noise > 0, noise, np.inf)
-    return digis.event[strips[high]], channel[high]
+    high = strips.flat["adc"] - mean > DEFAULT.seed * np.where(noise > 0, noise, np.inf)
+    return Collection(strips.counts, {"channel": channel}).where(high)
 
 
-def _middles(clusters: Collection, row: NDArray[np.int32], geometry: Geometry) -> Hits:
+def _middles(of: _Placed, geometry: Geometry) -> Hits:
     """The readout chips of pixels that clusters have their middle in."""
-    pixels = np.flatnonzero(geometry.pixel[row])
-    middle = [np.rint(clusters.flat[name][pixels]).astype(np.int64) for name in ("row", "column")]
-    place = (np.cumsum(geometry.pixel) - 1)[row[pixels]]
-    return clusters.event[pixels], place * ROCS + roc_of(*middle)
+    pixels = np.flatnonzero(of.pixel)
+    middle = [np.rint(of.clusters.flat[name][pixels]).astype(np.int64) for name in ("row", "column")]
+    place = (np.cumsum(geometry.pixel) - 1)[of.row[pixels]]
+    return np.bincount(of.event[pixels], minlength=len(of.clusters.counts)), place * ROCS + roc_of(*middle)
 
 
-def _read_out(digis: Collection, conditions: Mapping[str, Payload]) -> Hits:
-    """Masked readout chips of pixels that send anything, each once an event."""
+def _read_out(masked: Collection, geometry: Geometry, conditions: Mapping[str, Payload]) -> Collection:
+    """The `channel` of masked readout chips of pixels that send anything, each once an event."""
     chips = pixel_chips(conditions)
-    suspect = np.flatnonzero(chips.touched[digis.flat["row"]])
-    place, pixel = chips.place[digis.flat["row"][suspect]], digis.flat["channel"][suspect]
-    channel = place * ROCS + roc_of(pixel & ROW_MASK, pixel >> COLUMN_SHIFT)
-    masked = chips.masked.reshape(-1)[channel]
-    event, channel = np.divmod(
-        np.unique(digis.event[suspect[masked]] * chips.masked.size + channel[masked]), chips.masked.size
-    )
-    return event, channel
+    pixels = masked.at(np.flatnonzero(geometry.pixel[masked.flat["row"]]))
+    pixel = pixels.flat["channel"]
+    channel = chips.place[pixels.flat["row"]] * ROCS + roc_of(pixel & ROW_MASK, pixel >> COLUMN_SHIFT)
+    event, channel = np.divmod(np.unique(pixels.event * chips.masked.size + channel), chips.masked.size)
+    return Collection(np.bincount(event, minlength=len(masked.counts)), {"channel": channel})
 
 
-def _jagged(parts: tuple[Hits, Hits], events: int) -> ak.Array:
-    """The hits of both parts, event by event."""
-    event, channel = (np.concatenate([one, other]) for one, other in zip(*parts, strict=True))
-    if len(parts[1][0]):
-        order = np.argsort(event, kind="stable")
-        event, channel = event[order], channel[order]
-    return jagged_of(channel.astype(np.uint32), np.bincount(event, minlength=events))
+def _jagged(seen: Hits, sent: Collection) -> ak.Array:
+    """What clusters tell of, and then what masked channels send, event by event."""
+    counts, channel = seen
+    if len(sent.flat["channel"]):
+        channel = np.insert(channel, np.cumsum(counts)[sent.event], sent.flat["channel"])
+    return jagged_of(channel.astype(np.uint32), counts + sent.counts)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.jagged import counts_of, flat_of
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.constants import PIXEL_SATURATION, STRIP_LARGEST
 from pipeline.experiments.ref10.geometry import Geometry
@@ -71,8 +71,8 @@ class Raw:
     def of(cls, events: Columns) -> Raw:
         """Of jagged columns. Raises KeyError for one that is missing."""
         return cls(
-            {name: np.asarray(ak.num(events[name]), np.int64) for name in READS},
-            {name: np.asarray(ak.flatten(events[name])) for name in READS},
+            {name: counts_of(events[name]) for name in READS},
+            {name: flat_of(events[name]) for name in READS},
         )
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ from pipeline.experiments.ref10.reconstruct.flags import EventFlag
 from pipeline.experiments.ref10.reconstruct.thresholds import DEFAULT, Thresholds
 from pipeline.model import Columns
 
-__all__ = ["BEHIND_CLUSTERS", "READS", "USES", "Reconstructed", "again", "clustered", "reconstruct"]
+__all__ = ["BEHIND_CLUSTERS", "READS", "USES", "FromRaw", "Reconstructed", "again", "clustered", "reconstruct"]
 
 UNPACK, CLUSTERS, POSITIONS, PLACED = "unpack", "clusters", "positions", "placed"
 
@@ -64,16 +64,25 @@ class Reconstructed:
         return {**self.clusters.columns(CLUSTER), **of_events}
 
 
-def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Reconstructed:
+@dataclass(frozen=True, eq=False)
+class FromRaw(Reconstructed):
+    """And what RAW alone tells."""
+
+    masked: Collection
+    """digis of masked channels, as `unpack.Hits` has them"""
+
+
+def reconstruct(events: Columns, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> FromRaw:
     """All stages, from RAW. Raises ValueError for conditions that do not fit together."""
-    parts, tallies = [], []
+    parts, masked, tallies = [], [], []
     for some in Raw.of(events).parts(BLOCK):
         hits = unpacking.unpack(some, conditions, thresholds)
         clusters = clustered(hits, conditions, thresholds)
         hits.tally.note(EventFlag.CROWDED, clusters.counts > thresholds.clusters)
         tallies.append(hits.tally)
+        masked.append(hits.masked)
         parts.append(_located(clusters, conditions))
-    return Reconstructed(_joined(parts), _tallied(tallies))
+    return FromRaw(_joined(parts), _tallied(tallies), _joined(masked))
 
 
 def clustered(hits: unpacking.Hits, conditions: Mapping[str, Payload], thresholds: Thresholds = DEFAULT) -> Collection:
@@ -102,7 +111,7 @@ def _merged(pixels: Collection, strips: Collection) -> Collection:
 
 
 def _joined(parts: list[Collection]) -> Collection:
-    """Clusters of one block after the other."""
+    """What there is of one block after the other."""
     flat = {name: np.concatenate([part.flat[name] for part in parts]) for name in parts[0].flat}
     return Collection(np.concatenate([part.counts for part in parts]), flat)
 

@@ -60,6 +60,9 @@ class Hits:
 
     pixels: Collection
     strips: Collection
+    masked: Collection
+    """digis of masked pixels and then strips of each event: `row`, `channel` and `adc` of RAW; not of those read out
+    without zero suppression"""
     tally: Tally
 
 
@@ -81,11 +84,12 @@ def unpack(events: Columns | Raw, conditions: Mapping[str, Payload], thresholds:
         digis = _without(digis, blocks, geometry, tally)
     pixel = geometry.pixel[digis.flat["row"]]
     channels = strip_channels(conditions)
-    strips = _strips(digis.where(~pixel), geometry, channels, thresholds)
+    strips, masked_strips = _strips(digis.where(~pixel), geometry, channels, thresholds)
     if len(blocks.flat["row"]):
         full = suppressed(blocks, geometry, channels, thresholds.channel)
         strips = _merged(strips, _calibrated(full, geometry, channels), geometry)
-    return Hits(_pixels(digis.where(pixel), conditions), strips, tally)
+    pixels, masked_pixels = _pixels(digis.where(pixel), conditions)
+    return Hits(pixels, strips, _both(masked_pixels, masked_strips), tally)
 
 
 def _without(digis: Collection, blocks: Collection, geometry: Geometry, tally: Tally) -> Collection:
@@ -99,7 +103,8 @@ def _without(digis: Collection, blocks: Collection, geometry: Geometry, tally: T
     return digis.where(~twice)
 
 
-def _pixels(digis: Collection, conditions: Mapping[str, Payload]) -> Collection:
+def _pixels(digis: Collection, conditions: Mapping[str, Payload]) -> tuple[Collection, Collection]:
+    """The hits, and the digis of masked chips."""
     chips = pixel_chips(conditions)
     row, channel, adc = (digis.flat[name] for name in ("row", "channel", "adc"))
     hits = Collection(
@@ -113,19 +118,24 @@ def _pixels(digis: Collection, conditions: Mapping[str, Payload]) -> Collection:
     )
     suspect = np.flatnonzero(chips.touched[row])
     if not len(suspect):
-        return hits
+        return hits, digis.at(suspect)
     chip = roc_of(channel[suspect] & ROW_MASK, channel[suspect] >> COLUMN_SHIFT)
     good = np.ones(len(row), bool)
     good[suspect] = ~chips.masked[chips.place[row[suspect]], chip]
-    return hits.where(good)
+    return hits.where(good), digis.at(np.flatnonzero(~good))
 
 
-def _strips(digis: Collection, geometry: Geometry, channels: StripChannels, thresholds: Thresholds) -> Collection:
-    """Of digis the common mode is out already: the readout needs that for its own thresholds."""
+def _strips(
+    digis: Collection, geometry: Geometry, channels: StripChannels, thresholds: Thresholds
+) -> tuple[Collection, Collection]:
+    """The hits, and the digis of masked strips. Of digis the common mode is out already: the readout needs that for its
+    own thresholds."""
     channel = geometry.strip_block[digis.flat["row"]] * STRIPS + digis.flat["channel"]
     above = digis.flat["adc"] - channels.mean[channel]
-    strong = above > np.float32(thresholds.channel) * channels.noise[channel]
-    return _calibrated(digis.adding(above=above, raw=above).where(strong), geometry, channels)
+    noise = channels.noise[channel]
+    strong = above > np.float32(thresholds.channel) * noise
+    hits = _calibrated(digis.adding(above=above, raw=above).where(strong), geometry, channels)
+    return hits, digis.at(np.flatnonzero(noise == np.inf))
 
 
 def _calibrated(strips: Collection, geometry: Geometry, channels: StripChannels) -> Collection:
@@ -141,6 +151,13 @@ def _calibrated(strips: Collection, geometry: Geometry, channels: StripChannels)
             "saturated": strips.flat["raw"] >= STRIP_SATURATION - SATURATION_MARGIN,
         },
     )
+
+
+def _both(one: Collection, other: Collection) -> Collection:
+    """The entries of one and then of the other, event by event."""
+    order = np.argsort(np.concatenate([one.event, other.event]), kind="stable")
+    both = {name: np.concatenate([one.flat[name], other.flat[name]])[order] for name in one.flat}
+    return Collection(one.counts + other.counts, both)
 
 
 def _merged(one: Collection, other: Collection, geometry: Geometry) -> Collection:

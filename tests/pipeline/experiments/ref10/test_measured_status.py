@@ -17,7 +17,7 @@ from pipeline.experiments.ref10.constants import ROCS, roc_of
 from pipeline.experiments.ref10.geometry import GEOMETRIES, geometry_of
 from pipeline.experiments.ref10.layers import CHIP, STRIPS
 from pipeline.experiments.ref10.measured_status import WIDEST, status_calibrations, status_columns
-from pipeline.experiments.ref10.reconstruct.stages import reconstruct
+from pipeline.experiments.ref10.reconstruct.stages import FromRaw, reconstruct
 from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.faults import Faults, When
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, Physics, Scenario, truth
@@ -49,9 +49,13 @@ def status(**masked: list[int]) -> dict[str, Payload]:
     )
 
 
+def of(seen: FromRaw, conditions: Mapping[str, Payload]) -> dict[str, Any]:
+    return status_columns(seen.clusters, seen.masked, conditions)
+
+
 def found(events: list[Event], conditions: Mapping[str, Payload]) -> tuple[list[list[int]], list[list[int]]]:
     columns = raw_columns(events)
-    made = status_columns(columns, reconstruct(columns, conditions).clusters, conditions)
+    made = of(reconstruct(columns, conditions), conditions)
     strips, chips = (made[name].to_list() for name in ("strip_hit", "roc_hit"))
     return strips, chips
 
@@ -136,9 +140,9 @@ def test_agrees_with_loops_over_simulated_events() -> None:
     conditions = status(
         strips=np.flatnonzero(rng.random(strips) < 0.2).tolist(), chips=np.flatnonzero(rng.random(chips) < 0.2).tolist()
     )
-    clusters = reconstruct(raw, conditions).clusters
-    made = status_columns(raw, clusters, conditions)
-    wanted = naive(raw, clusters, conditions)
+    seen = reconstruct(raw, conditions)
+    made = of(seen, conditions)
+    wanted = naive(raw, seen.clusters, conditions)
     for name, expected in zip(("strip_hit", "roc_hit"), wanted, strict=True):
         assert [sorted(of) for of in made[name].to_list()] == expected
         assert sum(len(of) for of in expected) > 100
@@ -156,7 +160,7 @@ def runs() -> list[tuple[dict[str, Payload], dict[str, Payload]]]:
         states = [calibration.empty() for calibration in calibrations]
         for start in range(0, EVENTS, CHUNK):
             raw = dict(simulate(SCENARIO, geometry, SEED, run, 1, np.arange(start, start + CHUNK)).raw)
-            columns = raw | status_columns(raw, reconstruct(raw, conditions).clusters, conditions)
+            columns = raw | of(reconstruct(raw, conditions), conditions)
             states = [c.merge(s, c.accumulate(columns, conditions)) for c, s in zip(calibrations, states, strict=True)]
         payloads = {c.kind: c.finalize(s, conditions[c.kind]) for c, s in zip(calibrations, states, strict=True)}
         conditions = conditions | payloads
