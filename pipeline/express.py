@@ -205,6 +205,7 @@ def _job(
         header=header,
         tiers=tiers,
         fraction=context.fraction,
+        quality=EVENTS in wanted,
         largest_state=context.largest_state,
         probe=probe,
     )

@@ -83,6 +83,8 @@ class ChunkWork:
     """which events it is about"""
     closes: tuple[Calibration, ...] = ()
     """what is accumulated again, for closure (`pipeline.again`)"""
+    quality: bool = True
+    """whether quality histograms are filled"""
     largest_state: int = LARGEST_STATE
     """bytes that the joined state of one calibration may have"""
     probe: Callable[[str], None] = field(default=nothing)
@@ -288,8 +290,8 @@ class ChunkWork:
             for calibration in self.calibrations:
                 state = calibration.accumulate(columns, result.conditions)
                 states[calibration.kind] = calibration.merge(states[calibration.kind], state)
-            quality = fill(self.experiment.histograms(self.step), columns)
-            states[QUALITY] = states[QUALITY].merge(quality)
+            if self.quality:
+                states[QUALITY] = states[QUALITY].merge(fill(self.experiment.histograms(self.step), columns))
             own = take(columns, result.own) if self.closes and not result.own.all() else columns
             again = [accumulate_again(one, self.dataset, own, result.conditions) for one in self.closes]
             states = self.merge([states, *again])
@@ -297,7 +299,7 @@ class ChunkWork:
 
     def _empty(self) -> States:
         states = {calibration.kind: calibration.empty() for calibration in self.calibrations}
-        return states | {QUALITY: fill(self.experiment.histograms(self.step), None)}
+        return states | ({QUALITY: fill(self.experiment.histograms(self.step), None)} if self.quality else {})
 
 
 @dataclass(frozen=True)

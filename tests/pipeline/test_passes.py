@@ -11,7 +11,16 @@ from calib.iteration import Ending
 from pipeline.declarations import wrong_calibrations
 from pipeline.events import SourceFile
 from pipeline.experiments.testing import ExperimentLaws
-from pipeline.express import Cut, RunContext, express_starts, express_writes, pass_group, pass_job, pass_writes
+from pipeline.express import (
+    Cut,
+    RunContext,
+    express_job,
+    express_starts,
+    express_writes,
+    pass_group,
+    pass_job,
+    pass_writes,
+)
 from pipeline.handshake import Judged, KindView, Settled, foreseen
 from pipeline.iterating import found_by, step_of, told
 from pipeline.links import Link
@@ -270,6 +279,8 @@ def test_a_pass_makes_its_states_and_nothing_else():
     assert job.group == "calibrate-7-second+turned" and job.group.startswith(pass_group(7))
     assert ([c.kind for c in work.calibrations], work.tiers) == (["second", "turned"], ())
     assert work.folder == f"area/runs/7/calibrate-{job.name[:12]}"
+    _, whole = express_job(found, {"events": "e", "state:first": "f"})
+    assert (whole.quality, work.quality) == (True, False)
 
 
 # order ----------------------------------------------------------------------------------------------------------------

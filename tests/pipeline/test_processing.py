@@ -194,6 +194,14 @@ def test_a_state_that_is_too_large_is_refused_with_what_to_do(tmp_path):
     assert work.largest_state == settings_from(tier0_settings(tmp_path)).express.largest_state == 10**9
 
 
+def test_a_pass_for_states_alone_fills_no_quality_histograms(tmp_path):
+    work, chunk = work_on(tmp_path, quality=False), chunk_of(write_file(tmp_path / "a.root", RUN))
+    _, states = work.leaf(chunk, "1")
+    assert list(states) == list(work.absent(chunk, "lost")[1]) == ["offset"]
+    kept = work.store(work.merge([states, work.absent(chunk, "lost")[1]]), Node("job", 1, 0), "1")
+    assert list(work.load(kept)) == ["offset"]
+
+
 def test_parts_with_other_columns_are_not_joined():
     with pytest.raises(ValueError, match="only some parts have extra"):
         join([{"event": np.zeros(1)}, {"event": np.zeros(1), "extra": np.zeros(1)}])
