@@ -71,7 +71,7 @@ class LorentzAngle(Calibration):
     """
 
     kind: ClassVar[str] = KIND
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("lorentz_group", "lorentz_slope", "lorentz_size")
     reads_if_there: ClassVar[tuple[str, ...]] = ("lorentz_pt",)
     # A channel's charge and threshold share its gain; where a cluster is that reaches over two gains goes by both.
