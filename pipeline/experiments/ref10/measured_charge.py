@@ -18,6 +18,7 @@ from calib.algorithms.gain import KIND as GAIN
 from calib.algorithms.gain import Gain
 from calib.algorithms.lorentz_angle import LorentzAngle
 from calib.algorithms.pedestal import KIND as PEDESTAL
+from calib.channel_sums import places
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import geometry as geometries
@@ -26,7 +27,6 @@ from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIP, CHIPS, LAYERS
 from pipeline.experiments.ref10.reconstruct.channels import module_rows
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
-from pipeline.experiments.ref10.reconstruct.helix import Helix
 from pipeline.experiments.ref10.reconstruct.objects import Objects
 from pipeline.experiments.ref10.reconstruct.placed import frames_of
 from pipeline.experiments.ref10.reconstruct.positions import THIN_CM
@@ -41,6 +41,8 @@ MOMENTUM = 1.0
 """GeV; of slower particles the charge goes with what they are"""
 TRANSVERSE = 0.9
 """GeV; of tracks that are looked at: of slower ones there are more than are needed"""
+LEAST = 1e-9
+"""nothing is divided by less"""
 CHI2 = 5.0
 """largest per degree of freedom"""
 LEAST_HITS = 8
@@ -115,7 +117,7 @@ def crossings(clusters: Collection, found: Objects, conditions: Mapping[str, Pay
     track, cluster, event = track[sound], cluster[sound], event[sound]
     geometry = geometries.geometry_of(conditions[geometries.KIND])
     row = module_rows(geometry, clusters.flat["module"][cluster]).astype(np.int64)
-    direction = _directions(tracks, track, np.hypot(clusters.flat["x"][cluster], clusters.flat["y"][cluster]))
+    direction = _directions(tracks, track, clusters.flat["x"][cluster] ** 2 + clusters.flat["y"][cluster] ** 2)
     axes = frames_of(conditions)
     u, v, w = (_along(direction, axis, row) for axis in (axes.u, axes.v, axes.w))
     return Crossings(event, cluster, track, row, u / w, v / w)
@@ -128,23 +130,30 @@ def _along(direction: Floats, axis: Floats, row: Ints) -> Floats:
     return found
 
 
-def _directions(tracks: Collection, track: Ints, radius: Floats) -> Floats:
-    """Where tracks go at distances from the z axis, [3, n]; of transverse length 1."""
-    helix = Helix(*(tracks.flat[name][track] for name in ("curvature", "phi", "d0", "z0", "cot_theta")))
-    way, _ = helix.to_radius(radius)
-    azimuth = helix.phi - helix.curvature * way
-    return np.stack([np.cos(azimuth), np.sin(azimuth), helix.cot_theta])
+def _directions(tracks: Collection, track: Ints, squared: Floats) -> Floats:
+    """Where tracks go at squared distances from the z axis, [3, n]; of transverse length 1.
+
+    As by `Helix.to_radius`; the sine of half the turn, curvature chord / 2, tells the turn without angles.
+    """
+    seen, of = places(track, len(tracks.flat["phi"]))
+    phi, curvature, d0, cot_theta = (tracks.flat[name][seen] for name in ("phi", "curvature", "d0", "cot_theta"))
+    about = 1 + curvature * d0
+    bend = curvature**2 / (4 * np.where(np.abs(about) < LEAST, LEAST, about))
+    half = np.clip(bend[of] * (squared - (d0**2)[of]), 0.0, 1.0)
+    onward, aside = 1 - 2 * half, (2 * np.sign(curvature))[of] * np.sqrt(half * (1 - half))
+    cosine, sine = np.cos(phi)[of], np.sin(phi)[of]
+    return np.stack([cosine * onward + sine * aside, sine * onward - cosine * aside, cot_theta[of]])
 
 
 def _gains(crossed: Crossings, clusters: Collection, tracks: Collection, geometry: Geometry) -> dict[str, Any]:
     momentum = tracks["pt"] * np.sqrt(1 + tracks["cot_theta"] ** 2)
-    first, size = clusters.flat["first_row"].astype(np.int64), clusters.flat["size_u"].astype(np.int64)
-    one_chip = first // CHIP == (first + size - 1) // CHIP
-    keep = ~geometry.pixel[crossed.row] & (momentum > MOMENTUM)[crossed.track]
-    keep &= (one_chip & (size <= WIDEST))[crossed.cluster]
-    some = crossed.where(keep)
+    some = crossed.where(~geometry.pixel[crossed.row] & (momentum > MOMENTUM)[crossed.track])
+    first, size = (clusters.flat[name][some.cluster].astype(np.int32) for name in ("first_row", "size_u"))
+    chip = first // CHIP
+    keep = (chip == (first + size - 1) // CHIP) & (size <= WIDEST)
+    some, chip = some.where(keep), chip[keep]
     flat = {
-        "group": CHIPS * geometry.strip_block[some.row] + first[some.cluster] // CHIP,
+        "group": CHIPS * geometry.strip_block[some.row] + chip,
         "charge": clusters.flat["charge"][some.cluster],
         "path": UM * geometry.thickness[some.row] * np.sqrt(1 + some.along_u**2 + some.along_v**2),
         "saturated": (clusters.flat["flags"][some.cluster] & np.uint8(ClusterFlag.SATURATED)) > 0,
