@@ -23,7 +23,7 @@ from calib.calibration import (
     packed_units,
     whole_runs,
 )
-from calib.channel_sums import ChannelSums, places
+from calib.channel_sums import ChannelSums, holding, places
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of, jagged_of
@@ -148,11 +148,10 @@ class Gain(Calibration):
         runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
         seen, row = places(np.repeat(run, counts) * self.groups + group, len(runs) * self.groups)
         rows = runs[seen // self.groups] << LUMI_BITS | seen % self.groups
-        cells = row * self._width + place
-        sums = {
-            name: np.bincount(cells[which], minlength=len(rows) * self._width).reshape(-1, self._width)
-            for name, which in (("clear", ~saturated), ("saturated", saturated))
-        }
+        cells, kind = row * self._width + place, holding(0, len(group))
+        sums = {name: np.zeros((len(rows), self._width), kind) for name in ("clear", "saturated")}
+        for values, which in zip(sums.values(), (~saturated, saturated), strict=True):
+            np.add.at(values.reshape(-1), cells[which], kind(1))
         # The gain in force is taken out, so sums do not depend on it.
         return State({"clusters": ChannelSums.of(units, 0, rows, sums)})
 

@@ -27,7 +27,7 @@ from calib.calibration import (
     packed_units,
     whole_runs,
 )
-from calib.channel_sums import ChannelSums, places
+from calib.channel_sums import ChannelSums, holding
 from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
@@ -140,10 +140,12 @@ class OccupancyStatus(Calibration):
         runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
         flat = np.repeat(run, hits) * (self._rows * self._width) + channel if len(runs) > 1 else channel
         rows = len(runs) * self._rows
-        # Half as wide as bincount would have it: what is touched is what costs.
-        counts = np.zeros(rows * self._width, np.int32)
-        np.add.at(counts, flat, np.int32(1))
-        seen, _ = places(flat // self._width, rows)
+        of_row = np.bincount(flat // self._width, minlength=rows)
+        seen = np.flatnonzero(of_row)
+        # No channel has more than its row, so they can be narrow: what is touched is what costs.
+        kind = holding(0, int(of_row.max(initial=0)))
+        counts = np.zeros(rows * self._width, kind)
+        np.add.at(counts, flat, kind(1))
         counts = counts.reshape(-1, self._width)[seen if len(seen) < rows else slice(None)]
         keys = runs[seen // self._rows] << LUMI_BITS | seen % self._rows if len(runs) else seen
         events = UnitSums.of_rows(units, np.ones(len(units), np.int64))
