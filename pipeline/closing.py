@@ -1,10 +1,11 @@
-"""Closure of a run whose prompt is done: a job of a leaf for each kind, over the states that prompt has left."""
+"""Closure of a run whose prompt is done: a job for each kind, over the states that prompt has left, so that what fails
+of one kind is tried again with the next start, and is no matter of the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from calib.accumulators import StatesDiffer
@@ -74,25 +75,24 @@ class Closed:
 
 @dataclass(frozen=True)
 class ClosureWork(InReceipts):
-    """Makes the calibrations of a run again and holds them to what is in force (`jobs.reduction.Work`)."""
+    """Makes a calibration of a run again and holds it to what is in force (`jobs.reduction.Work`)."""
 
     conditions_root: str
-    demands: Mapping[str, Demand]
-    """by kind"""
+    demand: Demand
 
     def leaf(self, item: Item, attempt: str) -> tuple[Receipt, None]:
-        """One kind; the receipt says what came of each of its payloads."""
-        found = [self._closed(item, held, self.demands[item.calibration.kind]) for held in item.held]
+        """The receipt says what came of each of its payloads."""
+        found = [self._closed(item, held) for held in item.held]
         return Receipt((), {"closed": [closed.to_document() for closed in found]}), None
 
-    def _closed(self, item: Item, held: Held, demand: Demand) -> Closed:
+    def _closed(self, item: Item, held: Held) -> Closed:
         try:
-            closure = self._close(item, held, demand)
+            closure = self._close(item, held)
         except StatesDiffer as problem:
             closure = Closure(Closes.NOT_JUDGED, f"what prompt has kept of it does not go together: {problem}")
         return Closed(item.calibration.kind, held.units[0], held.units[-1], held.payload, closure)
 
-    def _close(self, item: Item, held: Held, demand: Demand) -> Closure:
+    def _close(self, item: Item, held: Held) -> Closure:
         parts = list(_states(item.states, held.payload))
         if not parts:
             return Closure(Closes.NOT_JUDGED, NOTHING_KEPT)
@@ -102,7 +102,7 @@ class ClosureWork(InReceipts):
             if part is None:
                 return Closure(Closes.NOT_JUDGED, "its sums are pooled over units that were left out of the payload")
             state = part
-        return close(item.calibration, state, open_store(self.conditions_root).get(held.payload), demand)
+        return close(item.calibration, state, open_store(self.conditions_root).get(held.payload), self.demand)
 
     def absent(self, item: Item, reason: str) -> tuple[Receipt, None]:
         """A closure that cannot be had is not judged; nothing waits for it."""
@@ -165,31 +165,19 @@ def not_judged(items: Iterable[Item], why: str) -> list[Closed]:
     ]
 
 
-def closure_job(
-    way: Way, items: Sequence[Item], section: ClosureSection, conditions_root: str
-) -> tuple[Job, ClosureWork]:
-    """The job of a run: named by its prompts, the payloads, and how the calibrations are made and held."""
-    calibrations = [item.calibration for item in items]
-    least = {one.kind: {**one.tolerated, **section.least.get(one.kind, {})} for one in calibrations}
-    demands = {kind: Demand(section.sigmas, tolerated) for kind, tolerated in least.items()}
+def closure_job(way: Way, item: Item, section: ClosureSection, conditions_root: str) -> tuple[Job, ClosureWork]:
+    """The job of one kind of a run: named by its prompts, the payloads, and how the calibration is made and held."""
+    one = item.calibration
+    demand = Demand(section.sigmas, {**one.tolerated, **section.least.get(one.kind, {})})
     name = lineage(
-        closure=[
-            [item.calibration.finalize_settings(), [begin for _, begin in item.states], [asdict(h) for h in item.held]]
-            for item in items
-        ],
+        closure=[one.finalize_settings(), [begin for _, begin in item.states], [asdict(held) for held in item.held]],
         prompts=[part.prompt for part in way.parts],
-        rules=[RULES, *([list(one.errors_shared), one.may_stray] for one in calibrations)],
-        demands={kind: asdict(demand) for kind, demand in demands.items()},
+        rules=[RULES, list(one.errors_shared), one.may_stray],
+        demand=asdict(demand),
     )
-    job = Job(
-        name=name,
-        group=f"{MARK}-{way.run}",
-        lane=Lane.CONDITIONS,
-        leaves=len(items),
-        fan_in=max(2, len(items)),
-        limit_s=way.context.limit_s,
-    )
-    return job, ClosureWork(conditions_root, demands)
+    group = f"{MARK}-{one.kind}-{way.run}"
+    job = Job(name=name, group=group, lane=Lane.CONDITIONS, leaves=1, fan_in=2, limit_s=way.context.limit_s)
+    return job, ClosureWork(conditions_root, demand)
 
 
 class Closures:
@@ -204,15 +192,25 @@ class Closures:
         if not items or not kept_by_prompt(items):
             then(not_judged(items, NOTHING_KEPT))
             return
-        section, root = self._world.settings.closure, str(self._world.store.root)
-        job, work = closure_job(way, items, section, root)
+        found: dict[str, Sequence[Closed]] = {}
 
-        def done(root: NodeReceipt) -> None:
-            self._world.probe("closed")
-            then([Closed.from_document(row) for receipt in root.leaves for row in receipt.note["closed"]])
-
-        def failed(reason: str) -> None:
-            then(not_judged(items, f"closure failed: {reason}"))
+        def ended(item: Item, closed: Sequence[Closed]) -> None:
+            found[item.calibration.kind] = closed
+            if len(found) == len(items):
+                self._world.probe("closed")
+                then([closed for item in items for closed in found[item.calibration.kind]])
 
         self._world.probe("closure")
-        self._start(way, job, work, lambda leaves: items[leaves.start : leaves.stop], (done, failed))
+        for item in items:
+            self._begin(way, item, partial(ended, item))
+
+    def _begin(self, way: Way, item: Item, ended: Callable[[Sequence[Closed]], None]) -> None:
+        job, work = closure_job(way, item, self._world.settings.closure, str(self._world.store.root))
+
+        def done(root: NodeReceipt) -> None:
+            ended([Closed.from_document(row) for row in root.leaves[0].note["closed"]])
+
+        def failed(reason: str) -> None:
+            ended(not_judged([item], f"closure failed: {reason}"))
+
+        self._start(way, job, work, lambda leaves: [item], (done, failed))

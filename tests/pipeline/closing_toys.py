@@ -4,6 +4,7 @@ Tiny takes its offset off in prompt, so what closure finds is what is left of it
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -93,6 +94,32 @@ class AppliesWrongly(Closing):
     """Adds the offset."""
 
     applies = -1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stumbling(Sure):
+    """Finds the same, but its code stumbles in closure for as long as a file is there."""
+
+    kind: ClassVar[str] = "stumbling"
+    over: str = at_finalize("")
+
+    def finalize(self, state, previous):
+        made = super().finalize(state, previous)
+        if abs(float(made["mean"])) < 0.5 and Path(self.over).exists():
+            raise RuntimeError("an index is out of bounds")
+        return Payload(self.kind, dict(made.arrays), made.units)
+
+
+class OneStumbles(Closing):
+    """A second calibration of the same."""
+
+    def calibrations(self):
+        return (Sure(), Stumbling())
+
+    def initial_conditions(self):
+        given = super().initial_conditions()
+        offset = given["offset"]
+        return {**given, "stumbling": Payload("stumbling", dict(offset.arrays), offset.units)}
 
 
 class Silent(Closing):

@@ -17,6 +17,7 @@ from pipeline.tier0 import Tier0
 from pipeline.toml_text import toml_text
 from tests.pipeline.closing_toys import AppliesTwice, AppliesWrongly, Closing, DoubledToy, FlippedToy, Silent
 from tests.pipeline.tiny import write_file
+from tests.pipeline.traces import work
 from tests.pipeline.triggered import BEAM, MUON
 
 # One chunk a run: what is tested here does not depend on how runs are cut, and that is tested elsewhere.
@@ -148,3 +149,20 @@ def test_what_is_not_measured_is_not_judged_and_what_gives_no_answer_does_not_cl
     with Tier0(house("lost", **HOUSE, calibration={"offset": {"lost": True}})) as tier0:
         tier0.run(files[0], progress=False)
         assert answers(tier0, 7) == [(1, 4, Closes.NO)] and "no answer: nothing is there" in tier0.why(7)
+
+
+def test_what_fails_of_one_kind_is_tried_again_and_no_matter_of_the_others(house, files, tmp_path):
+    stone = tmp_path / "stone"
+    stone.touch()
+    name = "tests.pipeline.closing_toys:OneStumbles"
+    plain = house(**HALF, experiment={"name": name}, calibration={"stumbling": {"over": str(stone)}})
+    with Tier0(plain) as tier0:
+        summary = tier0.run(files[0], progress=False)
+        assert summary[7].closure == {"offset": {"closes": 1}, "stumbling": {"not judged": 1}}
+        assert "closure failed: " in tier0.why(7) and "an index is out of bounds" in tier0.why(7)
+    before = work(plain)["closure"]
+    stone.unlink()
+    with Tier0(plain) as tier0:
+        assert tier0.run(files[0], progress=False)[7].closure == {"offset": {"closes": 1}, "stumbling": {"closes": 1}}
+    # Of the one that stood nothing was done again.
+    assert work(plain)["closure"] == before + 1
