@@ -184,9 +184,11 @@ def check_settings(
     parts += [(f"for[{place}].", override) for place, override in enumerate(settings.overrides)]
     for prefix, part in parts:
         try:
-            apply_calibration_settings(calibrations, part.calibration)
+            # Over those of all runs: what each has alone may go together with nothing of the other.
+            apply_calibration_settings(calibrations, _merged(settings.calibration, part.calibration))
         except SettingsError as problem:
-            mistakes.extend(mistake.replace("`calibration", f"`{prefix}calibration", 1) for mistake in problem.mistakes)
+            new = [mistake for mistake in problem.mistakes if mistake not in mistakes]
+            mistakes.extend(mistake.replace("`calibration", f"`{prefix}calibration", 1) for mistake in new)
         mistakes.extend(_wrong_gates(part.gates, known, gate, f"{prefix}gates"))
         handshake = part.handshake if isinstance(part.handshake, Mapping) else part.handshake.model_dump()
         for name in ("required", "feeds_express"):
@@ -224,7 +226,8 @@ def _field_values(calibration: Any, table: Table, prefix: str) -> tuple[Table, l
             continue
         try:
             # As JSON, for there a list may be a tuple and a text a member of an enumeration, but no text a number.
-            adapter = TypeAdapter(hints[name], config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+            exact = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+            adapter = TypeAdapter(hints[name], config=exact)
             values[name] = adapter.validate_json(json.dumps(value, default=str))
         except ValidationError as problem:
             mistakes.extend(in_words(problem, {}, prefix + name))

@@ -106,6 +106,10 @@ class BeamSpot(Calibration):
     def __post_init__(self) -> None:
         if self.rule is Rule.CMS and self.granularity is Granularity.SPAN:
             raise ValueError("`rule` = 'cms' cuts run by run: `granularity` 'span' needs 'running_mean'")
+        if min(self.keep_tracks, self.keep_vertices, self.min_tracks, self.min_vertices) < 1:
+            raise ValueError("`keep_tracks`, `keep_vertices`, `min_tracks` and `min_vertices` are at least 1")
+        if min(self.max_d0, self.significance) <= 0 or min(self.least_move, self.least_move_between_runs) < 0:
+            raise ValueError("`max_d0` and `significance` are above 0, and least moves not below")
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Rows of tracks and vertices, and the number of events, by unit."""

@@ -76,6 +76,8 @@ class ChannelStatus(Calibration):
     """of what the payload has by channel, such as (modules, chips); empty: one row"""
 
     def __post_init__(self) -> None:
+        if min(self.channels, self.min_counts) < 1 or not 0 <= self.dead_below < 1 or not self.noisy_above > 0:
+            raise ValueError("`channels`, `min_counts` are at least 1, `dead_below` is 0 to 1, `noisy_above` above 0")
         if self.shape and math.prod(self.shape) != self.channels:
             raise ValueError(f"{self.channels} channels have no `shape` {self.shape}")
         if self.groups and len(self.groups) != self.channels:

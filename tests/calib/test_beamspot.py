@@ -316,6 +316,15 @@ class TestPayload:
         with pytest.raises(KeyError, match="vertex_y_error"):
             payload_of(without(toy(5), "vertex_y_error"))
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"min_tracks": 0}, {"keep_vertices": -1}, {"significance": 0.0}, {"max_d0": -1.0}, {"least_move": -1e-4}],
+    )
+    def test_settings_that_cannot_be_are_refused(self, wrong: dict[str, Any]) -> None:
+        [name] = wrong
+        with pytest.raises(ValueError, match=f"`{name}`|least moves"):
+            BeamSpot(**wrong)
+
     def test_nominal_payload(self) -> None:
         payload = nominal(x=0.1, width_x=0.002)
         assert (float(payload["x"]), float(payload["y"]), payload.units["x"]) == (0.1, 0.0, "cm")

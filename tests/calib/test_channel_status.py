@@ -178,6 +178,12 @@ def test_hits_and_counts_give_the_same_state() -> None:
     assert status().accumulate(jagged, {}).same(status().accumulate(columns, {}))
 
 
+@pytest.mark.parametrize("wrong", [{"min_counts": 0}, {"dead_below": 1.5}, {"noisy_above": -1.0}, {"channels": 0}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`dead_below` is 0 to 1"):
+        ChannelStatus(**{"channels": 3, **wrong})
+
+
 def test_groups_must_be_of_all_channels() -> None:
     with pytest.raises(ValueError, match="2 channels have a group; there are 3"):
         ChannelStatus(channels=3, groups=(0, 1))

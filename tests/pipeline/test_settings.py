@@ -412,6 +412,7 @@ def test_calibrations_take_their_tables() -> None:
         ({"beamspot": {"kind": "x"}}, "unknown setting `calibration.beamspot.kind`: there are edges"),
         ({"beamspot": {"min_tracks": "5"}}, "`calibration.beamspot.min_tracks` is '5': a whole number is expected"),
         ({"beamspot": {"granularity": "fill"}}, "`calibration.beamspot.granularity` is 'fill': say 'run' or 'span'"),
+        ({"beamspot": {"limit": float("nan")}}, "`calibration.beamspot.limit`"),
         ({"beamspot": {"edges": 1.0}}, "`calibration.beamspot.edges` is 1.0: a list is expected"),
         ({"beamspot": {"edges": ["a"]}}, "`calibration.beamspot.edges[0]` is 'a': a number is expected"),
         ({"beamspot": {"min_tracks": 0}}, "`calibration.beamspot`: min_tracks must be 1 or more, not 0"),
@@ -467,6 +468,15 @@ def test_settings_are_held_to_the_experiment_for_all_runs() -> None:
         "`for[1].handshake.required`: there is no kind 'y'; there are beamspot, channel_status",
     )
     check_settings(Settings.model_validate(EXPERIMENT), MADE, ["beamspot"], gate)
+
+
+def test_what_two_tables_have_wrong_together_is_said() -> None:
+    table = {"runs": "1-5", "calibration": {"beamspot": {"granularity": "span"}}}
+    plain = {**EXPERIMENT, "calibration": {"beamspot": {"rule": "cms"}}, "for": [table, {**table, "runs": "7"}]}
+    with pytest.raises(SettingsError) as problem:
+        check_settings(settings_from(plain), [BeamSpot()], ["beamspot"], str)
+    said = "calibration.beamspot`: `rule` = 'cms' cuts run by run: `granularity` 'span' needs 'running_mean'"
+    assert problem.value.mistakes == (f"`for[0].{said}", f"`for[1].{said}")
 
 
 def test_an_experiment_is_made_under_its_own_settings() -> None:
