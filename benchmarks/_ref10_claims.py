@@ -135,5 +135,12 @@ def verdict(claims: Sequence[Limits | Damage], *, judged: bool = True) -> tuple[
     return f"none of {len(wanted)} is missed", 0
 
 
+def concluded(claims: Sequence[Limits] | Sequence[Damage], heading: Sequence[str], *, judged: bool) -> int:
+    """Print the table of claims and the line below it; the exit code."""
+    line, missed = verdict(claims, judged=judged)
+    print(told(claims, heading), line, sep="\n")
+    return missed
+
+
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}"

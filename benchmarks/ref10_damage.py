@@ -17,10 +17,8 @@ same tracks or pairs under both conditions.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks._ref10_beliefs import BeamSpot, Curl, FieldScaled, HalfBarrels, Ladders  # noqa: E402
-from benchmarks._ref10_claims import DAMAGES, Damage, new_seed, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import DAMAGES, Damage, concluded  # noqa: E402
 from benchmarks._ref10_damaged import (  # noqa: E402
     LADDERS,
     MOMENTA,
@@ -45,6 +43,7 @@ from benchmarks._ref10_damaged import (  # noqa: E402
     undamaged,
     vertices_off,
 )
+from benchmarks._ref10_options import each_of, parser  # noqa: E402
 from benchmarks._ref10_played import (  # noqa: E402
     LUMI,
     RUN,
@@ -142,31 +141,15 @@ def of_the_rest(work: Work) -> list[Damage]:
     return claims
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=new_seed(), help="of the simulation; else a new one")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="few events of the mini detector; nothing is judged")
-    options = parser.parse_args()
-    return options
-
-
 def main() -> int:
-    options = parsed()
+    options = parser(__doc__).parse_args()
     print(f"seed {options.seed}")
-    if options.small:
-        work = Work(options.seed, 0.04, "mini")
+    with each_of(options) as each:
+        work = Work(options.seed, 0.04, "mini", each) if options.small else Work(options.seed, each=each)
         claims = [*of_tracks(work), *of_pairs(work), *of_the_rest(work)]
-    else:
-        with ProcessPoolExecutor(options.processes) as pool:
-            work = Work(options.seed, each=pool.map)
-            claims = [*of_tracks(work), *of_pairs(work), *of_the_rest(work)]
     order = list(dict.fromkeys(claim.condition for claim in claims))
     claims.sort(key=lambda claim: order.index(claim.condition))
-    print(told(claims, DAMAGES))
-    line, missed = verdict(claims, judged=not options.small)
-    print(line)
-    return missed
+    return concluded(claims, DAMAGES, judged=not options.small)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,9 @@ in squares. No track tells where the detector as a whole is: a shift of everythi
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +31,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks._ref10_claims import FIGURES, Limits, new_seed, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, concluded  # noqa: E402
 from benchmarks._ref10_damaged import of_resonance  # noqa: E402
+from benchmarks._ref10_options import each_of, parser  # noqa: E402
 from benchmarks._ref10_played import (  # noqa: E402
     Change,
     Floats,
@@ -158,18 +157,10 @@ def judged(work: Work, found: Derived) -> list[Limits]:
     return [*of_tracks(work, beliefs), *of_pairs(work, beliefs), *of_noise(work, beliefs)]
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=new_seed(), help="of the simulation; else a new one")
-    parser.add_argument("--folder", type=Path, help="where the run is kept; else it is thrown away")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="few events of the mini detector; nothing is judged")
-    options = parser.parse_args()
-    return options
-
-
 def main() -> int:
-    options = parsed()
+    asked = parser(__doc__)
+    asked.add_argument("--folder", type=Path, help="where the run is kept; else it is thrown away")
+    options = asked.parse_args()
     print(f"seed {options.seed}", flush=True)
     plan = Plan(options.seed, SCENARIO, workers=options.processes)
     if options.small:
@@ -178,15 +169,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as thrown_away:
         found = derived(plan, options.folder or Path(thrown_away), lumi)
         print(found.told, flush=True)
-        if options.small:
-            claims = judged(Work(plan, lumi, 0.01), found)
-        else:
-            with ProcessPoolExecutor(options.processes) as pool:
-                claims = judged(Work(plan, lumi, each=pool.map), found)
-    print(told(claims, FIGURES))
-    line, missed = verdict(claims, judged=not options.small)
-    print(line)
-    return missed
+        with each_of(options) as each:
+            claims = judged(Work(plan, lumi, 0.01 if options.small else 1.0, each), found)
+    return concluded(claims, FIGURES, judged=not options.small)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks._ref10_bounds import Plan, Step, sentences, study, table  # noqa: E402
-from benchmarks._ref10_claims import FIGURES, Limits, about, new_seed, told, verdict  # noqa: E402
+from benchmarks._ref10_claims import FIGURES, Limits, about, concluded, new_seed  # noqa: E402
 from benchmarks._ref10_costs import READ, Case, Goal, Prepared, costs, line_through, measured, reading, scenario  # noqa: E402
 from benchmarks._ref10_formulas import UM  # noqa: E402
 from benchmarks._ref10_played import (  # noqa: E402
@@ -321,10 +321,7 @@ def main() -> int:
     options = parsed()
     as_a_worker()
     print(f"seed {options.seed}")
-    claims = figures(options.seed, small=options.small)
-    print(told(claims, FIGURES))
-    line, missed = verdict(claims, judged=not options.small)
-    print(line)
+    missed = concluded(figures(options.seed, small=options.small), FIGURES, judged=not options.small)
     slow = 0 if options.no_speed else speed(options.seed, options)
     return int(missed or slow)
 
