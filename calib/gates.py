@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_type_hints
 
 import numpy as np
 
+from calib.moved_share import MovedShare
 from calib.moves import Moves
 from calib.payload import Payload, is_payload_id
 from calib.verdict import (
@@ -39,6 +40,7 @@ __all__ = [
     "MaxMove",
     "Measure",
     "MinEntries",
+    "MovedShare",
     "Moves",
     "Significance",
     "Verdict",
@@ -281,7 +283,8 @@ class Significance(Gate):
 
 
 GATES: Mapping[str, type[Gate]] = {
-    gate.name: gate for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Distance, Significance, Moves)
+    gate.name: gate
+    for gate in (Finite, MinEntries, GoodShare, Within, MaxMove, Distance, Significance, Moves, MovedShare)
 }
 """every gate by the name settings use"""
 

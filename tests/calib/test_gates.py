@@ -18,6 +18,7 @@ from calib.gates import (
     GoodShare,
     MaxMove,
     MinEntries,
+    MovedShare,
     Moves,
     Significance,
     Verdict,
@@ -284,8 +285,13 @@ def test_measures_are_numbers_that_json_knows() -> None:
 
 
 def test_gates_say_whether_they_compare() -> None:
-    assert sorted(name for name, gate in GATES.items() if gate.relative) == ["max_move", "moves", "significance"]
-    assert [name for name, gate in GATES.items() if gate.watches] == ["significance", "moves"]
+    assert sorted(name for name, gate in GATES.items() if gate.relative) == [
+        "max_move",
+        "moved_share",
+        "moves",
+        "significance",
+    ]
+    assert [name for name, gate in GATES.items() if gate.watches] == ["significance", "moves", "moved_share"]
 
 
 # --- from settings
@@ -301,6 +307,7 @@ EXAMPLES: list[Gate] = [
     Significance("x", 3, "s", 0.1, "cm"),
     Moves("x", (5e-4, 1e-3), "cm"),
     Moves("x", (0.0,), "cm", 3.0, 0.25, (0.02,), (0.001,)),
+    MovedShare("x", 0.01, 5, 0.05, "cm", 128, 0.5),
 ]
 
 
