@@ -49,8 +49,8 @@ class Refit:
 
     @property
     def differing(self) -> tuple[Beside, ...]:
-        """Where another payload would hold than was published."""
-        return tuple(row for row in self.rows if not row.same)
+        """Where another payload would hold than was published; of runs of which nothing could be made, none."""
+        return tuple(row for row in self.rows if not row.same and not self.found[row.run].failed)
 
     @property
     def made(self) -> tuple[Judged, ...]:
@@ -96,9 +96,14 @@ def refit(
     for run in together:
         settled = manifests.get(run) or world.books.manifest(run)
         if run in runs and settled is not None:
-            rows += beside(run, settled.kinds[kind], found[run], start)
+            rows += [_or_none(row, found[run]) for row in beside(run, settled.kinds[kind], found[run], start)]
         start = end_of(found[run], start)
     return Refit(kind, found, tuple(rows), dict(changes or {}), left_out)
+
+
+def _or_none(row: Beside, found: Shadowed) -> Beside:
+    """Of a run of which nothing could be made, not what would then be in force."""
+    return replace(row, shadow=None) if found.failed else row
 
 
 def link_of(world: World, way: Way, kind: str, changes: Mapping[str, Any]) -> Link:

@@ -71,9 +71,9 @@ class Made:
             ]
             for row in found.rows
         ]
-        payloads = [{row.production for row in found.rows}, {row.shadow for row in found.rows}]
+        published, made = {row.production for row in found.rows}, {row.shadow for row in found.rows if row.shadow}
         words = [f"{found.kind}: {len(found.differing)} of {len(rows)} intervals have another payload"]
-        words += [f"{len(payloads[0])} payloads published, {len(payloads[1])} with what is made again"]
+        words += [f"{len(published)} payloads published, {len(made)} with what is made again"]
         lines = [as_text(heads, rows, self._title(found), width), "; ".join(words)]
         lines += [f"run {run}: {one.failed}" for run, one in found.found.items() if one.failed]
         return "\n".join([*lines, *(f"not to be offered: {why}" for why in against(found))])

@@ -12,12 +12,13 @@ from calib.state import unpack_state
 from pipeline.certify import ranges_of
 from pipeline.cli import main
 from pipeline.conditions_words import Refused
-from pipeline.finalizing import finalize_here
+from pipeline.finalizing import Hired, finalize_here
 from pipeline.links import Ask
 from pipeline.mistakes import SettingsError
 from pipeline.passes import states_of
 from pipeline.plots import NothingToPlot
 from pipeline.preparation import prepare
+from pipeline.refit_view import Refits
 from pipeline.tier0 import Tier0
 from pipeline.toml_text import toml_text
 from tests.pipeline.tiny import write_file
@@ -119,6 +120,13 @@ def test_what_cannot_be_made_again_is_refused(house, files):
             refits.certified(7, ["ofset"])
 
 
+class Failing(Hired):
+    """Whatever is asked for fails."""
+
+    def finished(self):
+        return ((ask, {"failed": "it was not to be"}) for ask, _ in super().finished())
+
+
 def test_without_what_is_not_certified_good(house, files, tmp_path):
     plain = house(**SURE, calibration={"offset": {"min_hits": 4}})
     with run_and_lose(house, files, calibration={"offset": {"min_hits": 4}}) as tier0:
@@ -140,6 +148,10 @@ def test_without_what_is_not_certified_good(house, files, tmp_path):
         assert new.id == way.context.calibrations[0].finalize(state.select(np.array(left)), None).id
         assert "without 2 spills that are not certified good" in str(made)
         assert made.plot(tmp_path / "refit.png").stat().st_size > 1000
+        # Of what cannot be made again nothing is held beside what was published.
+        failed = Refits(world, Failing()).certified(7, ["offset"])
+        assert failed.exit_code == 2 and failed.refits[0].rows[0].shadow is None
+        assert "run 7: offset: it was not to be" in str(failed) and "0 of 1 intervals have another" in str(failed)
     offered_to_an_offline_tag(as_file(tmp_path / "t.toml", plain), one.payload)
 
 
