@@ -27,8 +27,14 @@ def wrong_declarations(settings: Settings, experiment: Experiment) -> Iterator[s
 
 
 def wrong_calibrations(experiment: Experiment) -> Iterator[str]:
-    """What is wrong with the order of an experiment's calibrations, in words."""
+    """What is wrong with an experiment's calibrations together, in words: their kinds and their order."""
     made = experiment.calibrations()
+    for kind, times in Counter(calibration.kind for calibration in made).items():
+        if times > 1:
+            yield (
+                f"`experiment.name`: {experiment.name} has {times} calibrations of {kind}, of which only the last "
+                "would be made: give each a kind of its own, or try one as a [shadow]"
+            )
     known = {kind for step in Step for kind in experiment.needs(step)}.union(
         experiment.initial_conditions(), *(calibration.uses for calibration in made)
     )

@@ -306,6 +306,18 @@ def test_a_cycle_is_refused_before_anything_is_made(tmp_path):
     assert not (tmp_path / "area" / "tier0.db").exists()
 
 
+class Twice(Levels):
+    """Has two calibrations of a kind."""
+
+    def calibrations(self):
+        return (*super().calibrations(), Last(min_hits=7))
+
+
+def test_two_calibrations_of_a_kind_are_refused(tmp_path):
+    with pytest.raises(SettingsError, match="levels has 2 calibrations of last, of which only the last would be made"):
+        open_world(settings_from(settings(tmp_path / "area")), Twice())
+
+
 def test_the_order_is_told_with_the_settings(tmp_path):
     said = "calibrations in their order: first, turned (iterates) -> last, other, second -> third"
     assert said in Tier0(settings(tmp_path / "area"), Levels()).check().splitlines()
