@@ -165,8 +165,10 @@ def places(cells: Int, most: int) -> tuple[Int, Int]:
     """
     there = np.zeros(most, np.bool_)
     there[cells] = True
-    place = np.cumsum(there) - 1
-    return np.flatnonzero(there), place[cells]
+    found = np.flatnonzero(there)
+    place = np.empty(most, np.int64)  # only where there are cells is it ever touched
+    place[found] = np.arange(len(found))
+    return found, place[cells]
 
 
 def _widths(sums: ChannelSums) -> dict[str, int]:

@@ -49,7 +49,10 @@ def solved(lower: Floats, right: Floats) -> Floats:
 def inverse(lower: Floats) -> Floats:
     """The inverse of L L^T, [m, m, n]."""
     size = len(lower)
-    half = solved(lower, np.broadcast_to(np.eye(size)[..., None], lower.shape))
+    half = np.broadcast_to(np.eye(size)[..., None], lower.shape).copy()
+    for j in range(size):
+        half[j, : j + 1] /= lower[j, j]
+        half[j + 1 :, : j + 1] -= lower[j + 1 :, j, None] * half[j, : j + 1]
     found = np.zeros_like(lower)
     for k in range(size):
         found[: k + 1, : k + 1] += half[k, : k + 1, None] * half[k, None, : k + 1]

@@ -61,7 +61,7 @@ class Alignment(Iterated):
     """
 
     kind: ClassVar[str] = alignment_payload.KIND
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = COLUMNS
     uses: ClassVar[tuple[str, ...]] = (alignment_payload.KIND,)
     looks_at_previous: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calib.algorithms.alignment_geometry import DEFORMATIONS
 from calib.algorithms.alignment_structures import Structures
-from calib.algorithms.alignment_sums import COARSE, MIDDLE, RESOLUTION
+from calib.algorithms.alignment_sums import OF_DEFORMED, OF_FIELD, OF_METRIC, RESOLUTION
 from calib.channel_sums import ChannelSums
 from calib.iov import LUMI_BITS
 from calib.state import State
@@ -71,7 +71,11 @@ class Pairs:
         np.add.at(total, where, values)
         d = round(values.shape[1] ** 0.5)
         blocks: Floats = total.reshape(-1, d, d).astype(np.float64) * resolution
-        return cls(keys // every, keys % every, blocks)
+        one, other = np.divmod(keys, every)
+        own = one == other
+        # A product of two factors, rounded each its own way, is a little off that of the other two.
+        blocks[own] = 0.5 * (blocks[own] + blocks[own].swapaxes(1, 2))
+        return cls(one, other, blocks)
 
     def times(self, values: Floats) -> Floats:
         """The symmetric matrix times values [structures, d]."""
@@ -124,11 +128,11 @@ class Totals:
         field = fit.columns["field"][counted].sum(axis=0, dtype=np.int64)
         return cls(
             Pairs.of(state["matrix"], every, classes, RESOLUTION),
-            Pairs.of(state["metric"], every, classes, MIDDLE),
+            Pairs.of(state["metric"], every, classes, OF_METRIC),
             found["right"] * RESOLUTION,
-            found["deformed"].reshape(every, d, len(DEFORMATIONS)) * MIDDLE,
+            found["deformed"].reshape(every, d, len(DEFORMATIONS)) * OF_DEFORMED,
             found["records"][:, 0],
-            field.reshape(len(DEFORMATIONS), -1) * COARSE,
+            field.reshape(len(DEFORMATIONS), -1) * OF_FIELD,
             int(fit.columns["measurements"][counted].sum(dtype=np.int64)),
         )
 

@@ -6,19 +6,21 @@ their displacements. With W = V^-1 and P = W - W A (A^T W A)^-1 A^T W a record a
 displacements, G^T P r to the right-hand side and r^T P r to chi2: the Schur complement of its own parameters.
 Scattering is in V, and so treated as broken lines would.
 
-Here with V = L L^T: L^-1 without what A spans of it is a root of P.
+Arrays have measurements first and records last: each step is elementwise along the records, and these have the same
+bits alone. Records of fewer measurements than others beside them have room left, of no weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib import cholesky
 from calib.algorithms.alignment_geometry import NUMBERS
+from calib.algorithms.alignment_structures import Structures
 from calib.calibration import Columns
 from calib.jagged import counts_of, flat_of
 
@@ -42,14 +44,14 @@ COLUMNS = (
     POINTS,
 )
 
-BLOCK = 512
-"""records worked on at a time, some 20 kB for each: they stay near"""
+BLOCK = 1 << 17
+"""elements of covariances worked on at a time: they stay near"""
+ALIKE = 0.75
+"""share of measurements that a record has at least of those with the most beside it"""
 LARGEST = 1e12
 """um, um^2 and so on: beyond are no records"""
 MOST_SLOPE, FURTHEST = 1e3, 2e3
-"""um a um or urad, and cm, likewise: sums of these have room for so much"""
-MOST = 2.0**11
-"""1/um^2 and 1/um, of what a record adds: of one of the best sensors, 0.1 um, it would be 100"""
+"""um a um or urad, and cm, likewise"""
 UM = 1e-4
 """cm, and rad / 100: displacements are counted in um and urad"""
 UNITS = np.array([1.0, 1.0, 1.0, 1e-2, 1e-2, 1e-2])
@@ -58,38 +60,104 @@ UNITS = np.array([1.0, 1.0, 1.0, 1e-2, 1e-2, 1e-2])
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """n records of one size. In um."""
+    """n records with room for m measurements each, in um; and e, their entries: measurements on structures."""
 
     event: Ints
     """of which each is, a place in the columns"""
+    size: Ints
+    """how many measurements each has"""
     residuals: Floats
-    """[n, m]"""
+    """[m, n]"""
     derivatives: Floats
-    """[n, m, k]"""
+    """[m, k, n]"""
     covariance: Floats
-    """lower triangle row by row, [n, m (m + 1) / 2]"""
-    labels: Ints
-    """of the structure on each level, -1: of none, [n, m, levels]"""
-    slopes: Floats
-    """[n, m, levels, 6]"""
+    """lower triangle, [m, m, n]"""
     directions: Floats
     """[n, m, 3]"""
     points: Floats
     """in cm, [n, m, 3]"""
+    measurement: Ints
+    """of each entry, counted through the rooms of all records; rising, [e]"""
+    number: Ints
+    """the structure, on a measurement the largest first, [e]"""
+    slopes: Floats
+    """[e, 6]"""
+    sound: Mask
+    """[n]: numbers, and such as a tracker has; else the rest is 0, but for entries"""
 
-    def where(self, rows: Ints | Mask) -> Records:
-        """Some of them."""
-        return Records(**{part.name: getattr(self, part.name)[rows] for part in fields(self)})
+    @property
+    def entry_record(self) -> Ints:
+        """Whose each entry is, [e]."""
+        return self.measurement // len(self.residuals)
+
+    @property
+    def ndf(self) -> Ints:
+        """[n]"""
+        found: Ints = self.size - self.derivatives.shape[1]
+        return found
 
 
-def records(columns: Columns, levels: int) -> Iterator[Records]:
-    """The records of events, sorted by size, in blocks. Raises ValueError where columns do not go together."""
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """Columns without the borders of events: values, and where those of each record begin."""
+
+    values: dict[str, tuple[NDArray[np.float64], Ints]]
+    event: Ints
+    size: Ints
+    number: Ints
+    """of structures, [measurements, levels], -1: none"""
+
+    def take(self, name: str, rows: Ints, each: int, scale: float = 1.0) -> Floats:
+        """The values of records, [n, room], with `each` a measurement; what is beyond a record's own is 0."""
+        values, begin = self.values[name]
+        return self._padded(values, begin[rows], self.size[rows] * each, int(self.size[rows].max()) * each, scale)
+
+    def triangle(self, rows: Ints) -> Floats:
+        """Covariances [m, m, n], lower triangle; above it 0, as where there is only room, but for 1 on the diagonal."""
+        values, begin = self.values[COVARIANCE]
+        own, m = self.size[rows], int(self.size[rows].max())
+        flat = self._padded(values, begin[rows], own * (own + 1) // 2, m * (m + 1) // 2, UM**-2)
+        found = np.zeros((m, m, len(rows)))
+        found[np.tril_indices(m)] = flat.T
+        return found
+
+    @staticmethod
+    def _padded(values: Floats, begin: Ints, own: Ints, room: int, scale: float) -> Floats:
+        place = begin[:, None] + np.arange(room)
+        found: Floats = values.take(place, mode="clip") * scale if len(values) else np.zeros(place.shape)
+        if (own < room).any():
+            found[np.arange(room) >= own[:, None]] = 0.0
+        return found
+
+
+def records(columns: Columns, structures: Structures) -> Iterator[Records]:
+    """The records of events that lie on structures that are free, in blocks of much the same size.
+
+    Raises ValueError where columns do not go together, and for structures that there are not.
+    """
+    read = _read(columns, structures)
+    first = np.cumsum(read.size) - read.size
+    on_any = np.zeros(len(read.size), np.bool_)
+    on_any[np.repeat(np.arange(len(read.size)), read.size)[(read.number >= 0).any(axis=1)]] = True
+    own = flat_of(columns[PARAMETERS]).astype(np.int64)
+    for k in np.unique(own[on_any]).tolist():
+        rows = np.flatnonzero(on_any & (own == k))
+        while len(rows):
+            most = int(read.size[rows].max())
+            alike = read.size[rows] >= ALIKE * most
+            for some in np.array_split(rows[alike], -(-int(alike.sum()) * most**2 // BLOCK)):
+                yield _gathered(read, some, first, k)
+            rows = rows[~alike]
+
+
+def _read(columns: Columns, structures: Structures) -> _Read:
     counts = flat_of(columns[MEASUREMENTS]).astype(np.int64)
     own = flat_of(columns[PARAMETERS]).astype(np.int64)
     of_event = counts_of(columns[MEASUREMENTS])
     event = np.repeat(np.arange(len(of_event)), of_event)
     if len(counts) and (counts.min() < 1 or own.min() < 1):
         raise ValueError(f"`{MEASUREMENTS}` and `{PARAMETERS}` are at least 1 for each record")
+    levels = len(structures.levels)
     sizes = {
         RESIDUALS: counts,
         DERIVATIVES: counts * own,
@@ -103,10 +171,8 @@ def records(columns: Columns, levels: int) -> Iterator[Records]:
     for name, size in sizes.items():
         _check(columns, name, np.bincount(event, size, minlength=len(of_event)).astype(np.int64))
         found[name] = (flat_of(columns[name]), np.cumsum(size) - size)
-    for size in np.unique(counts << 32 | own).tolist():
-        rows = np.flatnonzero(counts << 32 | own == size)
-        for first in range(0, len(rows), BLOCK):
-            yield _gathered(found, rows[first : first + BLOCK], event, (size >> 32, size & 0xFFFFFFFF, levels))
+    labels, _ = found.pop(LABELS)
+    return _Read(found, event, counts, structures.numbered(labels.reshape(-1, levels).astype(np.int64)))
 
 
 def _check(columns: Columns, name: str, expected: Ints) -> None:
@@ -120,99 +186,92 @@ def _check(columns: Columns, name: str, expected: Ints) -> None:
         )
 
 
-def _gathered(
-    found: dict[str, tuple[NDArray[np.float64], Ints]], rows: Ints, event: Ints, size: tuple[int, int, int]
-) -> Records:
-    m, k, levels = size
-
-    def take(name: str, *shape: int) -> Floats:
-        values, begin = found[name]
-        place = begin[rows, None] + np.arange(int(np.prod(shape)))
-        gathered: Floats = values[place].reshape(len(rows), *shape)
-        return gathered
-
-    parts = (
-        take(RESIDUALS, m) / UM,
-        take(DERIVATIVES, m, k) / UM,
-        take(COVARIANCE, m * (m + 1) // 2) / UM**2,
-        take(SLOPES, m, levels, len(NUMBERS)) * UNITS,
-        take(DIRECTIONS, m, 3),
-        take(POINTS, m, 3),
-    )
+def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
+    n, size = len(rows), read.size[rows]
+    m = int(size.max())
+    parts = {
+        RESIDUALS: (read.take(RESIDUALS, rows, 1, 1 / UM), LARGEST),
+        DERIVATIVES: (read.take(DERIVATIVES, rows, k, 1 / UM), LARGEST),
+        DIRECTIONS: (read.take(DIRECTIONS, rows, 3), MOST_SLOPE),
+        POINTS: (read.take(POINTS, rows, 3), FURTHEST),
+    }
+    covariance = read.triangle(rows)
+    place = first[rows, None] + np.arange(m)
+    number = read.number.take(place, axis=0, mode="clip")
+    number[np.arange(m) >= size[:, None]] = -1
+    measurement, level = np.nonzero((number >= 0).reshape(n * m, -1))
+    slopes = read.values[SLOPES][0].reshape(-1, len(NUMBERS))
+    slopes = slopes.take(place.reshape(-1)[measurement] * number.shape[2] + level, axis=0) * UNITS
     # A record that is no numbers, or numbers of no tracker, is put to 0: without a covariance it has no meaning.
-    most = (LARGEST, LARGEST, LARGEST, MOST_SLOPE, MOST_SLOPE, FURTHEST)
-    within = [
-        (np.abs(part) < limit).reshape(len(rows), -1).all(axis=1) for part, limit in zip(parts, most, strict=True)
-    ]
-    sound = np.logical_and.reduce(within)
-    for part in parts:
-        part[~sound] = 0.0
-    residuals, derivatives, covariance, slopes, directions, points = parts
-    labels = take(LABELS, m, levels).astype(np.int64)
-    return Records(event[rows], residuals, derivatives, covariance, labels, slopes, directions, points)
+    sound = _within(covariance.reshape(-1, n), LARGEST, 0)
+    for part, most in parts.values():
+        sound &= _within(part, most, 1)
+    sound[measurement[~_within(slopes, MOST_SLOPE, 1)] // m] = False
+    if not sound.all():
+        slopes[~sound[measurement // m]] = 0.0
+        covariance[..., ~sound] = np.eye(m)[..., None]
+        for part, _ in parts.values():
+            part[~sound] = 0.0
+    residuals, derivatives, directions, points = (part for part, _ in parts.values())
+    on_diagonal = np.arange(m)
+    covariance[on_diagonal, on_diagonal] += on_diagonal[:, None] >= size
+    return Records(
+        read.event[rows],
+        size,
+        np.ascontiguousarray(residuals.T),
+        np.ascontiguousarray(derivatives.reshape(n, m, k).transpose(1, 2, 0)),
+        covariance,
+        directions.reshape(n, m, 3),
+        points.reshape(n, m, 3),
+        measurement,
+        number.reshape(n * m, -1)[measurement, level],
+        slopes,
+        sound,
+    )
+
+
+def _within(part: Floats, most: float, axis: int) -> Mask:
+    """Whether all along an axis are numbers below `most`; of those that are none neither extreme is."""
+    found: Mask = (part.max(axis=axis) < most) & (part.min(axis=axis) > -most)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Eliminated:
-    """What n records of one size, which lie on s structures each, add."""
+    """What is left of n records once their own parameters are free."""
 
-    matrix: Floats
-    """[n, s d, s d], by structure and number"""
-    right: Floats
-    """[n, s d]"""
+    weights: Floats
+    """P, [m, m, n]"""
+    pulls: Floats
+    """P (r + what measurements have been moved by), [m, n]"""
     chi2: Floats
-    """[n]"""
+    """r^T P r, [n]"""
     sound: Mask
-    """[n]: V is positive definite, A of full rank, and what is added not beyond MOST; else the rest has no meaning"""
-
-    def where(self, rows: Mask) -> Eliminated:
-        """Some of them."""
-        return Eliminated(**{part.name: getattr(self, part.name)[rows] for part in fields(self)})
+    """[n]: V is positive definite and A of full rank; else the rest has no meaning"""
 
 
-def eliminated(given: Records, slopes: Floats, values: Floats) -> Eliminated:
-    """Of records by their slopes [n, m, s d] in the displacements of the structures.
-
-    `values` [n, s d] of these, in um and urad, is what tracks were fitted under; the right-hand side is about none.
-    """
-    root, sound = _root(given)
-    moved = np.matmul(root, slopes)
-    residual = np.matmul(root, given.residuals[..., None])
-    chi2 = np.matmul(residual.swapaxes(1, 2), residual)[:, 0, 0]
-    residual += np.matmul(moved, values[..., None])
-    turned = moved.swapaxes(1, 2)
-    matrix, vector = np.matmul(turned, moved), np.matmul(turned, residual)[..., 0]
-    small = (np.abs(vector) < MOST).all(axis=1) & (np.abs(matrix) < MOST).all(axis=(1, 2))
-    return Eliminated(matrix, vector, chi2, sound & small & (chi2 < LARGEST))
-
-
-def _root(given: Records) -> tuple[Floats, Mask]:
-    """A root of P, [n, m, m]: P = root^T root. And whether V is positive definite and A of full rank."""
-    _, m, k = given.derivatives.shape
-    lower, sound = cholesky.factors(_square(given.covariance, m))
-    right = np.empty((m, k + m, len(given.event)))
-    right[:, :k], right[:, k:] = given.derivatives.transpose(1, 2, 0), np.eye(m)[..., None]
-    white = cholesky.solved(lower, right)
-    own, rest = white[:, :k], white[:, k:]
-    normal, full = cholesky.factors(_products(own))
-    across = cholesky.solved(normal, np.ascontiguousarray(own.swapaxes(0, 1)))
-    for along in across[:, :, None]:
-        rest -= along * _summed(along * rest)
-    return np.ascontiguousarray(rest.transpose(2, 0, 1)), sound & full
+def eliminated(given: Records, moved: Floats) -> Eliminated:
+    """Of records whose measurements have been moved by so much [m, n] in um by what they were fitted under."""
+    lower, sound = cholesky.factors(given.covariance)
+    weights = cholesky.inverse(lower)
+    own = _applied(weights, given.derivatives)
+    normal = np.zeros((own.shape[1], *own.shape[1:]))
+    for a in range(len(normal)):
+        normal[a, : a + 1] = _summed(given.derivatives[:, a, None] * own[:, : a + 1])
+    factor, full = cholesky.factors(normal)
+    for along in cholesky.solved(factor, np.ascontiguousarray(own.swapaxes(0, 1))):
+        weights -= along[:, None] * along
+    both = np.stack([given.residuals, given.residuals + moved], axis=1)
+    pulls = _applied(weights, both)
+    chi2 = _summed(given.residuals * pulls[:, 0])
+    return Eliminated(weights, pulls[:, 1], chi2, given.sound & sound & full & (chi2 < LARGEST))
 
 
-def _square(triangle: Floats, m: int) -> Floats:
-    """The matrices [m, m, n] of lower triangles [n, m (m + 1) / 2]; above the diagonal 0."""
-    found = np.zeros((m, m, len(triangle)))
-    found[np.tril_indices(m)] = triangle.T
-    return found
-
-
-def _products(own: Floats) -> Floats:
-    k = own.shape[1]
-    found = np.zeros((k, k, own.shape[2]))
-    for a in range(k):
-        found[a, : a + 1] = _summed(own[:, a, None] * own[:, : a + 1])
+def _applied(matrix: Floats, vectors: Floats) -> Floats:
+    """The symmetric matrices [m, m, n] times vectors [m, k, n]."""
+    found: Floats = matrix[0, :, None] * vectors[0]
+    for row, vector in zip(matrix[1:], vectors[1:], strict=True):
+        found += row[:, None] * vector
     return found
 
 

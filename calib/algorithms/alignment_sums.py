@@ -11,12 +11,13 @@ cuts: which cut is right shows in all of them together, when they are solved.
                 beyond the classes of the cuts records that no cut lets pass, and those that have no meaning
 
 d are the numbers free for any structure. About no displacement, sums of tracks fitted under different ones add up.
+All are sums of outer products, of slopes with P G, P r, slopes, and what deformations do (`alignment_products`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 
 from calib.accumulators import UnitSums, to_fixed
 from calib.algorithms.alignment_geometry import DEFORMATIONS, deformed
+from calib.algorithms.alignment_products import MOST_BITS, Products, ramps, squared, whole
 from calib.algorithms.alignment_records import Eliminated, Records, eliminated, records
 from calib.algorithms.alignment_structures import Structures
 from calib.calibration import Columns, packed_units
-from calib.channel_sums import ChannelSums
+from calib.channel_sums import ChannelSums, places
 from calib.iov import LUMI_BITS
 from calib.state import State
 
@@ -35,74 +37,180 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-RESOLUTION = 2.0**-40
-"""of sums in 1/um^2 and 1/um: 1e-12, and room for 8 million"""
-MIDDLE = 2.0**-30
-"""of sums without the weights of a fit, which are larger"""
+SLOPE = 2.0**-16
+"""what slopes are counted in: a move of 1 mm is off by 15 nm"""
+WEIGHT = 2.0**-29
+"""and P G in 1/um^2, P r in 1/um. Where tracks tell nothing, P G nearly cancels over the structures of a record; what
+rounding leaves of it in 100 000 records is 2e-6 1/um^2, of a move known to 700 um"""
+FIELD = 2.0**-10
+"""and what deformations do, of size 1 some centimetres out"""
+RESOLUTION = SLOPE * WEIGHT
+"""of the sums made of them: of the matrix, with room for 260 000 1/um^2"""
+OF_METRIC, OF_DEFORMED, OF_FIELD = SLOPE**2, SLOPE * FIELD, FIELD**2
 COARSE = 2.0**-20
-"""of chi2, and of the products of deformations"""
+"""of chi2"""
+MOST = 2.0**MOST_BITS
+"""of products in these: what goes with P is 128 1/um^2, and of one of the best sensors, 0.1 um, would be 100"""
 THREE_SIGMA = 0.0026998
 """the share of a Gaussian beyond"""
-MOST_VALUES = 2_000_000
-"""of rows that wait to be added up: 16 MB"""
-
-Found = tuple[Ints, Ints]
-"""places of rows [...] and the rows [..., width]"""
-
-
-@dataclass(eq=False)
-class _Heap:
-    """Rows that wait to be added up by key."""
-
-    total: UnitSums
-    waiting: list[Found] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, keys: Ints, rows: Ints) -> None:
-        said = rows.any(axis=-1)
-        self.waiting.append((keys[said], rows[said]))
-        self.size += int(said.sum()) * rows.shape[-1]
-        if self.size > MOST_VALUES:
-            self.fold()
-
-    def fold(self) -> UnitSums:
-        if self.waiting:
-            keys, rows = (np.concatenate(parts) for parts in zip(*self.waiting, strict=True))
-            self.total = self.total.merge(UnitSums.of_rows(keys, rows))
-        self.waiting, self.size = [], 0
-        return self.total
 
 
 @dataclass(frozen=True, eq=False)
-class _Alike:
-    """n records of one size on s structures each."""
+class _Told:
+    """What n records say, with room for m measurements each; what they say of displacements only where it counts."""
 
-    given: Records
+    chi2: Floats
+    of_class: Ints
+    """by chi2; beyond those of the cuts nothing else is said, [n]"""
+    pulls: Ints
+    """P (r about no displacement), in WEIGHT, [n m]"""
+    shapes: Ints
+    """what deformations do to measurements on any structure, in FIELD, [n m, deformations]"""
+    slopes: Ints
+    """in SLOPE, [e, d]"""
+    entries: Ints
+    """those of records that count, of e"""
+    each: Ints
+    """entries of each room, [n m]"""
     on: Ints
-    """the structures, rising, [n, s]"""
-    number: Ints
-    """that of each measurement, on each level, -1: none, [n, m, levels]"""
+    """which of u structures an entry is on, [e]"""
+    first: Ints
+    """the first of u of each record, [n]"""
+    place: Ints
+    """which of those that are free each is, rising by record, [u]"""
+    weighed: Floats
+    """P G, [u m, d]"""
 
-    def where(self, rows: Ints | Mask) -> _Alike:
-        return _Alike(self.given.where(rows), self.on[rows], self.number[rows])
 
-    def slopes(self, free: Mask, numbers: Ints) -> Floats:
-        """[n, m, s, d] of the numbers that are free, [n, s, d]."""
-        here = (self.number[..., None, :] == self.on[:, None, :, None]).astype(np.float64)
-        found: Floats = np.matmul(here, self.given.slopes[..., numbers]) * free[:, None]
-        return found
+class _Sums:
+    """Of one chunk."""
 
-    def shared(self, one: Ints, other: Ints) -> Mask:
-        """Whether the structures of pairs share a measurement, [n, pairs]."""
-        on = (self.number[..., None, :] == self.on[:, None, :, None]).any(axis=3)
-        found: Mask = np.asarray((on[:, :, one] & on[:, :, other]).any(axis=1))
-        return found
+    def __init__(self, structures: Structures, cuts: tuple[float, ...], runs: int) -> None:
+        self.structures, self.cuts, self.free = structures, cuts, int(structures.any_free.sum())
+        d, cells = len(structures.numbers), runs * len(cuts) * self.free
+        self.matrix, self.metric = (Products(cells * self.free, (d, d)) for _ in range(2))
+        self.by_structure = Products(cells, (d, 1 + len(DEFORMATIONS)))
+        self.records = Products(cells, (1, 1))
+        self.fit = np.zeros((runs * (len(cuts) + 2), 4 + len(DEFORMATIONS) ** 2), np.int64)
 
-    def shapes(self) -> Floats:
-        """What the deformations do to the residuals of measurements on any structure, [n, m, deformations]."""
-        moved = deformed(self.given.directions, self.given.points)
-        there = np.asarray((self.number >= 0).any(axis=2))
-        return np.where(there[..., None], moved, 0.0)
+    def add(self, given: Records, values: Floats, run: Ints) -> None:
+        """Records of runs [n], 0 and on, fitted under values [structures, 6]."""
+        told = _told(given, self.structures, values, self.cuts)
+        used = told.of_class < len(self.cuts)
+        self._fitted(given, told, run, used)
+        if used.any():
+            self._products(given, told, (run * len(self.cuts) + told.of_class) * self.free, used)
+
+    def _fitted(self, given: Records, told: _Told, run: Ints, used: Mask) -> None:
+        on_any = (told.each.reshape(len(used), -1) > 0).sum(axis=1)
+        counted = [to_fixed(told.chi2 * used, COARSE), given.ndf * used, np.ones_like(run), on_any * used]
+        rows = np.stack(counted, axis=1)
+        key = run * (len(self.cuts) + 2) + told.of_class
+        for one in np.unique(key).tolist():
+            mine = key == one
+            self.fit[one, :4] += rows[mine].sum(axis=0)
+            if one % (len(self.cuts) + 2) < len(self.cuts):
+                self.fit[one, 4:] += squared(told.shapes[np.repeat(mine, len(given.residuals))]).reshape(-1)
+
+    def _products(self, given: Records, told: _Told, cell: Ints, used: Mask) -> None:
+        m, chosen = len(given.residuals), told.entries
+        record, on = given.entry_record[chosen], told.on[chosen]
+        # Of each entry, with the structures of its record up to its own; and with those that it shares its place with.
+        first = told.first[record]
+        pairs, shared = on - first + 1, ramps(told.each)[chosen] + 1
+        one = np.repeat(first, pairs) + ramps(pairs)
+        room = np.repeat(given.measurement[chosen] % m, pairs)
+        partner = np.repeat(chosen + 1 - shared, shared) + ramps(shared)
+        begin = cell[record] * self.free + told.place[on]
+        slopes = told.slopes[chosen]
+        matrix = np.repeat(begin, pairs) + told.place[one] * self.free
+        self.matrix.add(matrix, whole(told.weighed.take(one * m + room, axis=0), WEIGHT), pairs, slopes)
+        metric = np.repeat(begin, shared) + told.place[told.on[partner]] * self.free
+        self.metric.add(metric, told.slopes[partner], shared, slopes)
+        counts = np.repeat(used, m)
+        right = np.concatenate([told.pulls[:, None], told.shapes], axis=1)[counts]
+        self.by_structure.add(cell[record] + told.place[on], slopes, told.each[counts], right)
+        owner = np.repeat(np.arange(len(used)), np.diff(told.first, append=len(told.place)))
+        counted = np.flatnonzero(used[owner])
+        ones = np.ones((len(counted), 1), np.int64)
+        self.records.add(cell[owner[counted]] + told.place[counted], ones, ones[:, 0], ones)
+
+    def rows(self) -> dict[str, UnitSums]:
+        """Of each part, by run, class and structures in one number: those of pairs, of structures, of classes."""
+        width, seen = len(self.structures.numbers), np.flatnonzero(self.fit[:, 2])
+        by_structure, records = self.by_structure.fold().values, self.records.fold()
+        imitated = by_structure[..., 1:].reshape(len(by_structure), width * len(DEFORMATIONS))
+        pairs = {
+            name: UnitSums(total.keys, total.values.reshape(-1, width**2))
+            for name, total in (("matrix", self.matrix.fold()), ("metric", self.metric.fold()))
+        }
+        of_structures = np.concatenate([by_structure[..., 0], imitated, records.values[..., 0]], axis=1)
+        return pairs | {"structures": UnitSums(records.keys, of_structures), "fit": UnitSums(seen, self.fit[seen])}
+
+
+def _told(given: Records, structures: Structures, values: Floats, cuts: tuple[float, ...]) -> _Told:
+    numbers, (m, n) = structures.numbers, given.residuals.shape
+    slopes = whole(given.slopes[:, numbers], SLOPE) * structures.is_free[given.number][:, numbers]
+    real = slopes.astype(np.float64) * SLOPE
+    each = np.bincount(given.measurement, minlength=n * m)
+    moved = np.bincount(given.measurement, (real * values[given.number][:, numbers]).sum(axis=1), n * m)
+    found = eliminated(given, np.ascontiguousarray(moved.reshape(n, m).T))
+    ordinal = np.cumsum(structures.any_free) - 1
+    size = int(ordinal[-1]) + 1
+    keys, on = places(given.entry_record * size + ordinal[given.number], n * size)
+    first = np.searchsorted(keys, np.arange(n) * size)
+    weighed = _weighed(found, given.measurement, real, on, len(keys))
+    shapes = np.where(each[:, None] > 0, deformed(given.directions, given.points).reshape(n * m, -1), 0.0)
+    pulls = np.ascontiguousarray(found.pulls.T)
+    slope = _most(real, np.searchsorted(given.measurement, np.arange(n) * m)) / SLOPE
+    shape = _most(shapes, np.arange(n) * m) / FIELD
+    weight = np.maximum(_most(weighed.reshape(len(keys), -1), first), _most(pulls, np.arange(n))) / WEIGHT
+    of_class = _classes(found.chi2, given.ndf, cuts)
+    small = np.maximum(slope, shape) * np.maximum(shape, weight) < MOST
+    of_class[~found.sound | (of_class < len(cuts)) & ~small] = len(cuts) + 1
+    used = of_class < len(cuts)
+    if not used.all():
+        pulls[~used], shapes[np.repeat(~used, m)] = 0.0, 0.0
+    return _Told(
+        found.chi2,
+        of_class,
+        whole(pulls, WEIGHT).reshape(-1),
+        whole(shapes, FIELD),
+        slopes,
+        np.flatnonzero(used[given.entry_record]),
+        each,
+        on,
+        first,
+        keys % size,
+        weighed,
+    )
+
+
+def _most(rows: Floats, begins: Ints) -> Floats:
+    """The largest of the rows from each of `begins` on up to the next."""
+    found: Floats = np.maximum.reduceat(np.maximum(rows.max(axis=1), -rows.min(axis=1)), begins)
+    return found
+
+
+def _weighed(found: Eliminated, measurement: Ints, slopes: Floats, on: Ints, structures: int) -> Floats:
+    """P G by structure, [u m, d]: each adds up its entries in their order."""
+    from scipy.sparse import csc_array
+
+    m = len(found.pulls)
+    weights = np.ascontiguousarray(found.weights.transpose(2, 0, 1)).reshape(-1, m).take(measurement, axis=0)
+    index = on.astype(np.int32)[:, None] * np.int32(m) + np.arange(m, dtype=np.int32)
+    ends = np.arange(len(on) + 1, dtype=np.int32) * np.int32(m)
+    spread = csc_array((weights.reshape(-1), index.reshape(-1), ends), shape=(structures * m, len(on)))
+    product: Floats = spread @ slopes
+    return product
+
+
+def _classes(chi2: Floats, ndf: Ints, cuts: tuple[float, ...]) -> Ints:
+    """The class of each record."""
+    sizes, which = np.unique(ndf, return_inverse=True)
+    limits = np.array([most_chi2(size) for size in sizes.tolist()])[which, None] * np.array(cuts)
+    found: Ints = (limits < chi2[:, None]).sum(axis=1)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,79 +242,35 @@ class Summing:
         Raises ValueError for columns that do not go together, or name structures that there are not.
         """
         units = packed_units(columns)
-        run = units >> LUMI_BITS << LUMI_BITS
-        heaps = {name: _Heap(UnitSums.empty((sum(of.values()),))) for name, of in self.widths.items()}
-        for block in records(columns, len(self.structures.levels)):
-            for alike in self._alike(block):
-                for name, (keys, rows) in self._added(alike, run, values):
-                    heaps[name].add(keys, rows)
+        runs, run = np.unique(units >> LUMI_BITS << LUMI_BITS, return_inverse=True)
+        sums = _Sums(self.structures, self.cuts, len(runs))
+        for block in records(columns, self.structures):
+            sums.add(block, values, run[block.event])
         fingerprint = self.structures.fingerprint(values)
-        return State({name: self._part(name, heap.fold(), units, fingerprint) for name, heap in heaps.items()})
+        found = sums.rows()
+        return State({name: self._part(name, rows, units, (runs, fingerprint)) for name, rows in found.items()})
 
-    def _part(self, name: str, total: UnitSums, units: Ints, fingerprint: int) -> ChannelSums:
-        widths = self.widths[name]
+    def _part(self, name: str, rows: UnitSums, units: Ints, of: tuple[Ints, int]) -> ChannelSums:
+        widths, (runs, fingerprint) = self.widths[name], of
         ends = np.cumsum(list(widths.values()))[:-1]
-        columns = dict(zip(widths, np.split(total.values, ends, axis=1), strict=True))
-        return ChannelSums.of(units, fingerprint, total.keys, columns)
+        columns = dict(zip(widths, np.split(rows.values, ends, axis=1), strict=True))
+        return ChannelSums.of(units, fingerprint, self._keys(name, rows.keys, runs), columns)
 
-    def _alike(self, given: Records) -> Iterator[_Alike]:
-        """Records by how many structures they lie on; those on none have nothing to say."""
-        number = self.structures.numbered(given.labels)
-        ordered = np.sort(number.reshape(len(number), -1), axis=1)
-        new = (np.diff(ordered, axis=1, prepend=-1) > 0) & (ordered >= 0)
-        size = new.sum(axis=1)
-        for s in np.unique(size[size > 0]).tolist():
-            rows = np.flatnonzero(size == s)
-            on = ordered[rows][new[rows]].reshape(len(rows), s)
-            yield _Alike(given.where(rows), on, number[rows])
-
-    def _added(self, alike: _Alike, run: Ints, values: Floats) -> Iterator[tuple[str, Found]]:
-        """Keys and rows by part."""
-        numbers = self.structures.numbers
-        free: Mask = self.structures.is_free[alike.on][..., numbers]
-        own = np.where(free, values[alike.on][..., numbers], 0.0)
-        slopes = alike.slopes(free, numbers)
-        flat = slopes.reshape(*slopes.shape[:2], -1)
-        found = eliminated(alike.given, flat, own.reshape(len(own), -1))
-        of_class = self._classes(found, alike.given)
-        used: Mask = np.asarray(of_class < len(self.cuts))
-        shapes = alike.shapes()
-        yield "fit", (run[alike.given.event][:, None] + of_class[:, None], self._fit(found, alike, used, shapes))
-        if not used.any():
-            return
-        alike, flat, found, shapes = alike.where(used), flat[used], found.where(used), shapes[used]
-        (n, s), every = alike.on.shape, len(self.structures)
-        first = run[alike.given.event][:, None] + of_class[used][:, None] * every**2
-        one, other = np.triu_indices(s)
-        pair = (first + alike.on[:, one] * every + alike.on[:, other]).T
-        yield "matrix", (pair, to_fixed(_blocks(found.matrix, s, one, other), RESOLUTION))
-        turned = flat.swapaxes(1, 2)
-        shared = alike.shared(one, other).T
-        yield "metric", (pair[shared], to_fixed(_blocks(np.matmul(turned, flat), s, one, other)[shared], MIDDLE))
-        right = to_fixed(found.right.reshape(n, s, -1), RESOLUTION)
-        imitated = to_fixed(np.matmul(turned, shapes).reshape(n, s, -1), MIDDLE)
-        yield "structures", (first + alike.on, np.concatenate([right, imitated, np.ones((n, s, 1), np.int64)], axis=2))
-
-    def _classes(self, found: Eliminated, given: Records) -> Ints:
-        """The class of each record by its chi2."""
-        _, m, k = given.derivatives.shape
-        limits = np.array(self.cuts) * most_chi2(m - k)
-        return np.where(found.sound, np.searchsorted(limits, found.chi2), len(self.cuts) + 1)
-
-    def _fit(self, found: Eliminated, alike: _Alike, used: Mask, shapes: Floats) -> Ints:
-        _, m, k = alike.given.derivatives.shape
-        chi2 = to_fixed(np.where(used, found.chi2, 0.0), COARSE)
-        shapes = np.where(used[:, None, None], shapes, 0.0)
-        products = to_fixed(np.matmul(shapes.swapaxes(1, 2), shapes), COARSE).reshape(len(chi2), -1)
-        on_any = (alike.number >= 0).any(axis=2).sum(axis=1)
-        return np.column_stack([chi2, used * (m - k), np.ones_like(chi2), used * on_any, products])[:, None]
-
-
-def _blocks(matrix: Floats, s: int, one: Ints, other: Ints) -> Floats:
-    """The blocks of pairs of structures out of matrices [n, s d, s d], as [pairs, n, d^2]."""
-    n, d = len(matrix), matrix.shape[1] // s
-    blocks: Floats = matrix.reshape(n, s, d, s, d)[:, one, :, other].reshape(len(one), n, d * d)
-    return blocks
+    def _keys(self, name: str, cells: Ints, runs: Ints) -> Ints:
+        """Run, class and structures, these among all."""
+        classes, every = len(self.cuts), len(self.structures)
+        if name == "fit":
+            run, of_class = np.divmod(cells, classes + 2)
+            return runs[run] + of_class
+        free = np.flatnonzero(self.structures.any_free)
+        place, cells = cells % len(free), cells // len(free)
+        last = free[place]
+        if name in ("matrix", "metric"):
+            last = free[cells % len(free)] * every + last
+            cells = cells // len(free)
+        run, of_class = np.divmod(cells, classes)
+        keys: Ints = runs[run] + of_class * every**2 + last
+        return keys
 
 
 @lru_cache

@@ -73,19 +73,19 @@ PEDESTAL_2 = [
     2.1268792152404785,
     1.960210919380188,
 ]
-ALIGNMENT_1 = [
-    0.004640211985,
-    -0.002268897187,
-    0.006486835113,
-    -0.00206302997,
-    0.005952830037,
-    -0.005646702649,
-    0.0003722321727,
-    0.0004657176572,
-    0.0005909648794,
-    0.0003655277401,
-    0.0004107632771,
-    0.0005165445961,
+ALIGNMENT_2 = [
+    0.004640201604,
+    -0.002268879488,
+    0.006486838084,
+    -0.002063057032,
+    0.005952827632,
+    -0.005646707485,
+    0.0003722322126,
+    0.0004657175556,
+    0.0005909647292,
+    0.0003655278926,
+    0.0004107633174,
+    0.0005165446339,
 ]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
 SILENT_1 = [20.0, 19.125]
@@ -223,7 +223,7 @@ def test_lorentz_angle_version_2() -> None:
     assert lorentz_angle.LorentzAngle.version == 2
 
 
-def test_alignment_version_1() -> None:
+def test_alignment_version_2() -> None:
     under = drawn(dict(LEVELS))
     truth = np.zeros((sum(count for _, count in LEVELS), 6))
     truth[:2, :3] = [(50, -30, 40), (-20, 60, -80)]
@@ -231,8 +231,8 @@ def test_alignment_version_1() -> None:
     columns = played(24, Play(400, stereo=0.0), truth)
     payload = calibration.finalize(calibration.accumulate(columns, {"alignment": under}), under)
     found = [payload["half_barrel"][:2, :3], payload["half_barrel_error"][:2, :3]]
-    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_1, rel=1e-6)
+    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_2, rel=1e-6)
     assert [int(payload[name]) for name in ("records", "outliers")] == [400, 0]
     assert [float(payload[name]) for name in ("cut", "chi2_ndf")] == pytest.approx([4.5, 1.2326953], rel=1e-6)
     assert payload["weak_deformation"].tolist() == [2]
-    assert Alignment.version == 1
+    assert Alignment.version == 2
