@@ -34,7 +34,7 @@ SPOILS: Mapping[str, Spoils] = {
     "gain": Spoils(("gain",), zero=1.0),
     "lorentz_angle": Spoils(("tan",)),
     "alignment": Spoils(("half_barrel", "ladder", "module"), from_before=True),
-    "channel_status": Spoils(("status",)),
+    **dict.fromkeys(("channel_status", "strip_status", "pixel_status"), Spoils(("status",))),
 }
 
 

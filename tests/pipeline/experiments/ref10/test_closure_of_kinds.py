@@ -46,10 +46,13 @@ class Kind:
     settings: Mapping[str, Any] = field(default_factory=dict)
     start: Callable[[Payload], Payload] | None = None
     faults: Mapping[str, type[Any]] = field(default_factory=lambda: FAULTS)
+    broken: Mapping[str, Any] = field(default_factory=dict)
+    """of the detector, otherwise than usual"""
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario.from_json(json.dumps({"first_run": RUN, "physics": dict(self.physics)}))
+        told = {"first_run": RUN, "physics": dict(self.physics), "faults": dict(self.broken)}
+        return Scenario.from_json(json.dumps(told))
 
 
 def moved_pedestals(true: Payload) -> Payload:
@@ -59,11 +62,13 @@ def moved_pedestals(true: Payload) -> Payload:
     return Payload(true.kind, {**true.arrays, "mean": mean}, true.units)
 
 
-STATUS_FAULTS = {"flipped": FlippedCodes}
+STATUS_FAULTS = {"flipped": FlippedCodes, "doubled": Doubled}
+DEAD_ROCS = {"dead_rocs": 100, "dead_roc": {}}
+"""from the beginning on; four in ten are where there are hits enough to tell"""
 KINDS: Mapping[str, Kind] = {
     "pedestal": Kind(QUIET, 1600, settings={"min_entries": 20}, start=moved_pedestals),
     "strip_status": Kind(BUSY, 800, faults=STATUS_FAULTS),
-    "pixel_status": Kind(BUSY, 800, faults=STATUS_FAULTS),
+    "pixel_status": Kind(BUSY, 800, faults=STATUS_FAULTS, broken=DEAD_ROCS),
     # Most of the chips are hit too rarely in so few events, and keep what they had: closure looks at the others.
     "gain": Kind(BUSY, 800, settings={"min_entries": 10, "most_few": 1.0}),
     "lorentz_angle": Kind(BUSY, 600, "full"),
