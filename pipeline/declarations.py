@@ -24,6 +24,18 @@ def wrong_declarations(settings: Settings, experiment: Experiment) -> Iterator[s
     yield from wrong_calibrations(experiment)
     calibrated = [calibration.kind for calibration in experiment.calibrations()]
     yield from not_among(settings.closure.least, calibrated, "closure.least", "kind that is calibrated")
+    yield from wrong_tolerances(settings, experiment)
+
+
+def wrong_tolerances(settings: Settings, experiment: Experiment) -> Iterator[str]:
+    """Which arrays that are to be tolerated something no payload of their kind can have, in words."""
+    asked = {kind: table for kind, table in settings.closure.least.items() if table}
+    start = experiment.initial_conditions() if asked else {}
+    for calibration in experiment.calibrations():
+        kind = calibration.kind
+        if kind in asked and kind in start:
+            there = dict.fromkeys(["status", *sorted({*start[kind].arrays, *calibration.leeway.more})])
+            yield from not_among(asked[kind], there, f"closure.least.{kind}", "array")
 
 
 def wrong_calibrations(experiment: Experiment) -> Iterator[str]:

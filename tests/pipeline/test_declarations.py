@@ -49,6 +49,17 @@ def test_others_are_fine(experiment: ToyCollider) -> None:
     assert list(wrong_histograms(experiment)) == []
 
 
+def test_a_tolerance_of_an_array_that_is_none_is_told() -> None:
+    def told(array: str) -> list[str]:
+        return list(
+            wrong_declarations(settings_from({**plain, "closure": {"least": {"beamspot": {array: 1e-4}}}}), spot)
+        )
+
+    plain, spot = {"experiment": {"name": "toy_collider"}}, ToyCollider()
+    assert told("width_x") == []
+    assert told("widht_x") == ["`closure.least.beamspot`: there is no array 'widht_x'; did you mean 'width_x'?"]
+
+
 def test_such_an_experiment_is_refused_before_anything_is_made(tmp_path: Any) -> None:
     area = tmp_path / "area"
     plain = {"experiment": {"name": "toy_collider"}, "storage": {"area": str(area)}, "prompt": {"tiers": ["NANOO"]}}
