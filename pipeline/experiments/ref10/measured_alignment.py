@@ -7,11 +7,11 @@ ladders move in global axes, modules in their own, as `alignment` has them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,10 +30,9 @@ from pipeline.experiments.ref10.geometry import Geometry, geometry_of
 from pipeline.experiments.ref10.layers import LAYERS
 from pipeline.experiments.ref10.reconstruct.helix import CURVATURE_GEV, PARAMETERS, Helix
 from pipeline.experiments.ref10.reconstruct.objects import Objects
-from pipeline.experiments.ref10.reconstruct.placed import frames_of
 from pipeline.experiments.ref10.reconstruct.refit import MEASURED, OF_LAYER, Crossed, crossed, derivatives, met
 from pipeline.experiments.ref10.reconstruct.scattering import Material, covariance, scatterers
-from pipeline.experiments.ref10.reconstruct.track_hits import TrackHits, track_hits
+from pipeline.experiments.ref10.reconstruct.track_hits import Planes, TrackHits, track_hits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -75,12 +74,14 @@ class Stiff:
     """in the event"""
     hit: Ints
     """by layer, [n, 10], -1: none"""
+    row: Ints
+    """of the modules they lie on, in the geometry, [n, 10]; where there is none, 0"""
     helix: Helix
 
     def where(self, rows: Ints | Mask) -> Stiff:
         """Some of them."""
         helix = Helix(*(getattr(self.helix, name)[rows] for name in PARAMETERS))
-        return Stiff(self.event[rows], self.place[rows], self.hit[rows], helix)
+        return Stiff(self.event[rows], self.place[rows], self.hit[rows], self.row[rows], helix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,22 +105,35 @@ class Record:
     """[n, m, 3]"""
     points: Floats
 
+    def halves(self) -> tuple[Record, Record]:
+        """The first half of them and the second."""
+        half = len(self.seen) // 2
+        arrays = [
+            [getattr(self, part.name)[rows] for part in fields(self)[1:]] for rows in (np.s_[:half], np.s_[half:])
+        ]
+        one, other = (self.tracks.where(rows) for rows in np.arange(2 * half).reshape(2, half))
+        return Record(one, *arrays[0]), Record(other, *arrays[1])
+
     def flat(self) -> dict[str, tuple[NDArray[Any], Ints]]:
         """By column the values of all records, and how many each has."""
         own = self.seen
-        m, k = own.sum(axis=1), self.derivatives.shape[2]
-        both = own[:, :, None] & own[:, None, :] & np.tri(own.shape[1], dtype=bool)
-        one = np.ones_like(m)
+        m, (n, most, k) = own.sum(axis=1), self.derivatives.shape
+        both = np.flatnonzero(own[:, :, None] & own[:, None, :] & np.tri(most, dtype=bool))
+        rows, one = np.flatnonzero(own), np.ones_like(m)
+
+        def taken(values: NDArray[Any]) -> NDArray[Any]:
+            return values.reshape(n * most, math.prod(values.shape[2:])).take(rows, axis=0).reshape(-1)
+
         return {
             "measurements": (m, one),
             "parameters": (np.full_like(m, k), one),
-            "residuals": (self.residuals[own], m),
-            "derivatives": (self.derivatives[own].reshape(-1), m * k),
-            "covariance": (self.covariance[both], m * (m + 1) // 2),
-            "labels": (self.labels[own].reshape(-1), m * len(LEVELS)),
-            "slopes": (self.slopes[own].reshape(-1), m * len(LEVELS) * 6),
-            "directions": (self.directions[own].reshape(-1), 3 * m),
-            "points": (self.points[own].reshape(-1), 3 * m),
+            "residuals": (taken(self.residuals), m),
+            "derivatives": (taken(self.derivatives), m * k),
+            "covariance": (self.covariance.reshape(-1).take(both), m * (m + 1) // 2),
+            "labels": (taken(self.labels), m * len(LEVELS)),
+            "slopes": (taken(self.slopes), m * len(LEVELS) * 6),
+            "directions": (taken(self.directions), 3 * m),
+            "points": (taken(self.points), 3 * m),
         }
 
 
@@ -128,17 +142,15 @@ def alignment_columns(
 ) -> dict[str, Any]:
     """What `calib.algorithms.alignment` reads, of stiff tracks; with `z_mass` the muons of a Z are one record."""
     tracks = stiff_tracks(clusters, found, geometry_of(conditions[GEOMETRY]))
-    events, pairs = len(clusters.counts), z_pairs(tracks, found.pairs, found.muons) if z_mass else NO_PAIRS
-    alone = tracks.where(~np.isin(np.arange(len(tracks.event)), pairs))
-    columns = _columns([_record(part, clusters, conditions) for part in _blocks(alone)], events)
-    if not len(pairs):
-        return columns
-    of_pairs, bending = [], CURVATURE_GEV * abs(float(conditions[FIELD]["tesla"]))
-    for part in np.array_split(pairs, -(-len(pairs) // BLOCK)):
-        one, other = (_record(tracks.where(side), clusters, conditions) for side in part.T)
-        of_pairs.append(of_one_mass(one, other, Z_MASS / bending, Z_SPREAD))
-    more = _columns(of_pairs, events)
-    return {name: ak.concatenate([values, more[name]], axis=1) for name, values in columns.items()}
+    pairs = z_pairs(tracks, found.pairs, found.muons) if z_mass else NO_PAIRS
+    alone = np.ones(len(tracks.event), np.bool_)
+    alone[pairs] = False
+    records = [_record(part, clusters, conditions) for part in _blocks(tracks.where(alone))]
+    bending = CURVATURE_GEV * abs(float(conditions[FIELD]["tesla"]))
+    for part in np.array_split(pairs, -(-len(pairs) // BLOCK)) if len(pairs) else ():
+        both = _record(tracks.where(part.T.reshape(-1)), clusters, conditions)
+        records.append(of_one_mass(*both.halves(), Z_MASS / bending, Z_SPREAD))
+    return _columns(records, len(clusters.counts))
 
 
 def _blocks(tracks: Stiff) -> list[Stiff]:
@@ -156,12 +168,13 @@ def stiff_tracks(clusters: Collection, found: Objects, geometry: Geometry) -> St
     of_hit = np.flatnonzero(np.repeat(good, tracks.flat["hits"]))
     event, starts = found.hits.event[of_hit], np.cumsum(clusters.counts) - clusters.counts
     place = starts[event] + found.hits.flat["hit"][of_hit]
-    layer = geometry.layer[geometry.rows_of(clusters.flat["module"][place])] - 1
-    hit = np.full((len(chosen), len(LAYERS)), -1, np.int64)
-    hit[np.repeat(np.arange(len(chosen)), tracks.flat["hits"][chosen]), layer] = place
+    of_place = geometry.rows_of(clusters.flat["module"][place])
+    layer, track = geometry.layer[of_place] - 1, np.repeat(np.arange(len(chosen)), tracks.flat["hits"][chosen])
+    hit, row = np.full((len(chosen), len(LAYERS)), -1, np.int64), np.zeros((len(chosen), len(LAYERS)), np.int64)
+    hit[track, layer], row[track, layer] = place, of_place
     helix = Helix(*(tracks[name][chosen] for name in PARAMETERS))
     in_event = np.arange(len(good)) - np.repeat(np.cumsum(tracks.counts) - tracks.counts, tracks.counts)
-    return Stiff(tracks.event[chosen].astype(np.int64), in_event[chosen], hit, helix)
+    return Stiff(tracks.event[chosen].astype(np.int64), in_event[chosen], hit, row, helix)
 
 
 def z_pairs(tracks: Stiff, pairs: Collection, muons: Collection) -> Ints:
@@ -230,7 +243,7 @@ def _record(tracks: Stiff, clusters: Collection, conditions: Mapping[str, Payloa
     scattered = scatterers(tracks.helix, there.places, there.incidence, material, tesla)
     spread = covariance(there.rows * seen, there.places, OF_LAYER, scattered)
     spread[np.arange(len(seen)), np.arange(len(seen))] += _measured(hits, "_error") ** 2
-    labels, along = _structures(tracks, there, geometry, conditions, clusters)
+    labels, along = _structures(tracks, there, planes, geometry)
     return Record(
         tracks,
         seen.T,
@@ -247,12 +260,24 @@ def _record(tracks: Stiff, clusters: Collection, conditions: Mapping[str, Payloa
 def _columns(records: list[Record], events: int) -> dict[str, Any]:
     parts = [record.flat() for record in records]
     event = np.concatenate([record.tracks.event for record in records])
+    order = np.argsort(event, kind="stable")
     columns = {}
     for name in parts[0]:
         values, sizes = (np.concatenate([part[name][i] for part in parts]) for i in (0, 1))
         counts = np.bincount(event, sizes, minlength=events).astype(np.int64)
-        columns[f"alignment_{name}"] = jagged_of(values, counts)
+        columns[f"alignment_{name}"] = jagged_of(_in_order(values, sizes, order), counts)
     return columns
+
+
+def _in_order(values: NDArray[Any], sizes: Ints, order: Ints) -> NDArray[Any]:
+    """Values of records, of each so many, in another order of these; what stays together is taken together."""
+    breaks = np.flatnonzero(np.diff(order) != 1) + 1
+    if not len(breaks):
+        return values
+    begins = np.concatenate([[0], np.cumsum(sizes)])
+    first, last = order[np.append(0, breaks)], order[np.append(breaks, len(order)) - 1] + 1
+    runs = zip(begins[first].tolist(), begins[last].tolist(), strict=True)
+    return np.concatenate([values[begin:end] for begin, end in runs])
 
 
 def _measured(hits: TrackHits, of: str) -> Floats:
@@ -266,20 +291,25 @@ def _points(there: Crossed) -> Floats:
     return found.swapaxes(0, 1)
 
 
-def _structures(
-    tracks: Stiff, there: Crossed, geometry: Geometry, conditions: Mapping[str, Payload], clusters: Collection
-) -> tuple[Ints, Floats]:
+def _structures(tracks: Stiff, there: Crossed, planes: Planes, geometry: Geometry) -> tuple[Ints, Floats]:
     """The structures that measurements lie on, [n, m, levels], and the slopes in their displacements, [..., 6].
 
     Where nothing was measured, both have no meaning.
     """
-    place = np.maximum(tracks.hit, 0)
-    every = clusters.flat["module"][place] if place.size else np.zeros(place.shape, geometry.module.dtype)
-    row = geometry.rows_of(every)[:, np.array(OF_LAYER)]
-    labels = np.stack([geometry.half[row].astype(np.int64), geometry.ladder_row[row], row], axis=-1)
-    frames, q, points = frames_of(conditions), there.rows.transpose(2, 1, 0), _points(there)
-    axes = np.stack([frames.u, frames.v, frames.w], axis=1)[row]
-    arm = points - frames.centre[row]
-    own = (np.matmul(axes, part[..., None])[..., 0] for part in (q, arm))
-    of_ladder = points - ladder_middles(geometry)[geometry.ladder_row[row]]
-    return labels, np.stack([slopes(q, points), slopes(q, of_ladder), slopes(*own)], axis=2)
+    of_layer = np.array(OF_LAYER)
+    row = tracks.row[:, of_layer]
+    labels = np.stack([geometry.half[row], geometry.ladder_row[row], row], axis=-1).astype(np.int64, copy=False)
+    places = np.stack([there.places.x, there.places.y, there.places.z])
+    middle = ladder_middles(geometry).T[:, geometry.ladder_row[tracks.row.T]]
+    arms = (places, places - middle, _along(planes, places - planes.centre))
+    axes = (there.rows, there.rows, _along(planes, there.rows))
+    found = np.empty((*row.shape, len(LEVELS), 6))
+    for level, (q, arm) in enumerate(zip(axes, arms, strict=True)):
+        found[:, :, level] = slopes(np.moveaxis(q, 0, -1), np.moveaxis(arm[:, of_layer], 0, -1)).swapaxes(0, 1)
+    return labels, found
+
+
+def _along(planes: Planes, vectors: Floats) -> Floats:
+    """Vectors along a sensor's own axes; [3, 10, n] or, of measurements, [3, m, n]."""
+    of_layer = slice(None) if vectors.shape[1] == len(LAYERS) else np.array(OF_LAYER)
+    return np.stack([(axis[:, of_layer] * vectors).sum(axis=0) for axis in (planes.u, planes.v, planes.w)])
