@@ -175,7 +175,7 @@ class Tier0:
         words += [f"no payload to start from: {kind} (tier0 conditions upload {kind} ...)" for kind in lacking]
         with self._world.database.read() as connection:
             who = rules_text(connection, self.settings.authority, self._world.author)
-        return "\n".join([self.settings.as_text(), *words, who])
+        return "\n".join([self._world.settings.as_text(), *words, who])
 
     def _cluster(self) -> ClusterSettings:
         """The cluster as set; what batch jobs must share lies in the area, unless the settings say otherwise."""

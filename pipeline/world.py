@@ -158,6 +158,7 @@ def open_world(
     settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
+    settings = with_gates_of(chosen, settings)
     wrong = wrong_declarations(settings, chosen)
     area = Path(settings.storage.area).absolute()
     store = open_store(area / "conditions")
@@ -175,6 +176,11 @@ def open_world(
     names = tuple(dataset.name for dataset in datasets_of(settings.datasets))
     books = Books(database, version, clock, names)
     return World(settings, chosen, area, database, store, books, acting(database), clock, probe, promoted, mask)
+
+
+def with_gates_of(experiment: Experiment, settings: Settings) -> Settings:
+    """The settings with the gates that the experiment has for kinds of which they name none."""
+    return settings.model_copy(update={"gates": {**experiment.default_gates, **settings.gates}})
 
 
 def _gate(store: PayloadStore, table: Mapping[str, Any]) -> Gate:

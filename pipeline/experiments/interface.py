@@ -160,6 +160,8 @@ class Experiment(ABC):
     """the tiers that prompt makes; settings that ask for another are refused. None if it does not say"""
     default_tiers: ClassVar[tuple[str, ...] | None] = None
     """the tiers that express writes, and prompt where the settings name none; None for all"""
+    default_gates: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {}
+    """kind to the gates of its payloads, as tables of the settings, where these name none for it"""
     judging: ClassVar[frozenset[str]] = frozenset()
     """names of settings that only the quality tests look at: changing them redoes no event"""
 

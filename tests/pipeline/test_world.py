@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from pipeline.experiments.interface import Experiment
 from pipeline.experiments.registry import UnknownExperiment
+from pipeline.preparation import gates_of
 from pipeline.settings import SettingsError, settings_from
 from pipeline.tier0 import Tier0
 from pipeline.world import open_world, settings_lineage
@@ -77,6 +80,40 @@ def test_how_large_a_state_may_be_makes_no_other_version(tmp_path: Path) -> None
     assert lineage(express={"largest_state": "2 GB"}) == lineage()
     assert lineage(**{"for": [larger]}) == lineage(**{"for": [override]}) != lineage()
     assert lineage(**{"for": [{"runs": "7-9", "express": {"largest_state": "2 GB"}}]}) == lineage()
+
+
+class Gated(Tiny):
+    """With a gate of its own."""
+
+    default_gates: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {
+        "offset": ({"gate": "max_move", "array": "x", "limit": 0.5, "unit": "cm"},)
+    }
+
+
+class WronglyGated(Tiny):
+    """With a gate that there is not."""
+
+    default_gates: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {"offset": ({"gate": "mox_move"},)}
+
+
+def test_gates_of_the_experiment_hold_where_the_settings_name_none(tmp_path: Path) -> None:
+    def gates(area: str, experiment: Experiment, **sections: Any) -> list[dict[str, Any]]:
+        world = open_world(settings_from(settings(tmp_path / area, **sections)), experiment)
+        world.database.close()
+        return [gate.settings() for gate in gates_of(world.settings_of(7), "offset")]
+
+    own, other = Gated.default_gates["offset"], [{"gate": "min_entries", "array": "entries", "minimum": 3.0}]
+    assert gates("a", Tiny()) == []
+    assert gates("b", Gated()) == list(own)
+    assert gates("c", Gated(), gates={"offset": other}) == other
+    assert gates("d", Gated(), gates={"offset": []}) == []
+    assert gates("e", Gated(), **{"for": [{"runs": "7", "gates": {"offset": other}}]}) == other
+    # People see them, and where they change, results may.
+    tier0 = Tier0(settings(tmp_path / "f"), Gated())
+    assert "max_move" in tier0.check()
+    assert settings_lineage(tier0._world.settings, Tiny()) != settings_lineage(tier0.settings, Tiny())
+    with pytest.raises(SettingsError, match=r"`gates.offset\[0\]`: there is no gate 'mox_move'"):
+        gates("g", WronglyGated())
 
 
 def test_looking_makes_no_processing_version(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ An arrow is an `after`; what has none between goes side by side. All come after 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.pedestal import Pedestal
@@ -26,6 +27,21 @@ are 50, and three strips in a thousand have fewer than 30"""
 
 STEADY_ADC, STEADY_NOISE = 0.2, 0.01
 """by how much pedestals and, relative, their noise drift from run to run, rms; chips that jump, jump by more"""
+
+_MOVED: dict[str, Any] = {"gate": "moved_share", "share": 0.01, "group": CHIP}
+_MEAN, _NOISE = (
+    _MOVED | {"array": name, "floor": Pedestal.tolerated[name], "unit": "ADC"} for name in ("mean", "noise")
+)
+PEDESTAL_GATES: tuple[dict[str, Any], ...] = (
+    _MEAN,
+    _NOISE | {"n_sigma": 5.0},
+    _MEAN | {"group": 0, "n_sigma": 6.0, "share": Pedestal.may_stray},
+    _MOVED | {"array": "status"},
+)
+"""Of 50 samples a pedestal is good to 0.65 ADC and noise to 0.4, that of 4: one that jumped by two ADC is hidden among
+the 0.3 % that chance has, and a chip of them is not. Noise of so few samples has a tail, and is held to five errors.
+Single pedestals count from six errors on, where they are more than closure lets go by; floors are those of closure
+too, so that what is no change here is none there"""
 
 SETTLED_ERRORS, SETTLED = 0.5, 1.0
 """of a step: hundreds of numbers jitter with the tracks that a pass finds, and none by more than that matters"""

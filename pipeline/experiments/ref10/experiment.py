@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calib.algorithms import beamspot_payload
+from calib.algorithms.pedestal import Pedestal
 from calib.calibration import Calibration
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection, require
 from pipeline.experiments.interface import ExperimentSettings, Processed, Restart, Triggers, Wanted
 from pipeline.experiments.ref10 import alignment, constants, daq, measured
 from pipeline.experiments.ref10 import geometry as geometries
-from pipeline.experiments.ref10.calibrated import OF_RAW, calibrations
+from pipeline.experiments.ref10.calibrated import OF_RAW, PEDESTAL_GATES, calibrations
 from pipeline.experiments.ref10.measured_alignment import alignment_columns
 from pipeline.experiments.ref10.measured_charge import charge_columns
 from pipeline.experiments.ref10.measured_status import status_columns
@@ -46,6 +47,8 @@ class Ref10(Judged):
     triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
     tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)
     default_tiers: ClassVar[tuple[str, ...]] = (AOD, NANO)
+    # Pedestals that did not move are not published: all that comes after them would be made once more, from RAW.
+    default_gates: ClassVar[Mapping[str, tuple[dict[str, Any], ...]]] = {Pedestal.kind: PEDESTAL_GATES}
     judging: ClassVar[frozenset[str]] = JUDGING
 
     def stream(self, path: Path) -> Stream:
