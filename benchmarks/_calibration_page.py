@@ -118,7 +118,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 HEADS = [
     "quantity",
     "N",
-    "values",
+    "values (worth independent ones)",
     "kept old",
     "RMS",
     "Cramér-Rao",
@@ -154,7 +154,7 @@ def figure_row(quantity: Quantity, toys: Toys, *, judged: bool) -> list[str]:
     return [
         f"{html.escape(quantity.name)} [{html.escape(quantity.unit)}]",
         f"{toys.size:,} {html.escape(quantity.counted)}".replace(",", " "),
-        str(toys.number),
+        str(toys.number) if toys.alone is None else f"{toys.number} ({toys.alone:.0f})",
         str(toys.kept),
         measured(rms, error, digits),
         f"{toys.bound:.{digits}f}",
@@ -275,7 +275,7 @@ def pull_panel(axis: Any, quantity: Quantity, every: Sequence[Toys]) -> None:
     axis.set(
         xlim=(-4, 4), ylim=(0, max(0.55, 1.3 * counts.max())), xlabel="(found - true) / error", ylabel="share / unit"
     )
-    axis.set_title("pulls: mean {:+.3f}, width {:.3f} ± {:.3f}".format(pulls.mean(), *width_of(pulls)))
+    axis.set_title("pulls: mean {:+.3f}, width {:.3f} ± {:.3f}".format(pulls.mean(), *width_of(every)))
     axis.legend(loc="upper right")
 
 

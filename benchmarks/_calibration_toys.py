@@ -45,54 +45,82 @@ class Toys:
     kept: int = 0
     """so many kept their old value"""
     of_mean: float | None = None
-    """variance of the mean pull, where toys have something in common; else 1 over their number"""
+    """variance of the mean pull, where values have something in common; else 1 over their number"""
+    alone: float | None = None
+    """so many independent values tell their mean square as well, where these have something in common (`independent`);
+    else their number"""
+    along_axes: Floats | None = None
+    """pulls along the axes of their covariance, which are independent; else off over error"""
 
     @property
     def number(self) -> int:
         return len(self.off)
 
     @property
+    def worth(self) -> float:
+        """In independent values."""
+        return self.number if self.alone is None else self.alone
+
+    @property
     def rms(self) -> tuple[float, float]:
         """About the truth, and its statistical error."""
         value = float(np.sqrt(np.mean(self.off**2)))
         fourth = float(np.mean(self.off**4))
-        return value, math.sqrt(max(fourth - value**4, 0.0) / self.number) / (2 * value)
+        return value, math.sqrt(max(fourth - value**4, 0.0) / self.worth) / (2 * value)
 
     @property
     def pulls(self) -> Floats:
-        found: Floats = self.off / self.error
+        found: Floats = self.off / self.error if self.along_axes is None else self.along_axes
         return found
+
+    @property
+    def worth_of_pulls(self) -> float:
+        """In independent ones."""
+        return self.worth if self.along_axes is None else len(self.along_axes)
 
     @property
     def width(self) -> tuple[float, float]:
         """Of the pulls about their mean, and its statistical error."""
-        return width_of(self.pulls)
+        return width_of([self])
 
     @property
     def sigmas(self) -> float:
         """How many of its errors the mean pull is off nothing."""
         typical = float(np.sqrt(np.mean(self.error**2)))
-        variance = 1 / self.number if self.of_mean is None else self.of_mean
+        variance = 1 / len(self.pulls) if self.of_mean is None or self.along_axes is not None else self.of_mean
         return float(self.pulls.mean()) / math.hypot(math.sqrt(variance), self.correction_error / typical)
 
     @property
     def coverage(self) -> tuple[float, float]:
         """Share within one claimed error of the truth, and the error of that share."""
         share = float(np.mean(np.abs(self.pulls) < 1))
-        return share, math.sqrt(ONE_SIGMA * (1 - ONE_SIGMA) / self.number)
+        return share, math.sqrt(ONE_SIGMA * (1 - ONE_SIGMA) / self.worth_of_pulls)
 
     def bias(self, off: Floats) -> tuple[float, float]:
         """Mean, and its error, that of a correction with it."""
-        return float(off.mean()), math.hypot(float(off.std()) / math.sqrt(self.number), self.correction_error)
+        variance = 1 / self.number if self.of_mean is None else self.of_mean
+        return float(off.mean()), math.hypot(float(off.std()) * math.sqrt(variance), self.correction_error)
 
 
-def width_of(pulls: Floats) -> tuple[float, float]:
-    """Standard deviation and its error."""
+def width_of(every: Sequence[Toys]) -> tuple[float, float]:
+    """Standard deviation of all pulls together, and its error."""
+    pulls = np.concatenate([toys.pulls for toys in every])
     width = float(pulls.std())
     if not width:
         return 0.0, 0.0
     fourth = float(np.mean((pulls - pulls.mean()) ** 4))
-    return width, math.sqrt(max(fourth - width**4, 0.0) / len(pulls)) / (2 * width)
+    worth = len(pulls) ** 2 / sum(len(toys.pulls) ** 2 / toys.worth_of_pulls for toys in every)
+    return width, math.sqrt(max(fourth - width**4, 0.0) / worth) / (2 * width)
+
+
+def independent(covariance: Floats) -> float:
+    """How many independent values tell their mean square as well as those of a covariance do, of which it varies by
+    2 tr(C^2) over tr(C)^2 of itself (L. Isserlis, Biometrika 12 (1918) 134).
+
+    >>> independent(np.eye(5)), independent(np.ones((5, 5)))
+    (5.0, 1.0)
+    """
+    return float(np.trace(covariance) ** 2 / (covariance**2).sum())
 
 
 def alike(error: Floats) -> Floats:
@@ -203,10 +231,10 @@ class Result:
             low, high = LEAST * toys.bound, MOST * toys.expected
             found.append(Limits(name, *toys.rms, low, high, quantity.unit, digits_of(toys.bound)))
         for quantity in self.subject.quantities:
-            pulls = [toys.pulls for one, toys in self.judged() if one is quantity]
-            if pulls:
+            judged = [toys for one, toys in self.judged() if one is quantity]
+            if judged:
                 name = f"{self.subject.name}: {quantity.name}, width of pulls"
-                found.append(Limits(name, *width_of(np.concatenate(pulls)), *PULLS))
+                found.append(Limits(name, *width_of(judged), *PULLS))
         return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._calibration_toys import Floats, Found, Quantity, Subject, Toys
+from benchmarks._calibration_toys import Floats, Found, Quantity, Subject, Toys, independent
 from benchmarks._toys_alignment import LADDERS, LEVELS, PIXELS, Play, played
 from calib.algorithms.alignment import Alignment
 from calib.algorithms.alignment_equations import Totals
@@ -40,12 +40,6 @@ def covariance(calibration: Alignment, state: Any) -> Floats:
     return np.linalg.inv(totals.system(structures, structures.values(DRAWN), structures.is_free).matrix)
 
 
-def correlated(variances: Floats) -> float:
-    """Variance of the mean pull of values of such a covariance."""
-    scale = np.sqrt(np.diag(variances))
-    return float((variances / scale / scale[:, None]).mean())
-
-
 def half_barrels(rng: np.random.Generator, size: int, small: bool) -> Found:
     """So many tracks; both half barrels free along all axes."""
     calibration = Alignment(levels=LEVELS, free=("half_barrel 0-1: x y z",), min_records=100, min_entries=10)
@@ -57,49 +51,81 @@ def half_barrels(rng: np.random.Generator, size: int, small: bool) -> Found:
         off.append(payload["half_barrel"][:HALVES, :3] * 1e4 - MOVED)
         error.append(payload["half_barrel_error"][:HALVES, :3] * 1e4)
         every.append(covariance(calibration, state))
-    both, own = np.mean(every, axis=0), {"x, y": [0, 1, 3, 4], "z": [2, 5]}
+    both, places = np.mean(every, axis=0), {"x, y": [0, 1, 3, 4], "z": [2, 5]}
     axes = {"x, y": slice(2), "z": slice(2, 3)}
     found = {}
     for name, expected in (("x, y", 90 / np.sqrt(size)), ("z", None)):
-        part = both[np.ix_(own[name], own[name])]
+        part = both[np.ix_(places[name], places[name])]
         bound = float(np.sqrt(np.diag(part).mean()))
         values, errors = (np.array(one)[:, :, axes[name]].ravel() for one in (off, error))
+        own = part / np.sqrt(np.diag(part)) / np.sqrt(np.diag(part))[:, None]
         found[name] = Toys(
-            size, values, errors, bound, bound if expected is None else expected, of_mean=correlated(part) / len(off)
+            size,
+            values,
+            errors,
+            bound,
+            bound if expected is None else expected,
+            of_mean=float(own.mean()) / len(off),
+            alone=independent(own) * len(off),
         )
     return Found(found)
 
 
-TOYS = {1000: 120, 3000: 80, 10_000: 40}
+TOYS = {1000: 120, 3000: 80, 10_000: 60}
 
 
 def ladders(rng: np.random.Generator, size: int, small: bool) -> Found:
     """So many tracks in all; the ladders of the pixels free along all axes.
 
     u is across the beam in the plane of a ladder. All ladders together may turn about the beam, which tracks tell less
-    well: of that the note's figure, an rms of what is left, knows nothing, so the mean of all is taken off.
+    well: of that the note's figure, an rms of what is left, knows nothing, so the mean of all is taken off. What is
+    found too far along the move that was made counts as above 0.
     """
     calibration = Alignment(
         levels=LEVELS, free=(f"ladder 0-{OF_PIXELS - 1}: x y z",), min_records=100, min_entries=5, weak_error=1e3
     )
-    place = np.concatenate([2 * np.pi * (np.arange(number) + 0.5) / number for number in LADDERS[:PIXELS]])
-    along = np.stack([-np.sin(place), np.cos(place), 0 * place], axis=1)
-    about_mean = np.eye(OF_PIXELS) - 1 / OF_PIXELS
-    project = np.zeros((OF_PIXELS, 3 * OF_PIXELS))
-    project[np.arange(OF_PIXELS)[:, None], 3 * np.arange(OF_PIXELS)[:, None] + np.arange(3)] = along
-    project = about_mean @ project
-    off, error = [], []
-    for _ in range(1 if small else 5):
+    project, own = about_mean(), slice(FIRST_LADDER, FIRST_LADDER + OF_PIXELS)
+    off, pulls, every = [], [], []
+    for _ in range(1 if small else LADDER_TOYS[size]):
         truth = np.zeros((STRUCTURES, 6))
-        truth[FIRST_LADDER : FIRST_LADDER + OF_PIXELS, :3] = SPREAD * rng.standard_normal((OF_PIXELS, 3))
+        truth[own, :3] = SPREAD * rng.standard_normal((OF_PIXELS, 3))
         payload, state = passes(calibration, int(rng.integers(1 << 31)), Play(size, stereo=STEREO), truth)
-        moved = truth[FIRST_LADDER : FIRST_LADDER + OF_PIXELS, :3]
-        off.append(project @ (payload["ladder"][:OF_PIXELS, :3] * 1e4 - moved).ravel())
-        variances = project @ covariance(calibration, state) @ project.T
-        error.append(np.sqrt(np.diag(variances)))
-    errors = np.concatenate(error)
+        moved, away = (project @ of.ravel() for of in (truth[own, :3], payload["ladder"][:OF_PIXELS, :3] * 1e4))
+        known = covariance(calibration, state)
+        # The errors that the payload claims, with the correlations of the information.
+        claimed = payload["ladder_error"][:OF_PIXELS, :3].ravel() * 1e4 / np.sqrt(np.diag(known))
+        variances = project @ (known * claimed * claimed[:, None]) @ project.T
+        off.append((away - moved) * np.sign(moved))
+        every.append(variances * np.sign(moved) * np.sign(moved)[:, None])
+        # One axis is the mean that was taken off.
+        squared, axes = (of[..., 1:] for of in np.linalg.eigh(variances))
+        pulls.append((axes.T @ (away - moved)) * np.sign(axes.T @ moved) / np.sqrt(squared))
+    errors = np.sqrt(np.concatenate([np.diag(one) for one in every]))
     bound = float(np.sqrt(np.mean(errors**2)))
-    return Found({"u about the mean": Toys(size, np.concatenate(off), errors, bound, 290 / np.sqrt(size))})
+    toys = Toys(
+        size,
+        np.concatenate(off),
+        errors,
+        bound,
+        290 / np.sqrt(size),
+        of_mean=float(np.mean([one.mean() for one in every])) / bound**2 / len(off),
+        alone=sum(independent(one) for one in every),
+        along_axes=np.concatenate(pulls),
+    )
+    return Found({"u about the mean": toys})
+
+
+LADDER_TOYS = {5000: 20, 10_000: 40, 20_000: 30}
+"""of which each is worth some nine independent ladders"""
+
+
+def about_mean() -> Floats:
+    """From x, y and z of all ladders to their u, less the mean of all, [ladders, 3 ladders]."""
+    place = np.concatenate([2 * np.pi * (np.arange(number) + 0.5) / number for number in LADDERS[:PIXELS]])
+    project = np.zeros((OF_PIXELS, OF_PIXELS, 3))
+    project[np.arange(OF_PIXELS), np.arange(OF_PIXELS)] = np.stack([-np.sin(place), np.cos(place), 0 * place], axis=1)
+    found: Floats = (project - project.mean(axis=0)).reshape(OF_PIXELS, -1)
+    return found
 
 
 NOTE = "physics note, 10"
@@ -133,8 +159,12 @@ SUBJECTS = (
             "moved": "every ladder by a Gaussian of 20 um along each axis",
             "tracks": TRACKS,
             "calibration": "ladder 0-101: x y z; two passes over the same tracks",
-            "u": "across the beam in the plane of the ladder, about the mean of all ladders, which may turn together",
-            "errors": "of u from the covariance of x and y, by the same information as the bound",
+            "u": "across the beam in the plane of the ladder, about the mean of all ladders, which may turn together; "
+            "too far along the move that was made counts as above 0",
+            "errors": "those that the payload claims of x, y and z, correlated as the information of the tracks says",
+            "values": "ladders of a toy are off together, by smooth waves around the beam that tracks tell least: the "
+            "102 are worth nine independent ones, and errors of the RMS are by that",
+            "pulls": "along the axes of the covariance, 101 a toy, which are independent",
         },
         (
             Quantity(
@@ -147,7 +177,7 @@ SUBJECTS = (
             ),
         ),
         (5000, 10_000, 20_000),
-        (600,),
+        (1000,),
         ladders,
     ),
 )

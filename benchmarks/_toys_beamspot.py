@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 
 UM = 1e-4
 """cm"""
+DISPLACED = 0.1
+"""cm, Laplace's scale of displaced tracks"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _tracks(rng: np.random.Generator, detector: Detector, vertex: Floats) -> dic
     phi, pt = rng.uniform(-np.pi, np.pi, n), 1 + rng.exponential(1.0, n)
     error = np.hypot(detector.constant, detector.over_pt / pt)
     d0 = x * np.sin(phi) - y * np.cos(phi) + error * rng.standard_normal(n)
-    d0 += (rng.random(n) < detector.displaced) * rng.laplace(0, 0.1, n)
+    d0 += (rng.random(n) < detector.displaced) * rng.laplace(0, DISPLACED, n)
     flat = {"d0": d0, "phi": phi, "z0": z + 2 * error * rng.standard_normal(n), "d0_error": error, "pt": pt}
     return {f"track_{name}": ak.unflatten(values, counts) for name, values in flat.items()}
 

@@ -19,12 +19,17 @@ from benchmarks._calibration_toys import (
     Toys,
     alike,
     in_family,
+    independent,
     of_means,
     of_shares,
+    width_of,
 )
 from benchmarks._ref10_claims import Limits
+from benchmarks._subjects_beamspot import BEAM, DOZEN, drawn, flat, pair_errors
+from benchmarks._toys_beamspot import UM
 from benchmarks._toys_occupancy import found_dead, found_hot
 from benchmarks.calibration_report import SUBJECTS, chosen, claims_of, toys_of
+from calib.algorithms.beamspot_tracks import REACH
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +100,29 @@ def test_what_is_wrong_is_missed(wrong: dict[str, float], expected: list[str]) -
     assert missed([*own, *together]) == expected
 
 
+def test_what_is_off_together_says_little() -> None:
+    """Twenty toys of fifty values that share nine tenths of their variance: the spread of a hundred such RMS is the error
+    that is told, by what values are worth; pulls along axes are all independent."""
+    rng = np.random.default_rng(4)
+    shared = 0.9 + 0.1 * np.eye(50)
+    root = np.linalg.cholesky(shared)
+
+    def together(**more: object) -> Toys:
+        off = rng.standard_normal((20, 50)) @ root.T
+        return Toys(1, off.ravel(), np.ones(1000), 1.0, 1.0, **more)  # type: ignore[arg-type]
+
+    alone = 20 * independent(shared)
+    assert alone == pytest.approx(20 / (0.81 + 0.19 / 50), rel=1e-9)
+    seen, told = np.array([together(alone=alone).rms for _ in range(100)]).T
+    assert seen.std() == pytest.approx(told.mean(), rel=0.25)
+    assert seen.std() > 4 * together().rms[1]
+    pulls = rng.standard_normal(1000)
+    toys = together(alone=alone, of_mean=0.045, along_axes=pulls)
+    assert toys.width == width_of([toys]) == pytest.approx((pulls.std(), 1 / np.sqrt(2000)), rel=0.1)
+    assert toys.sigmas == pytest.approx(pulls.mean() * np.sqrt(1000))
+    assert width_of([toys, together(alone=alone)])[1] > 3 * toys.width[1]
+
+
 def test_the_largest_of_many_means_may_be_larger() -> None:
     alone, among = (of_means([result(off=0.12), *[result()] * more]).seen for more in (0, 30))
     assert among > 20 * alone
@@ -136,3 +164,24 @@ def test_predictions_of_flags_are_those_of_the_physics_note() -> None:
     assert 1e-8 < found_hot(2.0, 1.0, 128, 1e-7) < 1e-6
     assert found_dead(15.0, 128, 1e-7) < 0.01
     assert found_dead(17.5, 128, 1e-7) > 0.99
+
+
+def test_what_pairs_are_expected_to_do_is_what_they_do() -> None:
+    """Weighted least squares over all pairs of tracks of a vertex, written out, for 500 samples of 60 vertices."""
+    samples, size, n = 500, 60, DOZEN.tracks
+    columns = drawn(np.random.default_rng(6), 1, samples * size, DOZEN)
+    names = ("d0", "phi", "d0_error", "z0")
+    d0, phi, error, z0 = (flat(columns, f"track_{name}").reshape(-1, n) for name in names)
+    lever, beam = z0 - BEAM.z, BEAM.width**2
+    d0 = d0 - np.sin(phi) * (BEAM.x + BEAM.dxdz * lever) + np.cos(phi) * (BEAM.y + BEAM.dydz * lever)
+    weight = (np.abs(d0) < REACH * np.hypot(error, BEAM.width)) / (error**2 + beam)
+    of_vertex = (1 + beam * weight.sum(axis=1) / 2) ** -2
+    one, other = np.triu_indices(n, 1)
+    s1, s2, c1, c2 = (wave(phi[:, place]) for wave in (np.sin, np.cos) for place in (one, other))
+    rows = np.stack([s1 * s2, c1 * c2, -(s1 * c2 + c1 * s2)], axis=-1)
+    scaled = rows * (weight[:, one] * weight[:, other] * of_vertex[:, None])[..., None]
+    normal = np.einsum("npk,npl->nkl", scaled, rows).reshape(samples, size, 3, 3).sum(axis=1)
+    right = np.einsum("npk,np->nk", scaled, d0[:, one] * d0[:, other]).reshape(samples, size, 3).sum(axis=1)
+    found = np.linalg.solve(normal, right[..., None])[..., 0] / UM**2
+    seen = [np.sqrt(found[:, :2].var(axis=0).mean()), found[:, 2].std()]
+    assert pair_errors(columns, size) == pytest.approx(seen, rel=0.1)
