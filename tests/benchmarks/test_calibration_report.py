@@ -101,8 +101,8 @@ def test_what_is_wrong_is_missed(wrong: dict[str, float], expected: list[str]) -
 
 
 def test_what_is_off_together_says_little() -> None:
-    """Twenty toys of fifty values that share nine tenths of their variance: the spread of a hundred such RMS is the error
-    that is told, by what values are worth; pulls along axes are all independent."""
+    """Twenty toys of fifty values that share nine tenths of their variance: the spread of a hundred such RMS is the
+    error that is told, by what values are worth; pulls along axes are all independent."""
     rng = np.random.default_rng(4)
     shared = 0.9 + 0.1 * np.eye(50)
     root = np.linalg.cholesky(shared)
