@@ -60,6 +60,19 @@ def test_the_narrowest_type_holds_them_all_and_no_narrower_one_does(values: list
         assert any(not np.iinfo(kind).min <= value <= np.iinfo(kind).max for value in values)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.int64])
+@pytest.mark.parametrize("place", [0, 500, 999])
+@pytest.mark.parametrize(("value", "expected"), [(100, np.int8), (-129, np.int16), (200, np.int16), (70_000, np.int32)])
+def test_it_does_not_matter_what_type_they_came_in(kind: type, place: int, value: int, expected: type) -> None:
+    if np.iinfo(kind).max < abs(value):
+        return
+    values = np.zeros((1000, 3), kind)
+    values[place, 1] = value
+    found = narrowest(values)
+    assert found.dtype == expected
+    assert found[place, 1] == value and np.count_nonzero(found) == 1
+
+
 def test_types_follow_the_values_and_not_the_way_there() -> None:
     keys = packed((1, 0))
     one, minus = (ChannelSums.of(keys, 7, keys, {"n": np.array([[value]])}) for value in (100, -100))
