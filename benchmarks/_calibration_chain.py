@@ -261,7 +261,7 @@ class Together:
 
     @property
     def width(self) -> tuple[float, float]:
-        return width_of(self.pulls)
+        return width_of(self.pulls, len(self.pulls))
 
     @property
     def claim(self) -> Limits:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks._calibration_toys import LEAST, MOST, ONE_SIGMA, Quantity, Result, Share, Toys, digits_of, width_of
+from benchmarks._calibration_toys import LEAST, MOST, ONE_SIGMA, Quantity, Result, Share, Toys, digits_of, width_of_all
 from benchmarks._ref10_claims import Limits
 from pipeline.drawing import Drawing
 
@@ -275,7 +275,7 @@ def pull_panel(axis: Any, quantity: Quantity, every: Sequence[Toys]) -> None:
     axis.set(
         xlim=(-4, 4), ylim=(0, max(0.55, 1.3 * counts.max())), xlabel="(found - true) / error", ylabel="share / unit"
     )
-    axis.set_title("pulls: mean {:+.3f}, width {:.3f} ± {:.3f}".format(pulls.mean(), *width_of(every)))
+    axis.set_title("pulls: mean {:+.3f}, width {:.3f} ± {:.3f}".format(pulls.mean(), *width_of_all(every)))
     axis.legend(loc="upper right")
 
 

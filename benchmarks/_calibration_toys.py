@@ -81,7 +81,7 @@ class Toys:
     @property
     def width(self) -> tuple[float, float]:
         """Of the pulls about their mean, and its statistical error."""
-        return width_of([self])
+        return width_of(self.pulls, self.worth_of_pulls)
 
     @property
     def sigmas(self) -> float:
@@ -102,15 +102,19 @@ class Toys:
         return float(off.mean()), math.hypot(float(off.std()) * math.sqrt(variance), self.correction_error)
 
 
-def width_of(every: Sequence[Toys]) -> tuple[float, float]:
-    """Standard deviation of all pulls together, and its error."""
-    pulls = np.concatenate([toys.pulls for toys in every])
+def width_of(pulls: Floats, worth: float) -> tuple[float, float]:
+    """Standard deviation and its error, of pulls that are worth so many independent ones."""
     width = float(pulls.std())
     if not width:
         return 0.0, 0.0
     fourth = float(np.mean((pulls - pulls.mean()) ** 4))
-    worth = len(pulls) ** 2 / sum(len(toys.pulls) ** 2 / toys.worth_of_pulls for toys in every)
     return width, math.sqrt(max(fourth - width**4, 0.0) / worth) / (2 * width)
+
+
+def width_of_all(every: Sequence[Toys]) -> tuple[float, float]:
+    """That of the pulls of all toys together, and its error."""
+    pulls = np.concatenate([toys.pulls for toys in every])
+    return width_of(pulls, len(pulls) ** 2 / sum(len(toys.pulls) ** 2 / toys.worth_of_pulls for toys in every))
 
 
 def independent(covariance: Floats) -> float:
@@ -234,7 +238,7 @@ class Result:
             judged = [toys for one, toys in self.judged() if one is quantity]
             if judged:
                 name = f"{self.subject.name}: {quantity.name}, width of pulls"
-                found.append(Limits(name, *width_of(judged), *PULLS))
+                found.append(Limits(name, *width_of_all(judged), *PULLS))
         return found
 
 

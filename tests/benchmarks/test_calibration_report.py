@@ -22,7 +22,7 @@ from benchmarks._calibration_toys import (
     independent,
     of_means,
     of_shares,
-    width_of,
+    width_of_all,
 )
 from benchmarks._ref10_claims import Limits
 from benchmarks._subjects_beamspot import BEAM, DOZEN, drawn, flat, pair_errors
@@ -118,9 +118,9 @@ def test_what_is_off_together_says_little() -> None:
     assert seen.std() > 4 * together().rms[1]
     pulls = rng.standard_normal(1000)
     toys = together(alone=alone, of_mean=0.045, along_axes=pulls)
-    assert toys.width == width_of([toys]) == pytest.approx((pulls.std(), 1 / np.sqrt(2000)), rel=0.1)
+    assert toys.width == width_of_all([toys]) == pytest.approx((pulls.std(), 1 / np.sqrt(2000)), rel=0.1)
     assert toys.sigmas == pytest.approx(pulls.mean() * np.sqrt(1000))
-    assert width_of([toys, together(alone=alone)])[1] > 3 * toys.width[1]
+    assert width_of_all([toys, together(alone=alone)])[1] > 3 * toys.width[1]
 
 
 def test_the_largest_of_many_means_may_be_larger() -> None:
