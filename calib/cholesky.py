@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+FEW = 100
+"""matrices; for fewer, calls cost more than the upper triangle that they do for nothing"""
 SINGULAR = 1e-11
 """what is left of a diagonal element, over itself, below which a matrix counts as singular"""
 
@@ -25,6 +27,7 @@ def factors(matrix: Floats) -> tuple[Floats, Mask]:
     lower = matrix.copy()
     size = len(lower)
     sound = np.ones(matrix.shape[2:], np.bool_)
+    few = lower.shape[2] < FEW
     for j in range(size):
         fine = lower[j, j] > SINGULAR * matrix[j, j]
         sound &= fine
@@ -32,8 +35,14 @@ def factors(matrix: Floats) -> tuple[Floats, Mask]:
         lower[j, j] = root
         below = lower[j + 1 :, j]
         below *= np.where(fine, 1 / root, 0.0)
+        if few:
+            lower[j + 1 :, j + 1 :] -= below[:, None] * below
+            continue
         for i in range(j + 1, size):
             lower[i, j + 1 : i + 1] -= lower[i, j] * below[: i - j]
+    if few:
+        above = np.triu_indices(size, 1)
+        lower[above] = matrix[above]
     return lower, sound
 
 
@@ -46,13 +55,20 @@ def solved(lower: Floats, right: Floats) -> Floats:
     return found
 
 
-def inverse(lower: Floats) -> Floats:
-    """The inverse of L L^T, [m, m, n]."""
+def inverse_factor(lower: Floats) -> Floats:
+    """L^-1, [m, m, n], with zeros above."""
     size = len(lower)
     half = np.broadcast_to(np.eye(size)[..., None], lower.shape).copy()
     for j in range(size):
         half[j, : j + 1] /= lower[j, j]
         half[j + 1 :, : j + 1] -= lower[j + 1 :, j, None] * half[j, : j + 1]
+    return half
+
+
+def inverse(lower: Floats) -> Floats:
+    """The inverse of L L^T, [m, m, n]."""
+    size = len(lower)
+    half = inverse_factor(lower)
     found = np.zeros_like(lower)
     for k in range(size):
         found[: k + 1, : k + 1] += half[k, : k + 1, None] * half[k, None, : k + 1]

@@ -94,7 +94,7 @@ def deformed(q: Floats, points: Floats) -> Floats:
         "outwards": (x * q_x + y * q_y) / r,
         "around": (x * q_y - y * q_x) / r,
     }
-    found = np.empty((*r.shape, len(DEFORMATIONS)))
-    for place, (way, size) in enumerate(DEFORMATIONS.values()):
-        found[..., place] = -along[way] * size(x, y, z, r)
-    return found
+    found = np.empty((len(DEFORMATIONS), *r.shape))
+    for moved, (way, size) in zip(found, DEFORMATIONS.values(), strict=True):
+        np.multiply(-along[way], size(x, y, z, r), out=moved)
+    return np.moveaxis(found, 0, -1)

@@ -6,8 +6,8 @@ their displacements. With W = V^-1 and P = W - W A (A^T W A)^-1 A^T W a record a
 displacements, G^T P r to the right-hand side and r^T P r to chi2: the Schur complement of its own parameters.
 Scattering is in V, and so treated as broken lines would.
 
-Arrays have measurements first and records last: each step is elementwise along the records, and these have the same
-bits alone. Records of fewer measurements than others beside them have room left, of no weight.
+Here with V = L L^T: L^-1 is a root of W. Records stand in rooms of multiples of ROOM measurements, so that products of
+matrices are of sizes that do not depend on the records beside them, and each has the same bits alone.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ COLUMNS = (
 
 BLOCK = 1 << 17
 """elements of covariances worked on at a time: they stay near"""
-ALIKE = 0.75
-"""share of measurements that a record has at least of those with the most beside it"""
+ROOM = 16
 LARGEST = 1e12
 """um, um^2 and so on: beyond are no records"""
 MOST_SLOPE, FURTHEST = 1e3, 2e3
@@ -67,11 +66,11 @@ class Records:
     size: Ints
     """how many measurements each has"""
     residuals: Floats
-    """[m, n]"""
+    """[n, m]"""
     derivatives: Floats
-    """[m, k, n]"""
+    """[n, m, k]"""
     covariance: Floats
-    """lower triangle, [m, m, n]"""
+    """lower triangle, [m, m, n]: each step is elementwise along the records"""
     directions: Floats
     """[n, m, 3]"""
     points: Floats
@@ -88,12 +87,13 @@ class Records:
     @property
     def entry_record(self) -> Ints:
         """Whose each entry is, [e]."""
-        return self.measurement // len(self.residuals)
+        found: Ints = self.measurement // self.residuals.shape[1]
+        return found
 
     @property
     def ndf(self) -> Ints:
         """[n]"""
-        found: Ints = self.size - self.derivatives.shape[1]
+        found: Ints = self.size - self.derivatives.shape[2]
         return found
 
 
@@ -110,19 +110,19 @@ class _Read:
     def take(self, name: str, rows: Ints, each: int, scale: float = 1.0) -> Floats:
         """The values of records, [n, room], with `each` a measurement; what is beyond a record's own is 0."""
         values, begin = self.values[name]
-        return self._padded(values, begin[rows], self.size[rows] * each, int(self.size[rows].max()) * each, scale)
+        return self._from(values, begin[rows], self.size[rows] * each, int(self.size[rows].max()) * each, scale)
 
     def triangle(self, rows: Ints) -> Floats:
         """Covariances [m, m, n], lower triangle; above it 0, as where there is only room, but for 1 on the diagonal."""
         values, begin = self.values[COVARIANCE]
         own, m = self.size[rows], int(self.size[rows].max())
-        flat = self._padded(values, begin[rows], own * (own + 1) // 2, m * (m + 1) // 2, UM**-2)
+        flat = self._from(values, begin[rows], own * (own + 1) // 2, m * (m + 1) // 2, UM**-2)
         found = np.zeros((m, m, len(rows)))
         found[np.tril_indices(m)] = flat.T
         return found
 
     @staticmethod
-    def _padded(values: Floats, begin: Ints, own: Ints, room: int, scale: float) -> Floats:
+    def _from(values: Floats, begin: Ints, own: Ints, room: int, scale: float) -> Floats:
         place = begin[:, None] + np.arange(room)
         found: Floats = values.take(place, mode="clip") * scale if len(values) else np.zeros(place.shape)
         if (own < room).any():
@@ -140,14 +140,12 @@ def records(columns: Columns, structures: Structures) -> Iterator[Records]:
     on_any = np.zeros(len(read.size), np.bool_)
     on_any[np.repeat(np.arange(len(read.size)), read.size)[(read.number >= 0).any(axis=1)]] = True
     own = flat_of(columns[PARAMETERS]).astype(np.int64)
-    for k in np.unique(own[on_any]).tolist():
-        rows = np.flatnonzero(on_any & (own == k))
-        while len(rows):
-            most = int(read.size[rows].max())
-            alike = read.size[rows] >= ALIKE * most
-            for some in np.array_split(rows[alike], -(-int(alike.sum()) * most**2 // BLOCK)):
-                yield _gathered(read, some, first, k)
-            rows = rows[~alike]
+    rooms = -(-read.size // ROOM)
+    for key in np.unique(rooms[on_any] << 32 | own[on_any]).tolist():
+        rows = np.flatnonzero(on_any & (rooms << 32 | own == key))
+        most = int(read.size[rows].max())
+        for some in np.array_split(rows, -(-len(rows) * most**2 // BLOCK)):
+            yield _gathered(read, some, first, key & 0xFFFFFFFF)
 
 
 def _read(columns: Columns, structures: Structures) -> _Read:
@@ -213,13 +211,12 @@ def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
         for part, _ in parts.values():
             part[~sound] = 0.0
     residuals, derivatives, directions, points = (part for part, _ in parts.values())
-    on_diagonal = np.arange(m)
-    covariance[on_diagonal, on_diagonal] += on_diagonal[:, None] >= size
+    covariance[np.diag_indices(m)] += np.arange(m)[:, None] >= size
     return Records(
         read.event[rows],
         size,
-        np.ascontiguousarray(residuals.T),
-        np.ascontiguousarray(derivatives.reshape(n, m, k).transpose(1, 2, 0)),
+        residuals,
+        derivatives.reshape(n, m, k),
         covariance,
         directions.reshape(n, m, 3),
         points.reshape(n, m, 3),
@@ -232,6 +229,8 @@ def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
 
 def _within(part: Floats, most: float, axis: int) -> Mask:
     """Whether all along an axis are numbers below `most`; of those that are none neither extreme is."""
+    if -most < part.min(initial=0.0) and part.max(initial=0.0) < most:  # as nearly always: rows are short
+        return np.ones(part.shape[1 - axis], np.bool_)
     found: Mask = (part.max(axis=axis) < most) & (part.min(axis=axis) > -most)
     return found
 
@@ -241,9 +240,9 @@ class Eliminated:
     """What is left of n records once their own parameters are free."""
 
     weights: Floats
-    """P, [m, m, n]"""
+    """P, [n, m, m]"""
     pulls: Floats
-    """P (r + what measurements have been moved by), [m, n]"""
+    """P (r + what measurements have been moved by), [n, m]"""
     chi2: Floats
     """r^T P r, [n]"""
     sound: Mask
@@ -251,33 +250,27 @@ class Eliminated:
 
 
 def eliminated(given: Records, moved: Floats) -> Eliminated:
-    """Of records whose measurements have been moved by so much [m, n] in um by what they were fitted under."""
+    """Of records whose measurements have been moved by so much [n, m] in um by what they were fitted under."""
+    m = given.derivatives.shape[1]
+    room = -(-m // ROOM) * ROOM
     lower, sound = cholesky.factors(given.covariance)
-    weights = cholesky.inverse(lower)
-    own = _applied(weights, given.derivatives)
-    normal = np.zeros((own.shape[1], *own.shape[1:]))
-    for a in range(len(normal)):
-        normal[a, : a + 1] = _summed(given.derivatives[:, a, None] * own[:, : a + 1])
-    factor, full = cholesky.factors(normal)
-    for along in cholesky.solved(factor, np.ascontiguousarray(own.swapaxes(0, 1))):
-        weights -= along[:, None] * along
-    both = np.stack([given.residuals, given.residuals + moved], axis=1)
-    pulls = _applied(weights, both)
-    chi2 = _summed(given.residuals * pulls[:, 0])
-    return Eliminated(weights, pulls[:, 1], chi2, given.sound & sound & full & (chi2 < LARGEST))
+    root = _padded(cholesky.inverse_factor(lower).transpose(2, 0, 1), room, room)
+    white = np.matmul(root, _padded(given.derivatives, room))
+    normal = np.matmul(white.swapaxes(1, 2), white)
+    factor, full = cholesky.factors(np.ascontiguousarray(normal.transpose(1, 2, 0)))
+    turn = np.ascontiguousarray(cholesky.inverse_factor(factor).transpose(2, 0, 1))
+    # Rows of L^-1 along what A spans, of unit length: what they take away is what tracks follow.
+    own = np.matmul(np.matmul(turn, white.swapaxes(1, 2)), root)
+    weights = np.matmul(root.swapaxes(1, 2), root) - np.matmul(own.swapaxes(1, 2), own)
+    both = _padded(np.stack([given.residuals, given.residuals + moved], axis=2), room)
+    pulls = np.matmul(weights, both)
+    chi2 = (both[..., 0] * pulls[..., 0]).sum(axis=1)
+    weights, pulls = np.ascontiguousarray(weights[:, :m, :m]), np.ascontiguousarray(pulls[:, :m, 1])
+    return Eliminated(weights, pulls, chi2, given.sound & sound & full & (chi2 < LARGEST))
 
 
-def _applied(matrix: Floats, vectors: Floats) -> Floats:
-    """The symmetric matrices [m, m, n] times vectors [m, k, n]."""
-    found: Floats = matrix[0, :, None] * vectors[0]
-    for row, vector in zip(matrix[1:], vectors[1:], strict=True):
-        found += row[:, None] * vector
-    return found
-
-
-def _summed(values: Floats) -> Floats:
-    """Over axis 0, one after the other, so that a record has the same bits alone."""
-    found: Floats = values[0].copy()
-    for more in values[1:]:
-        found += more
+def _padded(values: Floats, *shape: int) -> Floats:
+    """In larger arrays [n, *shape, ...], with zeros beyond."""
+    found = np.zeros((len(values), *shape, *values.shape[1 + len(shape) :]))
+    found[tuple(slice(size) for size in values.shape)] = values
     return found

@@ -16,7 +16,7 @@ All are sums of outer products, of slopes with P G, P r, slopes, and what deform
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -105,15 +105,21 @@ class _Sums:
         on_any = (told.each.reshape(len(used), -1) > 0).sum(axis=1)
         counted = [to_fixed(told.chi2 * used, COARSE), given.ndf * used, np.ones_like(run), on_any * used]
         rows = np.stack(counted, axis=1)
-        key = run * (len(self.cuts) + 2) + told.of_class
-        for one in np.unique(key).tolist():
-            mine = key == one
-            self.fit[one, :4] += rows[mine].sum(axis=0)
-            if one % (len(self.cuts) + 2) < len(self.cuts):
-                self.fit[one, 4:] += squared(told.shapes[np.repeat(mine, len(given.residuals))]).reshape(-1)
+        classes, m = len(self.cuts) + 2, given.residuals.shape[1]
+        keys, which, counts = np.unique(run * classes + told.of_class, return_inverse=True, return_counts=True)
+        # The most have what the others leave of all: those that are not used have no shapes.
+        most, left = int(counts.argmax()), squared(told.shapes)
+        for place, key in enumerate(keys.tolist()):
+            self.fit[key, :4] += rows[which == place].sum(axis=0)
+            if place != most and key % classes < len(self.cuts):
+                shapes = squared(told.shapes.reshape(len(run), m, -1)[which == place].reshape(-1, told.shapes.shape[1]))
+                self.fit[key, 4:] += shapes.reshape(-1)
+                left -= shapes
+        if keys[most] % classes < len(self.cuts):
+            self.fit[keys[most], 4:] += left.reshape(-1)
 
     def _products(self, given: Records, told: _Told, cell: Ints, used: Mask) -> None:
-        m, chosen = len(given.residuals), told.entries
+        m, chosen = given.residuals.shape[1], told.entries
         record, on = given.entry_record[chosen], told.on[chosen]
         # Of each entry, with the structures of its record up to its own; and with those that it shares its place with.
         first = told.first[record]
@@ -149,32 +155,31 @@ class _Sums:
 
 
 def _told(given: Records, structures: Structures, values: Floats, cuts: tuple[float, ...]) -> _Told:
-    numbers, (m, n) = structures.numbers, given.residuals.shape
+    numbers, (n, m) = structures.numbers, given.residuals.shape
     slopes = whole(given.slopes[:, numbers], SLOPE) * structures.is_free[given.number][:, numbers]
     real = slopes.astype(np.float64) * SLOPE
     each = np.bincount(given.measurement, minlength=n * m)
-    moved = np.bincount(given.measurement, (real * values[given.number][:, numbers]).sum(axis=1), n * m)
-    found = eliminated(given, np.ascontiguousarray(moved.reshape(n, m).T))
+    told = (real * values[given.number][:, numbers]).sum(axis=1)
+    moved = np.asarray(np.bincount(given.measurement, told, n * m), np.float64)
+    found = eliminated(given, moved.reshape(n, m))
     ordinal = np.cumsum(structures.any_free) - 1
     size = int(ordinal[-1]) + 1
     keys, on = places(given.entry_record * size + ordinal[given.number], n * size)
     first = np.searchsorted(keys, np.arange(n) * size)
     weighed = _weighed(found, given.measurement, real, on, len(keys))
     shapes = np.where(each[:, None] > 0, deformed(given.directions, given.points).reshape(n * m, -1), 0.0)
-    pulls = np.ascontiguousarray(found.pulls.T)
-    slope = _most(real, np.searchsorted(given.measurement, np.arange(n) * m)) / SLOPE
-    shape = _most(shapes, np.arange(n) * m) / FIELD
-    weight = np.maximum(_most(weighed.reshape(len(keys), -1), first), _most(pulls, np.arange(n))) / WEIGHT
+    begins = np.searchsorted(given.measurement, np.arange(n) * m)
+    factors = ((real, SLOPE, begins), (shapes, FIELD, np.arange(n) * m))
+    of_weights = ((weighed.reshape(len(keys), -1), WEIGHT, first), (found.pulls, WEIGHT, np.arange(n)))
     of_class = _classes(found.chi2, given.ndf, cuts)
-    small = np.maximum(slope, shape) * np.maximum(shape, weight) < MOST
-    of_class[~found.sound | (of_class < len(cuts)) & ~small] = len(cuts) + 1
+    of_class[~found.sound | (of_class < len(cuts)) & ~_small(factors, of_weights)] = len(cuts) + 1
     used = of_class < len(cuts)
     if not used.all():
-        pulls[~used], shapes[np.repeat(~used, m)] = 0.0, 0.0
+        found.pulls[~used], shapes[np.repeat(~used, m)] = 0.0, 0.0
     return _Told(
         found.chi2,
         of_class,
-        whole(pulls, WEIGHT).reshape(-1),
+        whole(found.pulls, WEIGHT).reshape(-1),
         whole(shapes, FIELD),
         slopes,
         np.flatnonzero(used[given.entry_record]),
@@ -186,18 +191,38 @@ def _told(given: Records, structures: Structures, values: Floats, cuts: tuple[fl
     )
 
 
-def _most(rows: Floats, begins: Ints) -> Floats:
-    """The largest of the rows from each of `begins` on up to the next."""
-    found: Floats = np.maximum.reduceat(np.maximum(rows.max(axis=1), -rows.min(axis=1)), begins)
-    return found
+_Parts = tuple[tuple[Floats, float, Ints], ...]
+"""rows, what they are counted in, and where those of each record begin"""
+
+
+def _small(factors: _Parts, weights: _Parts) -> Mask:
+    """Of which records no product of a factor with another or with a weight is beyond MOST."""
+
+    def most(parts: _Parts, of: Callable[[Floats, Ints], Floats]) -> Floats:
+        return np.maximum(*(of(rows, begins) / step for rows, step, begins in parts))
+
+    def of_all(rows: Floats, begins: Ints) -> Floats:
+        return np.full(1, max(rows.max(), -rows.min()))
+
+    def of_each(rows: Floats, begins: Ints) -> Floats:
+        found: Floats = np.maximum.reduceat(np.maximum(rows.max(axis=1), -rows.min(axis=1)), begins)
+        return found
+
+    (*_, (_, _, begins)) = weights
+    for of in (of_all, of_each):  # rows are short: all of them at once is soon said, and nearly always enough
+        factor = most(factors, of)
+        small: Mask = factor * np.maximum(factor, most(weights, of)) < MOST
+        if small.all():
+            break
+    return np.broadcast_to(small, len(begins))
 
 
 def _weighed(found: Eliminated, measurement: Ints, slopes: Floats, on: Ints, structures: int) -> Floats:
     """P G by structure, [u m, d]: each adds up its entries in their order."""
     from scipy.sparse import csc_array
 
-    m = len(found.pulls)
-    weights = np.ascontiguousarray(found.weights.transpose(2, 0, 1)).reshape(-1, m).take(measurement, axis=0)
+    m = found.pulls.shape[1]
+    weights = found.weights.reshape(-1, m).take(measurement, axis=0)
     index = on.astype(np.int32)[:, None] * np.int32(m) + np.arange(m, dtype=np.int32)
     ends = np.arange(len(on) + 1, dtype=np.int32) * np.int32(m)
     spread = csc_array((weights.reshape(-1), index.reshape(-1), ends), shape=(structures * m, len(on)))
