@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from calib.accumulators import UnitRows, UnitSums
 from calib.algorithms import beamspot_payload
+from calib.algorithms.beamspot_as_cms import seen_by_cms
 from calib.algorithms.beamspot_pairs import VERTEX_OF_TRACK, Members, agreement, fit_pairs, vertex_numbers, vertex_of
-from calib.algorithms.beamspot_payload import Measured, about_line, combine
+from calib.algorithms.beamspot_payload import Measured, about_line, combine, together
 from calib.algorithms.beamspot_tracks import Lines, Tracks, fit_lines
 from calib.algorithms.beamspot_vertices import Region, Vertices, fit_region, influence_of
 from calib.boundaries import Block, Interval, Trend, merge_until_enough, run_of, running_mean
@@ -26,7 +27,7 @@ from calib.calibration import (
     packed_units,
     row_keys,
 )
-from calib.collapsing import CMS_LEAST_MOVE, CMS_MOVES, Rule, collapse
+from calib.collapsing import Rule, collapse
 from calib.form import Leeway
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
@@ -64,9 +65,11 @@ class BeamSpot(Calibration):
     From run to run the note has 10 um, `least_move_between_runs` is 5: with 10, run 166784 of the 2011A muons shares a
     payload with four others and lies 9.0 um, 4.8 errors, from it; with 5 no run is over 3.0 (12 intervals; 11 with 10).
 
-    `rule = "cms"` cuts x, y and z of a run by the rule that CMS has, as coded (`calib.collapsing`), to compare with: it
-    waits for the end of the run, moves in x and y count from 25 um and half the width, and `significance`,
-    `least_move` and what is between runs have no say.
+    `rule = "cms"` cuts a run by the rule that CMS has, as coded (`calib.collapsing`), to compare with: it waits for the
+    end of the run, fits the tracks and the vertices of every lumisection, and cuts where any of the eight numbers moves
+    (`calib.algorithms.beamspot_as_cms`); `significance`, `least_move` and what is between runs have no say. As in CMS a
+    lumisection without both fits is left out: one with fewer than `min_vertices`, where another of the run has more.
+    Unlike CMS's the payload is fitted to all of an interval, not averaged from those of its lumisections.
     """
 
     kind: ClassVar[str] = beamspot_payload.KIND
@@ -175,7 +178,20 @@ class BeamSpot(Calibration):
         """Nothing before the run is over: where an interval ends depends on what follows."""
         if not flush:
             return [Interval(tuple(state.units().tolist()), closed=False)]
-        return collapse(self.trend(state), [CMS_MOVES[axis] for axis in "xyz"])
+        blocks = self._blocks(state, flush=True)[0]
+        return collapse(*seen_by_cms(blocks, self._alone(state, blocks)))
+
+    def _alone(self, state: State, blocks: Sequence[Block]) -> list[Measured]:
+        """What each block says by itself; nothing, where it has too few tracks."""
+        found = [Measured.nothing()] * len(blocks)
+        lines = self._lines(state, blocks)
+        if lines is None:
+            return found
+        for i in range(len(lines.line)):
+            region = self._region(state["vertices"].select(np.array(blocks[i], np.int64)))
+            vertices = Measured.nothing() if region is None else Measured.from_region(region)
+            found[i] = together(Measured.from_lines(lines, i), vertices)
+        return found
 
     def trend(self, state: State) -> Trend:
         """x, y, z [cm] along the units of a state, merged until there is enough. z is NaN where no track has any."""
@@ -186,15 +202,18 @@ class BeamSpot(Calibration):
         edges = np.searchsorted(state["tracks"].keys[:, 0], np.append(units, np.iinfo(np.int64).max))
         return merge_until_enough(units, np.diff(edges), self.min_tracks, flush)
 
-    def _follow(self, state: State, blocks: Sequence[Block]) -> Trend:
+    def _lines(self, state: State, blocks: Sequence[Block]) -> Lines | None:
+        """A line through the tracks of each block. Only the last block can have too few, and then has none."""
         unit = state["tracks"].keys[:, 0]
         edges = np.searchsorted(unit, [*(block[0] for block in blocks), blocks[-1][-1] + 1] if blocks else [0])
-        # Only the last block can have too few; it then has no say.
         full = int(np.count_nonzero(np.diff(edges) >= self.min_tracks))
+        return fit_lines(Tracks.of(state["tracks"])[: edges[full]], edges[:full]) if full else None
+
+    def _follow(self, state: State, blocks: Sequence[Block]) -> Trend:
         values, errors, floors = np.full((3, len(blocks), 3), np.nan)
-        if full:
-            tracks = Tracks.of(state["tracks"])[: edges[full]]
-            lines = fit_lines(tracks, edges[:full])
+        lines = self._lines(state, blocks)
+        if lines is not None:
+            full = len(lines.line)
             place = np.einsum("mii->mi", lines.covariance)[:, :2]
             values[:full] = np.column_stack([lines.line[:, :2], lines.z])
             errors[:full] = np.column_stack([np.sqrt(place), lines.z_error])
@@ -205,8 +224,7 @@ class BeamSpot(Calibration):
         """The moves that count: half the width inside a run, where it is known; half the length in z."""
         ends = [run_of(block[-1]) for block in blocks]
         new_run = np.diff(ends, prepend=ends[0]) != 0
-        least = CMS_LEAST_MOVE if self.rule is Rule.CMS else self.least_move
-        inside = np.maximum(least, self._widths(state["vertices"], blocks, lines) / 2)
+        inside = np.maximum(self.least_move, self._widths(state["vertices"], blocks, lines) / 2)
         across = np.where(new_run, self.least_move_between_runs, inside)
         return np.column_stack([across, across, lines.z_spread / 2])
 

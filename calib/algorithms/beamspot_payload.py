@@ -47,15 +47,15 @@ class Measured:
         return cls(np.full(8, np.nan), np.diag(np.full(8, np.nan)))
 
     @classmethod
-    def from_lines(cls, lines: Lines) -> Measured:
+    def from_lines(cls, lines: Lines, group: int = 0) -> Measured:
         """What the tracks of one group say, at the mean z of their own."""
         found = cls.nothing()
-        place = [_X, _Y, *SLOPES] if np.isfinite(lines.z[0]) else [_X, _Y]
-        found.values[place] = lines.line[0, : len(place)]
-        found.covariance[np.ix_(place, place)] = lines.covariance[0, : len(place), : len(place)]
-        if np.isfinite(lines.z[0]):
-            found.values[PLACE_IN_Z] = lines.z[0], lines.z_spread[0]
-            error = lines.z_error[0]
+        place = [_X, _Y, *SLOPES] if np.isfinite(lines.z[group]) else [_X, _Y]
+        found.values[place] = lines.line[group, : len(place)]
+        found.covariance[np.ix_(place, place)] = lines.covariance[group, : len(place), : len(place)]
+        if np.isfinite(lines.z[group]):
+            found.values[PLACE_IN_Z] = lines.z[group], lines.z_spread[group]
+            error = lines.z_error[group]
             found.covariance[np.ix_(PLACE_IN_Z, PLACE_IN_Z)] = np.diag([error**2, error**2 / 2])
         return found
 
@@ -140,13 +140,17 @@ def about_line(columns: Mapping[str, Any], payload: Payload) -> dict[str, Any]:
 _FLAGS = {"slopes_measured": SLOPES, "z_measured": PLACE_IN_Z, "widths_measured": WIDTHS}
 
 
+def together(tracks: Measured, vertices: Measured) -> Measured:
+    """Place and slopes of the tracks; and if the vertices were fitted, at their z, with their length and widths."""
+    if not np.isfinite(vertices.values[_Z]):
+        return tracks
+    at_z = tracks.at(float(vertices.values[_Z])) if np.isfinite(tracks.values[_Z]) else tracks
+    return at_z.taking([*PLACE_IN_Z, *WIDTHS], vertices)
+
+
 def combine(tracks: Measured, vertices: Measured, extra: Mapping[str, Any], previous: Payload | None) -> Payload:
     """The payload of an interval. What neither measured is carried from `previous`; without one, z and slopes are 0."""
-    best = tracks
-    if np.isfinite(vertices.values[_Z]):
-        if np.isfinite(tracks.values[_Z]):
-            best = tracks.at(float(vertices.values[_Z]))
-        best = best.taking([*PLACE_IN_Z, *WIDTHS], vertices)
+    best = together(tracks, vertices)
     flags = {name: bool(np.isfinite(best.values[place]).all()) for name, place in _FLAGS.items()}
     return build(_carry(best, previous), vertices, extra, flags)
 
