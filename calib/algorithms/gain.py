@@ -38,6 +38,8 @@ Array = NDArray[Any]
 
 KIND = "gain"
 UNITS = dict.fromkeys(("gain", "gain_error", "scale_error"), "1")
+COUNTED = ("entries", "saturated", "chi2", "ndf", "status")
+"""without unit"""
 STEP = 0.01
 """of the logarithm of the peak, on the grid that the likelihood is taken on"""
 
@@ -53,6 +55,12 @@ class Status(IntFlag):
     """kept: the gain moved too far to be believed"""
     OUT_OF_REACH = 4
     """kept: the peak lies at the end of where it was looked for"""
+    MISFIT = 8
+    """kept: charge over path is not distributed as it should be, so that the peak found is none"""
+
+
+OFF = Status.MOVED | Status.OUT_OF_REACH | Status.MISFIT
+"""for which there must be a reason in the detector"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +77,23 @@ class Gain(Calibration):
     `calib.algorithms.gain_shape`; the peaks of all groups are found at once: `calib.algorithms.gain_peaks`.
 
     Payload, float32 unless said: `gain` and its statistical `gain_error`; `entries` int32, clusters used, of them
-    `saturated` int32; `status` int8 of `Status`, all [groups]; `scale_error` [sorts], relative, in which all groups of
-    a sort are wrong together.
+    `saturated` int32; `chi2` of the histogram against its shape, with `ndf`, which is what it is on average and so no
+    whole number (`calib.algorithms.gain_agreement`; NaN with too few clusters); `status` int8 of `Status`, all
+    [groups]; `scale_error` [sorts], relative, in which all groups of a sort are wrong together.
 
     Granularity `span`: whole runs are put together until enough groups have enough clusters. What is left over at the
     end of the data is an interval of its own, with too few.
     """
 
     kind: ClassVar[str] = KIND
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("gain_group", "gain_charge", "gain_path")
     reads_if_there: ClassVar[tuple[str, ...]] = ("gain_saturated",)
     uses: ClassVar[tuple[str, ...]] = (KIND,)
     after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status")
     looks_at_previous: ClassVar[bool] = True
     tolerated: ClassVar[Mapping[str, float]] = {"gain": 0.002}
-    leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "saturated", "status"), ""))
+    leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(COUNTED, ""))
 
     groups: int
     low: float = 25.0
@@ -111,10 +120,17 @@ class Gain(Calibration):
     """with fewer clusters a group keeps what it had"""
     max_move: float = at_finalize(0.3)
     """relative; a gain further from that of the payload before keeps what it had"""
+    max_chi2: float = at_finalize(0.2)
+    """per cluster, beyond what is chance: the shape is not known better, and of many clusters that shows. Of silicon
+    strips it is up to 0.03 (the worst of a layer, at the largest slopes), of a spectrum without a peak 3.4, of one that
+    is half so 1.9"""
+    least_chance: float = at_finalize(1e-6)
+    """of a chi2 beyond that; of sound groups of 25 clusters fewer than 1 in 10^5 are called misfits, of flat ones 96 %,
+    and all from 40 clusters on"""
     most_few: float = at_finalize(0.05)
     """share of the groups; with more that have too few clusters there is no payload"""
     most_off: float = at_finalize(0.5)
-    """share of the groups; with more that moved too far or out of reach there is no payload"""
+    """share of the groups; with more that moved too far, out of reach or misfits there is no payload"""
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.bins < 2 or not 0 < self.low < self.high:
@@ -173,16 +189,21 @@ class Gain(Calibration):
                 f"{few.sum()} of {self.groups} groups have fewer than {self.min_entries} clusters, "
                 f"{self.most_few:.3g} of them may"
             )
-        found = {name: np.empty(self.groups) for name in ("gain", "gain_error")}
-        off = np.empty(self.groups, np.bool_)
+        found = {name: np.empty(self.groups) for name in ("gain", "gain_error", "chi2", "ndf")}
+        status = few * np.int8(Status.FEW)
         for sort, some in self._sorts():
             known = self._tables(sort)
             peak = peaks(*_open_ended(clear[some], saturated[some]), known)
             found["gain"][some] = self.expected[sort] / np.exp(peak.logarithm)
             found["gain_error"][some] = found["gain"][some] * np.sqrt(peak.variance)
-            off[some] = peak.at_end
+            of_fit = {"chi2": peak.agreement.chi2, "ndf": peak.agreement.ndf}
+            for name, values in of_fit.items():
+                found[name][some] = np.where(few[some], np.nan, values)
+            # Where there is no peak within reach none is looked at.
+            misfit = (peak.agreement.chance(self.max_chi2 * entries[some]) < self.least_chance) & ~peak.at_end
+            flags = peak.at_end * np.int8(Status.OUT_OF_REACH) | misfit * np.int8(Status.MISFIT)
+            status[some] |= np.where(few[some], np.int8(0), flags)
         counted = {"entries": entries.astype(np.int32), "saturated": saturated[:, 1:].sum(axis=1).astype(np.int32)}
-        status = few * np.int8(Status.FEW) | (off & ~few) * np.int8(Status.OUT_OF_REACH)
         return self._judged(found, counted, status, previous)
 
     def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
@@ -199,9 +220,8 @@ class Gain(Calibration):
         return Payload(in_force.kind, {**in_force.arrays, **ones}, in_force.units)
 
     def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
-        """Of groups that were measured; and how many moved too far, or out of reach."""
-        off = Status.MOVED | Status.OUT_OF_REACH
-        return of_measured(found, expected, Status.FEW | off, off)
+        """Of groups that were measured; and how many moved too far, out of reach, or have no peak."""
+        return of_measured(found, expected, Status.FEW | OFF, OFF)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Whole runs together until enough groups have enough clusters."""
@@ -284,12 +304,13 @@ class Gain(Calibration):
             self._check(previous["gain"], "before")
             far = np.abs(found["gain"] / previous["gain"] - 1) > self.max_move
             status = status | (far & (status == Status.NEW)) * np.int8(Status.MOVED)
-        off = np.count_nonzero(status & (Status.MOVED | Status.OUT_OF_REACH))
+        off = np.count_nonzero(status & OFF)
         if off > self.most_off * self.groups:
             measured = status & ~np.int8(Status.MOVED)
             raise NotConverged(
                 f"{off} of {self.groups} gains moved by more than {self.max_move:.3g} of what they were, or out of "
-                f"reach; if that is true, have it published by name, or raise `max_move` and `reach`",
+                f"reach, or are of spectra that have not the shape of particles; if that is true, have it published by "
+                f"name, or raise `max_move`, `reach` and `max_chi2`",
                 None if previous is None else self._payload(found, counted, measured, previous),
             )
         return self._payload(found, counted, status, previous)

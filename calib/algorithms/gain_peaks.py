@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.algorithms.gain_agreement import Agreement, agreement
 from calib.algorithms.gain_shape import Tables
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,8 @@ class Peaks:
     """of the logarithm, [n]"""
     at_end: NDArray[np.bool_]
     """whether the likelihood is largest at an end of the grid"""
+    agreement: Agreement
+    """of the histogram with the shape at its peak"""
 
 
 def peaks(clear: Array, saturated: Array, known: Tables) -> Peaks:
@@ -43,7 +46,7 @@ def peaks(clear: Array, saturated: Array, known: Tables) -> Peaks:
     the peaks are freed.
     """
     found = [_slab(clear[some], saturated[some], known) for some in _slabs(len(clear))]
-    place, step, information = (np.concatenate(part) for part in zip(*found, strict=True))
+    place, step, information, *agrees = (np.concatenate(part) for part in zip(*found, strict=True))
     entries = clear.sum(axis=1, dtype=np.int64) + saturated.sum(axis=1, dtype=np.int64)
     usable = (entries > 0) & (place > 0) & (place < len(known.peaks) - 1)
     typical = float(information[usable].sum() / max(int(entries[usable].sum()), 1))
@@ -53,6 +56,7 @@ def peaks(clear: Array, saturated: Array, known: Tables) -> Peaks:
         known.peaks[place] + step - known.skew() / counted,
         1.0 / (counted * max(typical, least)),
         (place == 0) | (place == len(known.peaks) - 1),
+        Agreement(*agrees),
     )
 
 
@@ -61,8 +65,9 @@ def _slabs(size: int) -> Iterator[slice]:
         yield slice(start, start + SLAB)
 
 
-def _slab(clear: Array, saturated: Array, known: Tables) -> tuple[NDArray[np.intp], Floats, Floats]:
-    """Of each group the best place on the grid, the step from there to the maximum, and the information there."""
+def _slab(clear: Array, saturated: Array, known: Tables) -> tuple[Array, ...]:
+    """Of each group the best place on the grid, the step from there to the maximum, the information there; and of its
+    agreement with the shape."""
     counts, least = clear.astype(np.float64), saturated.astype(np.float64)
     place = np.argmax(counts @ known.clear[0].T + least @ known.saturated[0].T, axis=1)
     first, second, third = (
@@ -73,4 +78,5 @@ def _slab(clear: Array, saturated: Array, known: Tables) -> tuple[NDArray[np.int
     bent = 2 * second**2 - first * third
     # At the top of the likelihood `second` is below zero; at an end of the grid there may be no top.
     step = np.divide(-2 * first * second, bent, out=np.zeros_like(first), where=(second < 0) & (bent > 0))
-    return place, np.clip(step, -known.step, known.step), np.maximum(-second, 0.0)
+    step = np.clip(step, -known.step, known.step)
+    return place, step, np.maximum(-second, 0.0), *agreement(counts, least, known.shares(place, step))

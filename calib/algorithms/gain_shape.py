@@ -83,6 +83,14 @@ class Tables:
         """The place among the peaks of the one that is expected."""
         return len(self.peaks) // 2
 
+    def shares(self, place: NDArray[np.intp], step: Floats) -> Floats:
+        """Of clear clusters, in each bin and above all [n, B + 1]; peaks at places of the table, and a step from there
+        [n]: no longer than one of the table's, as it goes by the derivatives."""
+        likelihood, first, second, third = (table[place] for table in self.clear)
+        s = step[:, None]
+        found: Floats = np.exp(likelihood + s * (first + s * (second / 2 + s * third / 6)))
+        return found
+
     def information(self) -> float:
         """Fisher's information about d of a cluster, if none is saturated and the peak is where it is expected: the
         least variance of d is one over it (Cramer and Rao)."""

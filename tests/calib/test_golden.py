@@ -195,7 +195,7 @@ def test_occupancy_status_version_1() -> None:
     assert OccupancyStatus.version == 1
 
 
-def test_gain_version_1() -> None:
+def test_gain_version_2() -> None:
     sensor = _toys_gain.Sensor(_toys_gain.SMEARED, thickness=500.0, saturation=67310.0)
     truth, counts = np.array([0.9, 1.0, 1.1, 1.0]), np.array([300, 40, 1000, 10])
     made = _toys_gain.clusters(np.random.default_rng(24), truth, counts, sensor)
@@ -206,7 +206,9 @@ def test_gain_version_1() -> None:
     assert payload["gain_error"].tolist() == pytest.approx([0.0076989131, 0.022980899, 0.0052051684, 0.0], rel=1e-5)
     assert payload["saturated"].tolist() == [129, 5, 159, 2]
     assert payload["status"].tolist() == [0, 0, 0, 1]
-    assert gain.Gain.version == 1
+    assert payload["chi2"].tolist() == pytest.approx([21.191477, 25.036198, 35.945423, np.nan], rel=1e-4, nan_ok=True)
+    assert payload["ndf"].tolist() == pytest.approx([25.174019, 19.020393, 35.140137, np.nan], rel=1e-4, nan_ok=True)
+    assert gain.Gain.version == 2
 
 
 def test_lorentz_angle_version_2() -> None:
