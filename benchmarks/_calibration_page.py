@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ DPI = 120
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; color: #1c2430;
-  margin: 0 auto; max-width: 1240px; padding: 24px 32px 64px; background: #fff; }
+  margin: 0 auto; max-width: 1280px; padding: 24px 32px 64px; background: #fff; }
 h1 { font-size: 26px; font-weight: 600; margin: 0 0 4px; }
 h2 { font-size: 20px; font-weight: 600; margin: 48px 0 6px; padding-top: 14px; border-top: 2px solid #1c2430; }
 h3 { font-size: 15px; font-weight: 600; margin: 22px 0 4px; }
@@ -30,10 +30,10 @@ p { max-width: 880px; margin: 6px 0; }
 .faint { color: #5b6673; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 16px; margin: 10px 0; font-size: 13.5px; }
 dt { color: #5b6673; } dd { margin: 0; }
-table { border-collapse: collapse; font-size: 13px; margin: 8px 0; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 600; color: #5b6673; border-bottom: 1px solid #1c2430; padding: 3px 9px;
+table { border-collapse: collapse; font-size: 12.5px; margin: 8px 0; font-variant-numeric: tabular-nums; }
+th { text-align: right; font-weight: 600; color: #5b6673; border-bottom: 1px solid #1c2430; padding: 3px 7px;
   vertical-align: bottom; }
-td { text-align: right; padding: 2px 9px; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }
+td { text-align: right; padding: 2px 7px; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 td.left { text-align: left; }
 tr:nth-child(even) td { background: #f8f9fb; }
@@ -52,16 +52,20 @@ def page(title: str, words: Sequence[str], sections: Iterable[str]) -> str:
     return f'<!DOCTYPE html>\n<html lang="en">{head}\n<body>{body}</body></html>\n'
 
 
-def overview(results: Sequence[Result], claims: Sequence[Limits]) -> str:
-    """How many figures of each are judged and missed, and the tests of all together."""
+def overview(
+    results: Sequence[Result], claims: Sequence[Limits], more: Mapping[str, Sequence[Limits]], *, judged: bool
+) -> str:
+    """How many figures of each are judged and missed, of `more` sections too, and the tests of all together."""
+    every = {result.subject.name: result.claims() for result in results} | more
+    flags = {result.subject.name: f"{len(result.shares)} shares" for result in results if result.shares}
     rows = []
-    for result in results:
-        own = result.claims()
-        name = result.subject.name
+    for name, own in every.items():
         link = f'<nav><a href="#{anchor(name)}">{html.escape(name)}</a></nav>'
-        flags = f"{len(result.shares)} shares" if result.shares else ""
-        rows.append([link, str(len(own)), flags, verdict(own) if own else shown("see flags")])
+        told = verdict(own) if judged and own else shown("shown")
+        rows.append([link, str(len(own) if judged else 0), flags.get(name, ""), told])
     found = table(["calibration", "figures judged", "flags", ""], rows)
+    if not judged:
+        return found
     return found + table(["all together", "p", "wanted", ""], [row_of(claim) for claim in claims])
 
 
@@ -73,7 +77,9 @@ def row_of(claim: Limits) -> list[str]:
 def verdict(claims: Sequence[Limits]) -> str:
     """Of some claims."""
     missed = sum(claim.missed for claim in claims)
-    return f'<span class="missed">MISSED: {missed}</span>' if missed else '<span class="good">met</span>'
+    if not missed:
+        return '<span class="good">met</span>'
+    return f'<span class="missed">MISSED{f": {missed}" if len(claims) > 1 else ""}</span>'
 
 
 def shown(words: str) -> str:
@@ -84,13 +90,13 @@ def anchor(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def section(result: Result, most: int = 100) -> str:
+def section(result: Result, *, most: int = 100, judged: bool = True) -> str:
     """Of a calibration, with figures of so many quantities at most."""
     subject = result.subject
     parts = [f'<h2 id="{anchor(subject.name)}">{html.escape(subject.name)}</h2>', f"<p>{html.escape(subject.says)}</p>"]
     parts.append(settings(subject.settings.items()))
     if subject.quantities:
-        parts.append(figures(result))
+        parts.append(figures(result, judged=judged))
     for quantity in subject.quantities[:most]:
         parts.append(f"<h3>{html.escape(quantity.name)} [{html.escape(quantity.unit)}]</h3>")
         sources = f"Cramér-Rao bound: {quantity.bound}. Expectation: {quantity.expected}."
@@ -117,8 +123,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 HEADS = [
     "quantity",
-    "N",
-    "values (worth independent ones)",
+    "values (worth)",
     "kept old",
     "RMS",
     "Cramér-Rao",
@@ -130,18 +135,19 @@ HEADS = [
     "mean pull",
     "width",
     "coverage",
-    f"{LEAST:g} bound to {MOST:g} expected",
+    "allowed",
 ]
 
 
-def figures(result: Result) -> str:
+def figures(result: Result, *, judged: bool) -> str:
     """The table of a calibration."""
     rows = []
-    judged = {id(toys) for _, toys in result.judged()}
+    those = {id(toys) for _, toys in result.judged() if judged}
     for quantity in result.subject.quantities:
         for toys in result.of(quantity):
-            rows.append(figure_row(quantity, toys, judged=id(toys) in judged))
-    return table(HEADS, rows)
+            rows.append(figure_row(quantity, toys, judged=id(toys) in those))
+    counted = " or ".join(dict.fromkeys(quantity.counted for quantity in result.subject.quantities))
+    return table([HEADS[0], html.escape(counted), *HEADS[1:]], rows)
 
 
 def figure_row(quantity: Quantity, toys: Toys, *, judged: bool) -> list[str]:
@@ -153,7 +159,7 @@ def figure_row(quantity: Quantity, toys: Toys, *, judged: bool) -> list[str]:
     mean = float(toys.pulls.mean())
     return [
         f"{html.escape(quantity.name)} [{html.escape(quantity.unit)}]",
-        f"{toys.size:,} {html.escape(quantity.counted)}".replace(",", " "),
+        f"{toys.size:,}".replace(",", " "),
         str(toys.number) if toys.alone is None else f"{toys.number} ({toys.alone:.0f})",
         str(toys.kept),
         measured(rms, error, digits),

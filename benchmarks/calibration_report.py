@@ -37,9 +37,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import _subjects_alignment, _subjects_beamspot, _subjects_channels  # noqa: E402
 from benchmarks._calibration_chain import OneRun, claims_of_chain, run_of  # noqa: E402
-from benchmarks._calibration_chain_page import chain_section, settings_of  # noqa: E402
+from benchmarks._calibration_chain_page import NAME, chain_section, settings_of  # noqa: E402
 from benchmarks._calibration_page import overview, page, section  # noqa: E402
-from benchmarks._calibration_toys import Found, Result, Subject, of_means, of_shares  # noqa: E402
+from benchmarks._calibration_toys import LEAST, MOST, PULLS, Found, Result, Subject, of_means, of_shares  # noqa: E402
 from benchmarks._ref10_claims import FIGURES, Limits, new_seed, told, verdict  # noqa: E402
 from benchmarks.pedestal import as_a_worker  # noqa: E402
 
@@ -115,6 +115,9 @@ def words(seed: int, line: str, *, small: bool) -> list[str]:
         "less true. It is set against Cramér and Rao's bound, which no unbiased estimate can beat, and against what "
         "the physics note (10) expects. A pull is found less true over the error that the payload claims; coverage the "
         "share of values within one such error. Channels that keep what they had are left out and counted.",
+        "Where values have errors in common, brackets say how many independent ones would tell the RMS as well; its "
+        f"error is by that. Allowed are {LEAST:g} x the bound to {MOST:g} x what is expected, and pulls of a width of "
+        f"{PULLS[0]:g} to {PULLS[1]:g}, of all sizes together.",
     ]
 
 
@@ -144,14 +147,16 @@ def main() -> int:
     found = list(results(options.subjects, options.seed, options.processes, small=options.small))
     chain = list(runs(options))
     own, together = claims_of(found)
-    claims = [*own, *together, *(claims_of_chain(chain) if chain else [])]
+    of_chain = {NAME: claims_of_chain(chain)} if chain else {}
+    claims = [*own, *together, *(claim for more in of_chain.values() for claim in more)]
     print(told(claims, FIGURES))
     line, missed = verdict(claims, judged=not options.small)
     if options.small:
         line = "few toys: nothing is judged"
     print(line)
     with ProcessPoolExecutor(options.processes) as pool:
-        sections = [overview(found, together), *pool.map(partial(section, most=1 if options.small else 100), found)]
+        draw = partial(section, most=1 if options.small else 100, judged=not options.small)
+        sections = [overview(found, together, of_chain, judged=not options.small), *pool.map(draw, found)]
     if chain:
         sections.append(chain_section(chain, settings_of(chain, SIZE)))
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks._calibration_page import overview, section
 from benchmarks._calibration_toys import (
     Found,
     Quantity,
@@ -47,6 +48,7 @@ def test_it_runs(tmp_path: Path) -> None:
     for name in SUBJECTS:
         assert re.search(rf"<h2[^>]*>{name}</h2>", page), name
     assert page.count("<img") >= len(SUBJECTS)
+    assert "MISSED" not in page
 
 
 def test_a_calibration_that_there_is_not_is_told() -> None:
@@ -98,6 +100,15 @@ def test_what_is_wrong_is_missed(wrong: dict[str, float], expected: list[str]) -
     own, together = claims_of([result(**wrong)])
     assert len(own) == 2
     assert missed([*own, *together]) == expected
+
+
+def test_the_page_says_what_is_missed() -> None:
+    found = [result(spread=1.2, claimed=1.2)]
+    page = overview(found, [of_means(found)], {"full chain": [Limits("", 2.0, 0.0, 0.0, 1.0)]}, judged=True)
+    assert [row.count("MISSED") for row in page.split("</tr>")[1:4]] == [1, 1, 0]
+    assert 'href="#full-chain"' in page
+    assert section(result(spread=1.2, claimed=1.2)).count("MISSED") == 1
+    assert "MISSED" not in section(found[0], judged=False) + overview(found, [], {}, judged=False)
 
 
 def test_what_is_off_together_says_little() -> None:
