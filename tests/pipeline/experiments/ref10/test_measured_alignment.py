@@ -16,6 +16,7 @@ from pipeline.experiments.ref10.alignment import KIND as ALIGNMENT
 from pipeline.experiments.ref10.alignment import alignment, frames, no_displacement
 from pipeline.experiments.ref10.measured_alignment import (
     LEVELS,
+    MOMENTUM,
     Stiff,
     _log_mass,
     _record,
@@ -101,7 +102,7 @@ def test_residuals_are_those_that_the_fit_leaves() -> None:
 
 
 def test_stiff_tracks_with_enough_hits_are_looked_at() -> None:
-    pt = np.array([0.9, 3.5, 3.5, 20.0, 2.95])
+    pt = np.array([0.9, 4.5, 4.5, 20.0, 3.95])
     some = flown(pt, seed=4, under=under(displaced(scale=0.1)))
     hit = some.candidates.hit.copy()
     lost = np.flatnonzero(hit[2] >= 0)[4:7]
@@ -111,7 +112,7 @@ def test_stiff_tracks_with_enough_hits_are_looked_at() -> None:
     chosen = stiff_tracks(few.clusters, found_of(few, some.conditions), PLAN)
     momentum = pt * np.sqrt(1 + some.truth["cot_theta"] ** 2)
     enough = (hit >= 0).sum(axis=1) >= 8
-    assert chosen.event.tolist() == np.flatnonzero((momentum > 3) & enough).tolist()
+    assert chosen.event.tolist() == np.flatnonzero((momentum > MOMENTUM) & enough).tolist()
     assert 2 not in chosen.event and 3 in chosen.event and 0 not in chosen.event
     assert (chosen.hit == hit[chosen.event]).all()
 
