@@ -338,7 +338,7 @@ def peaks_of_gain(small: bool) -> Fit:
         return found["gain"][:given].astype(np.float64), found["gain_error"][:given].astype(np.float64)
 
     def library() -> Floats:
-        return np.array([_peak(row) for row in ours_too["clusters"].dense("clear", given)])
+        return np.array([_peak(row) for row in ours_too["clusters"].total("clear", given)])
 
     def _peak(row: NDArray[Any]) -> float:
         edges = np.linspace(np.log(first.low), np.log(first.high), first.bins + 1)

@@ -1,13 +1,16 @@
-"""Sums by channel, pooled over the units of a run: a mergeable part for detectors of many channels.
+"""Sums by channel, pooled over units of a run: a mergeable part for detectors of many channels.
 
-A map *unit -> sums* grows with the units, and a million channels leave no room for that. So sums are kept by run; the
-part remembers which units went in, and can be cut between runs but not inside one.
+A map *unit -> sums* grows with the units, and a million channels leave no room for that. So the sums of a run are kept
+in a bounded number of pools (`calib.pools`); the part remembers which units went in, and can be cut between pools but
+not inside one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,17 +18,19 @@ from numpy.typing import NDArray
 
 from calib.accumulators import StatesDiffer, add_exactly
 from calib.iov import LUMI_BITS, RunLumi
+from calib.pools import Pools
 
 Int = NDArray[np.int64]
 Array = NDArray[Any]
 
 MARK = "column "
+ROW = (1 << LUMI_BITS) - 1
 FIRST_ROWS = 8
 WIDTHS = (np.int8, np.int16, np.int32, np.int64)
 
 
-class PartOfARun(ValueError):
-    """Some units of a run were asked of sums that are pooled over it."""
+class PartOfAPool(ValueError):
+    """Some units were asked of sums that are pooled over more of them."""
 
 
 def narrowest(values: Array) -> Array:
@@ -56,94 +61,119 @@ def holding(low: int, high: int) -> type[Any]:
 
 @dataclass(frozen=True, eq=False)
 class ChannelSums:
-    """Integer sums by run and channel. Rows are blocks of consecutive channels; only blocks that were seen have one.
+    """Integer sums by pool and channel. Rows are blocks of consecutive channels; only those that were seen are there.
 
-    `seen` int64[u]: the packed units that went in, sorted. `made_with` int64[runs]: for each run among them, in order,
-    the fingerprint of what its sums were made with. `keys` int64[n]: `run << 32 | block` of each row, sorted.
-    `columns`: name to signed integers [n, width], in the smallest type that holds them; widths may differ.
+    `pools`: the units that went in, and which of them are summed together. `made_with` int64[runs]: for each run among
+    them, in order, the fingerprint of what its sums were made with. `keys` int64[n]: `pool << 32 | row` of each row,
+    sorted, pools by their place among all. `columns`: name to signed integers [n, width], in the smallest type that
+    holds them; widths may differ.
     """
 
-    seen: Int
+    pools: Pools
     made_with: Int
     keys: Int
     columns: Mapping[str, Array]
     form: ClassVar[str] = "channel_sums"
 
     @classmethod
-    def of(cls, units: Int, fingerprint: int, keys: Int, columns: Mapping[str, Array]) -> ChannelSums:
-        """Sums of these events (their packed units, in any order), one row a key; keys are unique and sorted."""
-        seen = np.unique(units)
-        made_with = np.full(len(np.unique(seen >> LUMI_BITS)), fingerprint, np.int64)
-        return cls(seen, made_with, keys, {name: narrowest(columns[name]) for name in sorted(columns)})
+    def of(cls, pools: Pools, fingerprint: int, keys: Int, columns: Mapping[str, Array]) -> ChannelSums:
+        """Sums of events that are in these pools, one row a key; keys are unique and sorted."""
+        made_with = np.full(len(pools.runs), fingerprint, np.int64)
+        return cls(pools, made_with, keys, {name: narrowest(columns[name]) for name in sorted(columns)})
 
     @classmethod
-    def empty(cls, widths: Mapping[str, int]) -> ChannelSums:
-        """No unit yet; the width of every column."""
+    def empty(cls, widths: Mapping[str, int], most: int) -> ChannelSums:
+        """No unit yet; the width of every column, and how many pools of a run there may be."""
         none = np.zeros(0, np.int64)
         columns = {name: np.zeros((0, width), np.int8) for name, width in sorted(widths.items())}
-        return cls(none, none, none, columns)
+        return cls(Pools(none, none, most), none, none, columns)
 
     def merge(self, other: ChannelSums) -> ChannelSums:
         """Both together. Raises StatesDiffer for other columns, or a run that was not made with the same."""
         if _widths(self) != _widths(other):
             raise StatesDiffer(f"sums by channel of columns {_widths(self)} and {_widths(other)} do not merge")
-        seen = np.union1d(self.seen, other.seen)
-        made_with = self._made_with_both(other, np.unique(seen >> LUMI_BITS))
-        if np.array_equal(self.keys, other.keys):
-            pooled = {name: _add(values, other.columns[name]) for name, values in self.columns.items()}
-            return ChannelSums(seen, made_with, self.keys, pooled)
-        keys = np.union1d(self.keys, other.keys)
-        at = np.searchsorted(keys, self.keys), np.searchsorted(keys, other.keys)
-        rows = len(keys)
-        pooled = {name: _add_rows(rows, at, (values, other.columns[name])) for name, values in self.columns.items()}
-        return ChannelSums(seen, made_with, keys, pooled)
+        pools = self.pools.merge(other.pools)
+        made_with = self._made_with_both(other, pools.runs)
+        rows = _joined(self._in(pools), other._in(pools))
+        return ChannelSums(pools, made_with, rows.keys, rows.columns)
 
     def select(self, units: Int) -> ChannelSums:
-        """What belongs to these units. Raises PartOfARun unless of every run they hold all units or none."""
-        wanted = np.isin(self.seen, units)
+        """What belongs to these packed units. Raises PartOfAPool unless of every pool they hold all units or none."""
+        wanted = np.isin(self.pools.seen, units)
         if wanted.all():
             return self
-        runs, run = np.unique(self.seen >> LUMI_BITS, return_inverse=True)
-        inside = np.bincount(run, wanted, len(runs))
-        of_run = np.bincount(run, minlength=len(runs))
-        cut = np.flatnonzero((inside > 0) & (inside < of_run))
+        place = self.pools.place(self.pools.seen)
+        inside, every = (np.bincount(place, weights, len(self.pools)) for weights in (wanted, None))
+        cut = np.flatnonzero((inside > 0) & (inside < every))
         if len(cut):
-            first = self.seen[(run == cut[0]) & ~wanted][0]
-            raise PartOfARun(
-                f"run {runs[cut[0]]}: {inside[cut[0]]:.0f} of its {of_run[cut[0]]} units were asked for, without "
-                f"{RunLumi.unpack(first)}; these sums are pooled over a run: select whole runs, or accumulate again"
+            first = RunLumi.unpack(self.pools.seen[(place == cut[0]) & ~wanted][0])
+            raise PartOfAPool(
+                f"run {first.run}: {inside[cut[0]]:.0f} of {every[cut[0]]:.0f} units whose sums are kept together were "
+                f"asked for, without {first}; ask for all of them, or accumulate again"
             )
-        rows = np.isin(self.keys >> LUMI_BITS, runs[inside > 0])
+        chosen = inside > 0
+        rows = chosen[self.keys >> LUMI_BITS]
+        keys = (np.cumsum(chosen) - 1)[self.keys[rows] >> LUMI_BITS] << LUMI_BITS | self.keys[rows] & ROW
         columns = {name: narrowest(values[rows]) for name, values in self.columns.items()}
-        return ChannelSums(self.seen[wanted], self.made_with[inside > 0], self.keys[rows], columns)
+        pools = self.pools.select(units)
+        return ChannelSums(pools, self.made_with[np.isin(self.runs(), pools.runs)], keys, columns)
+
+    def together(self, units: Int) -> Int:
+        """Those of these packed units that went in, and all whose sums are kept with theirs; sorted."""
+        return self.pools.together(units)
 
     def units(self) -> Int:
         """The packed units that went in, sorted."""
-        return self.seen
+        return self.pools.seen
 
     def runs(self) -> Int:
         """Their runs, sorted."""
-        return np.unique(self.seen >> LUMI_BITS)
+        return self.pools.runs
 
-    def dense(self, name: str, blocks: int) -> Array:
-        """One column of a single run for blocks 0 to `blocks` - 1: [blocks, width], 0 where a block was not seen."""
-        if len(self.runs()) > 1:
-            raise ValueError(f"the sums are of runs {self.runs().tolist()}; select one")
-        values = self.columns[name]
-        found = np.zeros((blocks, values.shape[1]), values.dtype)
-        found[self.keys & ((1 << LUMI_BITS) - 1)] = values
+    def row(self) -> Int:
+        """Which row of its pool each row is."""
+        found: Int = self.keys & ROW
         return found
+
+    def total(self, name: str, rows: int) -> Array:
+        """One column over all pools for rows 0 to `rows` - 1: [rows, width] in the smallest type, 0 where not seen."""
+        every = _Rows(np.arange(rows), {name: np.zeros((rows, self.columns[name].shape[1]), np.int8)})
+        begins = np.searchsorted(self.keys, np.arange(len(self.pools) + 1) << LUMI_BITS)
+        for first, last in pairwise(begins.tolist()):
+            part = _Rows(self.row()[first:last], {name: self.columns[name][first:last]})
+            every = _joined(every, part)
+        return every.columns[name]
 
     def to_arrays(self) -> dict[str, Array]:
         """Its content as named arrays."""
         columns = {f"{MARK}{name}": values for name, values in self.columns.items()}
-        return {"seen": self.seen, "made_with": self.made_with, "keys": self.keys, **columns}
+        return {**self.pools.to_arrays(), "made_with": self.made_with, "keys": self.keys, **columns}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> ChannelSums:
-        """The part of such arrays."""
+        """The part of such arrays, also as they were when each run was one pool, and keys had its number."""
         columns = {name.removeprefix(MARK): values for name, values in arrays.items() if name.startswith(MARK)}
-        return cls(arrays["seen"], arrays["made_with"], arrays["keys"], dict(sorted(columns.items())))
+        pools, keys = Pools.from_arrays(arrays), arrays["keys"]
+        if "sizes" not in arrays:
+            keys = np.searchsorted(pools.runs, keys >> LUMI_BITS) << LUMI_BITS | keys & ROW
+        return cls(pools, arrays["made_with"], keys, dict(sorted(columns.items())))
+
+    def _in(self, pools: Pools) -> _Rows:
+        """The rows in these pools, which are as large as its own or larger."""
+        own = self.pools
+        if np.array_equal(pools.firsts, own.firsts):
+            return _Rows(self.keys, self.columns)
+        there = np.searchsorted(pools.firsts, pools.first_of(own.firsts))
+        nth = np.arange(len(own)) - np.searchsorted(there, there)
+        keys = there[self.keys >> LUMI_BITS] << LUMI_BITS | self.keys & ROW
+        if not nth.any():
+            return _Rows(keys, self.columns)
+        of_row = nth[self.keys >> LUMI_BITS]
+        parts = (
+            _Rows(keys[mine], {name: values[mine] for name, values in self.columns.items()})
+            for mine in (of_row == which for which in range(int(nth.max()) + 1))
+        )
+        return reduce(_joined, parts)
 
     def _made_with_both(self, other: ChannelSums, runs: Int) -> Int:
         made_with = np.zeros(len(runs), np.int64)
@@ -172,6 +202,23 @@ def places(cells: Int, most: int) -> tuple[Int, Int]:
     place = np.empty(most, np.int64)  # only where there are cells is it ever touched
     place[found] = np.arange(len(found))
     return found, place[cells]
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Keys [n], unique and sorted, and the columns that go with them."""
+
+    keys: Int
+    columns: Mapping[str, Array]
+
+
+def _joined(one: _Rows, other: _Rows) -> _Rows:
+    if np.array_equal(one.keys, other.keys):
+        return _Rows(one.keys, {name: _add(values, other.columns[name]) for name, values in one.columns.items()})
+    keys = np.union1d(one.keys, other.keys)
+    at = np.searchsorted(keys, one.keys), np.searchsorted(keys, other.keys)
+    size = len(keys)
+    return _Rows(keys, {n: _add_rows(size, at, (values, other.columns[n])) for n, values in one.columns.items()})
 
 
 def _widths(sums: ChannelSums) -> dict[str, int]:

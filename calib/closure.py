@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 
 from calib.calibration import Calibration, NotConverged, NotEnoughData
-from calib.channel_sums import PartOfARun
+from calib.channel_sums import PartOfAPool
 from calib.payload import Payload
 from calib.pulls import furthest
 from calib.state import State
@@ -72,5 +72,5 @@ def part_of(state: State, units: tuple[int, ...]) -> State | None:
     """What these packed units alone left in a state; None where sums are pooled over more than them."""
     try:
         return state.select(np.array(units, np.int64))
-    except PartOfARun:
+    except PartOfAPool:
         return None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calib.accumulators import PARTS, Part, StatesDiffer
 from calib.channel_sums import ChannelSums
+from calib.pools import Pools
 
 Array = NDArray[Any]
 
@@ -50,6 +51,12 @@ class State(Mapping[str, Any]):
     def select(self, units: NDArray[np.int64]) -> State:
         """The state these packed units alone would have given."""
         return State({name: part.select(units) for name, part in self._parts.items()})
+
+    def together(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """All that must be left out with these packed units, they among it: some parts keep the sums of several units
+        in one. Sorted."""
+        pooled = [part.together(units) for part in self._parts.values() if isinstance(part, ChannelSums)]
+        return np.unique(np.concatenate([self.units()[np.isin(self.units(), units)], *pooled]))
 
     def units(self) -> NDArray[np.int64]:
         """The packed units that left anything in the state, sorted."""
@@ -101,6 +108,16 @@ def unpack_state(path: str, name: str) -> State | None:
     with np.load(path, allow_pickle=False) as stored:
         mine = {key.split("|", 1)[1]: stored[key] for key in stored.files if key.split("|", 1)[0] == name}
     return State.from_arrays(mine) if mine else None
+
+
+def unpack_together(path: str, name: str, units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """These packed units, and all that a named state of a packed file must be left without if it is without these
+    (`State.together`), sorted; no sum is read."""
+    mark = f"/{ChannelSums.form}/"
+    with np.load(path, allow_pickle=False) as stored:
+        parts = {key.rpartition("/")[0] for key in stored.files if key.startswith(f"{name}|") and mark in key}
+        told = [{of: stored[f"{part}/{of}"] for of in Pools.ARRAYS if f"{part}/{of}" in stored.files} for part in parts]
+    return np.unique(np.concatenate([units, *(Pools.from_arrays(arrays).together(units) for arrays in told)]))
 
 
 def state_names(path: str) -> tuple[str, ...]:

@@ -355,7 +355,10 @@ def _merge_node(work: bytes, plan: Join, attempt: str) -> NodeReceipt | Partial:
     started = time.perf_counter()
     try:
         doing = _work(work)
-        merged = doing.merge([doing.load(receipt) for receipt in plan.states])
+        # One after the other: all at once they need not fit into memory.
+        merged = doing.load(plan.states[0])
+        for receipt in plan.states[1:]:
+            merged = doing.merge([merged, doing.load(receipt)])
         state = _for_ledger(doing.store(merged, plan.node, _execution(attempt)))
     except _ANYTHING as error:
         return Partial(failures=(_failure(error, None),))

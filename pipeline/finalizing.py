@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from calib.calibration import Calibration, Outcome
-from calib.channel_sums import PartOfARun
+from calib.channel_sums import PartOfAPool
 from calib.iteration import Iterated
 from calib.payload import PayloadStore
 from pipeline.chain import Chain
@@ -81,9 +81,8 @@ def finalize_here(ask: Ask) -> Note:
     """One finalization, in this process."""
     try:
         return ask.work.leaf(ask.states, "again")[0].note
-    except PartOfARun:
-        sums = f"sums of {ask.work.calibration.kind} are pooled over a run"
-        return {"failed": f"{sums}: without some units of it they can only be made from events"}
+    except PartOfAPool as problem:
+        return {"failed": f"{ask.work.calibration.kind}: {problem}"}
 
 
 def as_last(conclusion: Note) -> Note:

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from calib.calibration import Calibration, Outcome
 from calib.gates import Decision
 from calib.inventory import held_at
 from calib.iov import RunLumi
 from calib.late import Fate
+from calib.state import unpack_together
 from calib.tags import Sync
 from pipeline.chain import Chain
 from pipeline.conditions_words import Refused, known_kind
@@ -46,6 +49,8 @@ class Refit:
     """settings that were other ones"""
     without: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """by run, units (packed) that were left out"""
+    along: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """by run, further units that had to be left out with them, for sums are kept of several together"""
 
     @property
     def differing(self) -> tuple[Beside, ...]:
@@ -90,6 +95,11 @@ def refit(
     chain = Chain(kind, links, start, str(world.store.root))
     left_out = {run: tuple(sorted(units)) for run, units in (without or {}).items() if units}
     states = {way.run: _state(world, way, kind, left_out.get(way.run, ())) for way in ways}
+    along = {
+        run: more
+        for run, units in left_out.items()
+        if isinstance(state := states.get(run), StateFile) and (more := tuple(sorted({*state.without} - {*units})))
+    }
     finalize_again(chain, states, hands, world.store)
     found = {way.run: shadowed(chain, way.run) for way in ways}
     rows: list[Beside] = []
@@ -98,7 +108,7 @@ def refit(
         if run in runs and settled is not None:
             rows += [_or_none(row, found[run]) for row in beside(run, settled.kinds[kind], found[run], start)]
         start = end_of(found[run], start)
-    return Refit(kind, found, tuple(rows), dict(changes or {}), left_out)
+    return Refit(kind, found, tuple(rows), dict(changes or {}), left_out, along)
 
 
 def _or_none(row: Beside, found: Shadowed) -> Beside:
@@ -162,7 +172,12 @@ def with_spans(world: World, kind: str, runs: Sequence[int]) -> list[int]:
 
 def _state(world: World, way: Way, kind: str, without: tuple[int, ...]) -> StateFile | str:
     state = states_of(world, way).get(kind)
-    return replace(state, without=without) if state is not None else f"no state of {kind} is kept of run {way.run}"
+    if state is None:
+        return f"no state of {kind} is kept of run {way.run}"
+    if not without:
+        return state
+    every = unpack_together(state.path, kind, np.array(without, np.int64))
+    return replace(state, without=tuple(every.tolist()))
 
 
 def offer(world: World, found: Refit, tag: str, reason: str) -> Fates:
@@ -201,8 +216,8 @@ def _begins(found: Refit, one: Judged) -> bool:
 
 def _how(found: Refit) -> dict[str, Any]:
     changes = {"set": dict(found.changes)} if found.changes else {}
-    units = {"without": [str(RunLumi.unpack(u)) for run in sorted(found.without) for u in found.without[run]]}
-    return changes | (units if found.without else {})
+    units = sorted(unit for left in (found.without, found.along) for of_run in left.values() for unit in of_run)
+    return changes | ({"without": [str(RunLumi.unpack(unit)) for unit in units]} if units else {})
 
 
 def against(found: Refit) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ class Made:
         changed = [f"{found.kind}.{name} = {value}" for name, value in found.changes.items()]
         out = sum(map(len, found.without.values()))
         left = [f"without {out} {self.unit_name}s that are not certified good"] if out else []
+        if along := sum(map(len, found.along.values())):
+            left.append(f"nor {along} whose sums are kept together with theirs")
         return f"{found.kind}, made again from kept states: {', '.join(changed + left) or 'as it was'}"
 
 

@@ -76,6 +76,9 @@ class Alignment(Iterated):
     Tracks follow some deformations with their own parameters; these are held to what is likely"""
     cuts: tuple[float, ...] = (1.0, 4.5, 30.0)
     """on chi2, rising, in units of what 0.27 % of good records exceed"""
+    pools: int = 16
+    """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
+    they are in one"""
     passed: float = at_finalize(0.995)
     """share of those within the last cut that a tighter one must let pass to be taken. Few tracks may tell of a move,
     such as those from one half barrel to the other of their shift along z: a cut that leaves these out keeps it"""
@@ -123,11 +126,11 @@ class Alignment(Iterated):
         Raises ValueError for columns that do not go together, and for an alignment that is not of these structures.
         """
         values = self.structures.values(conditions[self.kind])
-        return Summing(self.structures, self.cuts).of(columns, values)
+        return Summing(self.structures, self.cuts, self.pools).of(columns, values)
 
     def empty(self) -> State:
         """No event."""
-        return Summing(self.structures, self.cuts).empty()
+        return Summing(self.structures, self.cuts, self.pools).empty()
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Where structures are, from where `previous` has them.

@@ -11,7 +11,6 @@ from calib.algorithms.alignment_geometry import DEFORMATIONS
 from calib.algorithms.alignment_structures import Structures
 from calib.algorithms.alignment_sums import OF_DEFORMED, OF_FIELD, OF_METRIC, RESOLUTION
 from calib.channel_sums import ChannelSums
-from calib.iov import LUMI_BITS
 from calib.state import State
 
 Floats = NDArray[np.float64]
@@ -63,7 +62,7 @@ class Pairs:
     @classmethod
     def of(cls, sums: ChannelSums, every: int, classes: int, resolution: float) -> Pairs:
         """Of the first classes of records."""
-        of_class, pair = np.divmod(_places(sums), every**2)
+        of_class, pair = np.divmod(sums.row(), every**2)
         (values,) = sums.columns.values()
         pair, values = pair[of_class < classes], values[of_class < classes]
         keys, where = np.unique(pair, return_inverse=True)
@@ -119,12 +118,12 @@ class Totals:
         """Of the first classes."""
         every, d = len(structures), len(structures.numbers)
         sums, fit = state["structures"], state["fit"]
-        of_class, on = np.divmod(_places(sums), every**2)
+        of_class, on = np.divmod(sums.row(), every**2)
         chosen = of_class < classes
         found = {name: np.zeros((every, values.shape[1]), np.int64) for name, values in sums.columns.items()}
         for name, total in found.items():
             np.add.at(total, on[chosen], sums.columns[name][chosen])
-        counted = _places(fit) < classes
+        counted = fit.row() < classes
         field = fit.columns["field"][counted].sum(axis=0, dtype=np.int64)
         return cls(
             Pairs.of(state["matrix"], every, classes, RESOLUTION),
@@ -174,9 +173,5 @@ def by_class(state: State, classes: int) -> dict[str, Ints]:
     fit: ChannelSums = state["fit"]
     found = {name: np.zeros(classes + 2, np.int64) for name in ("chi2", "ndf", "records")}
     for name, total in found.items():
-        np.add.at(total, _places(fit), fit.columns[name][:, 0])
+        np.add.at(total, fit.row(), fit.columns[name][:, 0])
     return found
-
-
-def _places(sums: ChannelSums) -> Ints:
-    return sums.keys & ((1 << LUMI_BITS) - 1)

@@ -1,6 +1,6 @@
 """The sums that an alignment is made from, by pairs of structures that a record lies on: exact and mergeable.
 
-Fixed-point integers, in um and urad, pooled over a run. Records are kept apart by their chi2, in classes between the
+Fixed-point integers, in um and urad, by pools of units. Records are kept apart by their chi2, in classes between the
 cuts: which cut is right shows in all of them together, when they are solved.
 
     matrix      d^2 for each pair of structures on one record: G^T P G
@@ -31,6 +31,7 @@ from calib.algorithms.alignment_structures import Structures
 from calib.calibration import Columns, packed_units
 from calib.channel_sums import ChannelSums, places
 from calib.iov import LUMI_BITS
+from calib.pools import Pools
 from calib.state import State
 
 Floats = NDArray[np.float64]
@@ -85,34 +86,36 @@ class _Told:
 class _Sums:
     """Of one chunk."""
 
-    def __init__(self, structures: Structures, cuts: tuple[float, ...], runs: int) -> None:
+    def __init__(self, structures: Structures, cuts: tuple[float, ...], pools: int) -> None:
         self.structures, self.cuts, self.free = structures, cuts, int(structures.any_free.sum())
-        d, cells = len(structures.numbers), runs * len(cuts) * self.free
+        d, cells = len(structures.numbers), pools * len(cuts) * self.free
         self.matrix, self.metric = (Products(cells * self.free, (d, d)) for _ in range(2))
         self.by_structure = Products(cells, (d, 1 + len(DEFORMATIONS)))
         self.records = Products(cells, (1, 1))
-        self.fit = np.zeros((runs * (len(cuts) + 2), 4 + len(DEFORMATIONS) ** 2), np.int64)
+        self.fit = np.zeros((pools * (len(cuts) + 2), 4 + len(DEFORMATIONS) ** 2), np.int64)
 
-    def add(self, given: Records, values: Floats, run: Ints) -> None:
-        """Records of runs [n], 0 and on, fitted under values [structures, 6]."""
+    def add(self, given: Records, values: Floats, pool: Ints) -> None:
+        """Records of pools [n], 0 and on, fitted under values [structures, 6]."""
         told = _told(given, self.structures, values, self.cuts)
         used = told.of_class < len(self.cuts)
-        self._fitted(given, told, run, used)
+        self._fitted(given, told, pool, used)
         if used.any():
-            self._products(given, told, (run * len(self.cuts) + told.of_class) * self.free, used)
+            self._products(given, told, (pool * len(self.cuts) + told.of_class) * self.free, used)
 
-    def _fitted(self, given: Records, told: _Told, run: Ints, used: Mask) -> None:
+    def _fitted(self, given: Records, told: _Told, pool: Ints, used: Mask) -> None:
         on_any = (told.each.reshape(len(used), -1) > 0).sum(axis=1)
-        counted = [to_fixed(told.chi2 * used, COARSE), given.ndf * used, np.ones_like(run), on_any * used]
+        counted = [to_fixed(told.chi2 * used, COARSE), given.ndf * used, np.ones_like(pool), on_any * used]
         rows = np.stack(counted, axis=1)
         classes, m = len(self.cuts) + 2, given.residuals.shape[1]
-        keys, which, counts = np.unique(run * classes + told.of_class, return_inverse=True, return_counts=True)
+        keys, which, counts = np.unique(pool * classes + told.of_class, return_inverse=True, return_counts=True)
         # The most have what the others leave of all: those that are not used have no shapes.
         most, left = int(counts.argmax()), squared(told.shapes)
         for place, key in enumerate(keys.tolist()):
             self.fit[key, :4] += rows[which == place].sum(axis=0)
             if place != most and key % classes < len(self.cuts):
-                shapes = squared(told.shapes.reshape(len(run), m, -1)[which == place].reshape(-1, told.shapes.shape[1]))
+                shapes = squared(
+                    told.shapes.reshape(len(pool), m, -1)[which == place].reshape(-1, told.shapes.shape[1])
+                )
                 self.fit[key, 4:] += shapes.reshape(-1)
                 left -= shapes
         if keys[most] % classes < len(self.cuts):
@@ -142,7 +145,7 @@ class _Sums:
         self.records.add(cell[owner[counted]] + told.place[counted], ones, ones[:, 0], ones)
 
     def rows(self) -> dict[str, UnitSums]:
-        """Of each part, by run, class and structures in one number: those of pairs, of structures, of classes."""
+        """Of each part, by pool, class and structures in one number: those of pairs, of structures, of classes."""
         width, seen = len(self.structures.numbers), np.flatnonzero(self.fit[:, 2])
         by_structure, records = self.by_structure.fold().values, self.records.fold()
         imitated = by_structure[..., 1:].reshape(len(by_structure), width * len(DEFORMATIONS))
@@ -245,6 +248,8 @@ class Summing:
     structures: Structures
     cuts: tuple[float, ...]
     """on chi2, in units of what a Gaussian's 3 sigma leaves beyond, rising"""
+    most: int
+    """pools of a run"""
 
     @property
     def widths(self) -> Mapping[str, Mapping[str, int]]:
@@ -259,7 +264,7 @@ class Summing:
 
     def empty(self) -> State:
         """Of no event."""
-        return State({name: ChannelSums.empty(of) for name, of in self.widths.items()})
+        return State({name: ChannelSums.empty(of, self.most) for name, of in self.widths.items()})
 
     def of(self, columns: Columns, values: Floats) -> State:
         """The sums of events that were fitted under displacements `values` [structures, 6] in um and urad.
@@ -267,34 +272,35 @@ class Summing:
         Raises ValueError for columns that do not go together, or name structures that there are not.
         """
         units = packed_units(columns)
-        runs, run = np.unique(units >> LUMI_BITS << LUMI_BITS, return_inverse=True)
-        sums = _Sums(self.structures, self.cuts, len(runs))
+        pools = Pools.of(units, self.most)
+        pool = pools.place(units)
+        sums = _Sums(self.structures, self.cuts, len(pools))
         for block in records(columns, self.structures):
-            sums.add(block, values, run[block.event])
+            sums.add(block, values, pool[block.event])
         fingerprint = self.structures.fingerprint(values)
         found = sums.rows()
-        return State({name: self._part(name, rows, units, (runs, fingerprint)) for name, rows in found.items()})
+        return State({name: self._part(name, rows, pools, fingerprint) for name, rows in found.items()})
 
-    def _part(self, name: str, rows: UnitSums, units: Ints, of: tuple[Ints, int]) -> ChannelSums:
-        widths, (runs, fingerprint) = self.widths[name], of
+    def _part(self, name: str, rows: UnitSums, pools: Pools, fingerprint: int) -> ChannelSums:
+        widths = self.widths[name]
         ends = np.cumsum(list(widths.values()))[:-1]
         columns = dict(zip(widths, np.split(rows.values, ends, axis=1), strict=True))
-        return ChannelSums.of(units, fingerprint, self._keys(name, rows.keys, runs), columns)
+        return ChannelSums.of(pools, fingerprint, self._keys(name, rows.keys), columns)
 
-    def _keys(self, name: str, cells: Ints, runs: Ints) -> Ints:
-        """Run, class and structures, these among all."""
+    def _keys(self, name: str, cells: Ints) -> Ints:
+        """Pool, class and structures, these among all."""
         classes, every = len(self.cuts), len(self.structures)
         if name == "fit":
-            run, of_class = np.divmod(cells, classes + 2)
-            return runs[run] + of_class
+            pool, of_class = np.divmod(cells, classes + 2)
+            return (pool << LUMI_BITS) + of_class
         free = np.flatnonzero(self.structures.any_free)
         place, cells = cells % len(free), cells // len(free)
         last = free[place]
         if name in ("matrix", "metric"):
             last = free[cells % len(free)] * every + last
             cells = cells // len(free)
-        run, of_class = np.divmod(cells, classes)
-        keys: Ints = runs[run] + of_class * every**2 + last
+        pool, of_class = np.divmod(cells, classes)
+        keys: Ints = (pool << LUMI_BITS) + of_class * every**2 + last
         return keys
 
 

@@ -28,6 +28,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of, jagged_of
 from calib.payload import Payload
+from calib.pools import Pools
 from calib.pulls import Apart, of_measured
 from calib.state import State
 
@@ -102,6 +103,9 @@ class Gain(Calibration):
     """above this it is only counted how many there are"""
     bins: int = 80
     """even ones of the logarithm between the two; one fourth of the width of the peak costs 0.5 % of the error"""
+    pools: int = 16
+    """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
+    they are in one"""
     first: tuple[int, ...] = at_finalize((0,))
     """groups are of several sorts, such as thin and thick sensors: the first group of each"""
     expected: tuple[float, ...] = at_finalize((79.5,))
@@ -148,7 +152,7 @@ class Gain(Calibration):
             raise ValueError(f"`first` must rise from 0 and stay below {self.groups}, not {self.first}")
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
-        """Histograms by group, pooled over each run.
+        """Histograms by group and pool of units.
 
         Raises ValueError for groups that are none, for a charge or path that is no number, or a gain in force that is
         not of these groups.
@@ -161,19 +165,19 @@ class Gain(Calibration):
         gain = conditions[KIND]["gain"]
         self._check(gain, "in force")
         place = self._bins(charge / gain[group], path)
-        runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        seen, row = places(np.repeat(run, counts) * self.groups + group, len(runs) * self.groups)
-        rows = runs[seen // self.groups] << LUMI_BITS | seen % self.groups
+        pools = Pools.of(units, self.pools)
+        seen, row = places(np.repeat(pools.place(units), counts) * self.groups + group, len(pools) * self.groups)
+        rows = seen // self.groups << LUMI_BITS | seen % self.groups
         cells, kind = row * self._width + place, holding(0, len(group))
         sums = {name: np.zeros((len(rows), self._width), kind) for name in ("clear", "saturated")}
         for values, which in zip(sums.values(), (~saturated, saturated), strict=True):
             np.add.at(values.reshape(-1), cells[which], kind(1))
         # The gain in force is taken out, so sums do not depend on it.
-        return State({"clusters": ChannelSums.of(units, 0, rows, sums)})
+        return State({"clusters": ChannelSums.of(pools, 0, rows, sums)})
 
     def empty(self) -> State:
         """No event."""
-        return State({"clusters": ChannelSums.empty(dict.fromkeys(("clear", "saturated"), self._width))})
+        return State({"clusters": ChannelSums.empty(dict.fromkeys(("clear", "saturated"), self._width), self.pools)})
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Gains; what a group had in `previous` where statistics or movement say so.
@@ -181,7 +185,7 @@ class Gain(Calibration):
         Raises NotEnoughData when too many groups have too few clusters, or one that must keep its gain has none;
         NotConverged, with what was measured, when too many are off.
         """
-        clear, saturated = (self._pooled(state["clusters"], name) for name in ("clear", "saturated"))
+        clear, saturated = (state["clusters"].total(name, self.groups) for name in ("clear", "saturated"))
         entries = clear[:, 1:].sum(axis=1) + saturated[:, 1:].sum(axis=1)
         few = entries < self.min_entries
         if not len(state.units()) or few.sum() > self.most_few * self.groups:
@@ -231,7 +235,7 @@ class Gain(Calibration):
         clusters = np.zeros(self.groups, np.int64)
         for run in whole_runs(state.units(), flush):
             own = state["clusters"].select(np.array(run.units, np.int64))
-            clusters += sum(self._pooled(own, name)[:, 1:].sum(axis=1) for name in own.columns)
+            clusters += sum(own.total(name, self.groups)[:, 1:].sum(axis=1) for name in own.columns)
             pending = np.append(pending, run.units)
             enough = np.count_nonzero(clusters < self.min_entries) <= self.most_few * self.groups
             if run.closed and enough:
@@ -287,15 +291,6 @@ class Gain(Calibration):
         place = np.floor((logarithm - np.log(self.low)) * (self.bins / np.log(self.high / self.low)))
         found: Int = 1 + np.clip(place, -1, self.bins).astype(np.int64)
         return found
-
-    def _pooled(self, sums: ChannelSums, name: str) -> Array:
-        """Counts of all groups [groups, width], over all runs; of one run in the type that it has, to save room."""
-        of_run = sums.units() >> LUMI_BITS
-        parts = (sums.select(sums.units()[of_run == run]).dense(name, self.groups) for run in sums.runs())
-        total: Array = next(parts, np.zeros((self.groups, self._width), np.int8))
-        for part in parts:
-            total = np.add(total, part, dtype=np.int64)
-        return total
 
     def _judged(
         self, found: dict[str, Floats], counted: Mapping[str, Array], status: Array, previous: Payload | None

@@ -32,6 +32,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pools import Pools
 from calib.pulls import Apart
 from calib.state import State
 
@@ -99,6 +100,9 @@ class OccupancyStatus(Calibration):
     channels: int
     group: int = 1
     """consecutive channels that are judged together, 128 for an APV"""
+    pools: int = 16
+    """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
+    they are in one"""
     kin: tuple[tuple[int, tuple[int, ...]], ...] = at_finalize(())
     """groups of one number should be hit alike: pairs of how often a pattern comes and the numbers of its groups, from
     the first group to the last (of a layer, its ladders and what is on each); below 0: not there; empty: all alike"""
@@ -124,12 +128,12 @@ class OccupancyStatus(Calibration):
         if self.kin and named != self.channels // self.group:
             raise ValueError(f"`kin` names {named} groups; there are {self.channels // self.group}")
         if self.granularity is Granularity.LUMI:
-            raise ValueError("hits of many channels are pooled over a run: `granularity` is 'run' or 'span'")
+            raise ValueError("hits of many channels are judged by run: `granularity` is 'run' or 'span'")
         if not 0 < self.probability < 0.01:
             raise ValueError(f"`probability` = {self.probability} of a false flag must lie between 0 and 0.01")
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
-        """Hits by run and channel. Raises ValueError for a channel there is not."""
+        """Hits by channel and pool of units. Raises ValueError for a channel there is not."""
         units = packed_units(columns)
         jagged = columns[self.reads[0]]
         channel, hits = flat_of(jagged).astype(np.int64), counts_of(jagged)
@@ -137,9 +141,10 @@ class OccupancyStatus(Calibration):
             raise ValueError(
                 f"`{self.reads[0]}` has channels {channel.min()} to {channel.max()}; there are {self.channels}"
             )
-        runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        flat = np.repeat(run, hits) * (self._rows * self._width) + channel if len(runs) > 1 else channel
-        rows = len(runs) * self._rows
+        pools = Pools.of(units, self.pools)
+        of_pool = self._rows * self._width
+        flat = np.repeat(pools.place(units), hits) * of_pool + channel if len(pools) > 1 else channel
+        rows = len(pools) * self._rows
         of_row = np.bincount(flat // self._width, minlength=rows)
         seen = np.flatnonzero(of_row)
         # No channel has more than its row, so they can be narrow: what is touched is what costs.
@@ -147,13 +152,13 @@ class OccupancyStatus(Calibration):
         counts = np.zeros(rows * self._width, kind)
         np.add.at(counts, flat, kind(1))
         counts = counts.reshape(-1, self._width)[seen if len(seen) < rows else slice(None)]
-        keys = runs[seen // self._rows] << LUMI_BITS | seen % self._rows if len(runs) else seen
+        keys = seen // self._rows << LUMI_BITS | seen % self._rows
         events = UnitSums.of_rows(units, np.ones(len(units), np.int64))
-        return State({"hits": ChannelSums.of(units, 0, keys, {"hits": counts}), "events": events})
+        return State({"hits": ChannelSums.of(pools, 0, keys, {"hits": counts}), "events": events})
 
     def empty(self) -> State:
         """No event."""
-        return State({"hits": ChannelSums.empty({"hits": self._width}), "events": UnitSums.empty()})
+        return State({"hits": ChannelSums.empty({"hits": self._width}, self.pools), "events": UnitSums.empty()})
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Judge groups and channels. Raises NotEnoughData where a typical group has fewer than `min_hits`."""
@@ -245,10 +250,8 @@ class OccupancyStatus(Calibration):
         return _median(counts.sum(axis=1)[self._kin() >= 0])
 
     def _counts(self, sums: ChannelSums) -> Int:
-        """Hits of every channel, all runs together: [groups, group]."""
-        total = np.zeros((self._rows, self._width), np.int64)
-        for run in sums.runs():
-            total += sums.select(sums.seen[sums.seen >> LUMI_BITS == run]).dense("hits", self._rows)
+        """Hits of every channel, all units together: [groups, group]."""
+        total = sums.total("hits", self._rows).astype(np.int64, copy=False)
         return total.reshape(-1)[: self.channels].reshape(-1, self.group)
 
     def _before(self, previous: Payload | None) -> tuple[Mask, Floats, Floats]:

@@ -26,6 +26,7 @@ from calib.form import Leeway
 from calib.iov import LUMI_BITS
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
+from calib.pools import Pools
 from calib.pulls import Apart, of_measured
 from calib.state import State
 
@@ -99,6 +100,9 @@ class Pedestal(Calibration):
     """consecutive channels that share a common mode, 128 for an APV; 0: there is none"""
     window: float = 20.0
     """ADC; samples this far from reference and common mode count; about five times the noise"""
+    pools: int = 4
+    """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
+    they are in one"""
     block_column: str = "pedestal_block"
     adc_column: str = "pedestal_adc"
     min_entries: int = at_finalize(100)
@@ -135,7 +139,7 @@ class Pedestal(Calibration):
             raise ValueError(f"`min_entries` = {self.min_entries} must be at least 2, or there is no noise")
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
-        """Sums by channel against the payload in force, pooled over each run.
+        """Sums by channel against the payload in force, by pools of units.
 
         Raises ValueError for samples that are none, or not those of whole blocks, and for a reference that is not of
         these channels.
@@ -144,23 +148,23 @@ class Pedestal(Calibration):
         if not len(units):
             return self.empty()
         counts, block, adc = self._samples(columns)
-        runs, run = np.unique(units >> LUMI_BITS, return_inverse=True)
-        keys, place = places(np.repeat(run, counts) * self._blocks + block, len(runs) * self._blocks)
+        pools = Pools.of(units, self.pools)
+        keys, place = places(np.repeat(pools.place(units), counts) * self._blocks + block, len(pools) * self._blocks)
         seen = keys % self._blocks
         reference = conditions[KIND]
         self._check(reference, "the reference")
         mean, status = (reference[name].reshape(-1, self.block) for name in ("mean", "status"))
         idle = (status[seen] & (Status.DEAD | Status.NOISY)) != 0
         sums = sum_samples(adc, place, Reference.of(mean, idle, seen, self.window, self.group))
-        packed = runs[keys // self._blocks] << LUMI_BITS | seen
+        packed = keys // self._blocks << LUMI_BITS | seen
         # 15 of its 64 digits: as good as the id itself to see that two are not the same.
-        return State({"samples": ChannelSums.of(units, int(reference.id[:15], 16), packed, sums)})
+        return State({"samples": ChannelSums.of(pools, int(reference.id[:15], 16), packed, sums)})
 
     def empty(self) -> State:
         """No event."""
         groups = self.block // self.group if self.group else 0
         widths = dict.fromkeys(SAMPLE_COLUMNS, self.block) | dict.fromkeys(GROUP_COLUMNS, groups)
-        return State({"samples": ChannelSums.empty(widths)})
+        return State({"samples": ChannelSums.empty(widths, self.pools)})
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Mean and noise of a run; what a channel had in `previous` where statistics or movement say so.
@@ -217,8 +221,8 @@ class Pedestal(Calibration):
             raise ValueError(f"{what} pedestals have shapes {shapes}; there are {self.channels} channels")
 
     def _totals(self, sums: ChannelSums) -> dict[str, Array]:
-        """The columns of one run for all channels, flat; `left_out` for every channel of its group."""
-        found = {name: sums.dense(name, self._blocks).reshape(-1) for name in sums.columns}
+        """The columns for all channels, flat; `left_out` for every channel of its group."""
+        found = {name: sums.total(name, self._blocks).reshape(-1) for name in sums.columns}
         counted = {name: found[name].astype(np.int64) for name in ("entries", "under", "over", "left_out")}
         counted["left_out"] = np.repeat(counted["left_out"], self.group) if self.group else np.zeros(1, np.int64)
         return found | counted

@@ -18,7 +18,7 @@ from calib.algorithms.alignment_payload import Flag, nominal, weak_modes
 from calib.algorithms.alignment_structures import TO_UM, Structures
 from calib.algorithms.alignment_sums import SLOPE, most_chi2
 from calib.calibration import Columns, NotConverged, NotEnoughData
-from calib.channel_sums import PartOfARun
+from calib.channel_sums import PartOfAPool
 from calib.form import misfits
 from calib.gates import Decision, MinEntries, Moves, judge
 from calib.iteration import Ending, ended
@@ -60,8 +60,6 @@ def of_halves(payload: Payload) -> tuple[np.ndarray, np.ndarray]:
 
 
 class TestLaws(CalibrationLaws):
-    """Sums are pooled over a run, so each run has one unit here."""
-
     @pytest.fixture
     def calibration(self) -> Alignment:
         return alignment(("half_barrel 0-1: x y", "ladder 0-11: x rz"), min_records=40, min_entries=3, weak_error=1e3)
@@ -76,7 +74,7 @@ class TestLaws(CalibrationLaws):
             name: values[:1] if name in ("run", "lumi", "event") else values[:1, :0] for name, values in columns.items()
         }
         joined = {name: ak.concatenate([columns[name], values]) for name, values in last.items()}
-        joined |= {"run": np.append(run, 3), "event": np.arange(events + 1), "lumi": np.full(events + 1, 7)}
+        joined |= {"run": np.append(run, 3), "event": np.arange(events + 1), "lumi": 7 + np.arange(events + 1) % 2}
         return joined
 
     @pytest.fixture
@@ -85,12 +83,13 @@ class TestLaws(CalibrationLaws):
 
 
 class TestLawsOfRunsOfManyUnits:
-    def test_a_part_of_a_run_cannot_be_had(self) -> None:
-        calibration, columns = alignment(), played(6, Play(200))
+    def test_of_a_pool_a_part_cannot_be_had(self) -> None:
+        calibration, columns = alignment(pools=2), played(6, Play(200))
         state = calibration.accumulate(columns, {"alignment": DRAWN})
-        assert len(state.units()) == 4
-        with pytest.raises(PartOfARun):
-            state.select(state.units()[:1])
+        assert state.units().tolist() == [1 << 32 | lumi for lumi in (1, 2, 3, 4)]
+        with pytest.raises(PartOfAPool):
+            state.select(state.units()[:2])
+        assert state.together(state.units()[:1]).tolist() == state.units()[:3].tolist()
 
     def test_parts_of_a_run_add_up(self) -> None:
         calibration, columns = alignment(("module: all",)), played(6, Play(150))

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calib.accumulators import StatesDiffer, SumOverflow
-from calib.channel_sums import ChannelSums, PartOfARun, narrowest
+from calib.channel_sums import ChannelSums, narrowest
 from calib.iov import RunLumi
+from calib.pools import Pools
 from calib.state import State
 
 WIDTHS = {"entries": 3, "left_out": 1}
@@ -20,22 +21,31 @@ def packed(*units: tuple[int, int]) -> np.ndarray:
 def some(rng: np.random.Generator, runs: tuple[int, ...] = (3, 5), top: int = 100) -> ChannelSums:
     """Sums of a few units and blocks of each run."""
     units = packed(*((run, int(lumi)) for run in runs for lumi in rng.integers(0, 9, 3)))
-    keys = np.unique(packed(*((run, int(block)) for run in runs for block in rng.integers(0, 6, 4))))
+    pools = Pools.of(units, 2)
+    keys = np.unique(packed(*((pool, int(row)) for pool in range(len(pools)) for row in rng.integers(0, 6, 4))))
     columns = {name: rng.integers(-top, top, (len(keys), width)) for name, width in WIDTHS.items()}
-    return ChannelSums.of(units, 7, keys, columns)
+    return ChannelSums.of(pools, 7, keys, columns)
+
+
+def of(units: np.ndarray, mark: int, keys: np.ndarray, columns: dict[str, np.ndarray]) -> ChannelSums:
+    """Of units each of which is a pool."""
+    return ChannelSums.of(Pools.of(units, 64), mark, keys, columns)
 
 
 def same(left: ChannelSums, right: ChannelSums) -> bool:
     return State({"x": left}).same(State({"x": right}))
 
 
-def as_dict(sums: ChannelSums) -> dict[tuple[int, str, int], int]:
-    return {
-        (key, name, i): int(values[row, i])
-        for row, key in enumerate(sums.keys.tolist())
-        for name, values in sums.columns.items()
-        for i in range(values.shape[1])
-    }
+def as_dict(sums: ChannelSums) -> dict[tuple[int, int, str, int], int]:
+    """By run, row, column and place in it."""
+    found: dict[tuple[int, int, str, int], int] = {}
+    for row, key in enumerate(sums.keys.tolist()):
+        run = int(sums.pools.firsts[key >> 32]) >> 32
+        for name, values in sums.columns.items():
+            for i in range(values.shape[1]):
+                cell = run, key & 0xFFFFFFFF, name, i
+                found[cell] = found.get(cell, 0) + int(values[row, i])
+    return found
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([10, 100, 20_000, 2**31, 2**60]))
@@ -47,8 +57,8 @@ def test_merging_adds_by_run_and_channel(seed: int, top: int) -> None:
     assert as_dict(joined) == {key: left.get(key, 0) + right.get(key, 0) for key in left | right}
     assert same(joined, b.merge(a))
     assert same(joined.merge(c), a.merge(b.merge(c)))
-    assert same(a.merge(ChannelSums.empty(WIDTHS)), a)
-    assert same(ChannelSums.empty(WIDTHS).merge(a), a)
+    assert same(a.merge(ChannelSums.empty(WIDTHS, 2)), a)
+    assert same(ChannelSums.empty(WIDTHS, 2).merge(a), a)
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
@@ -74,17 +84,17 @@ def test_it_does_not_matter_what_type_they_came_in(kind: type, place: int, value
 
 
 def test_types_follow_the_values_and_not_the_way_there() -> None:
-    keys = packed((1, 0))
-    one, minus = (ChannelSums.of(keys, 7, keys, {"n": np.array([[value]])}) for value in (100, -100))
+    unit, keys = packed((1, 0)), np.array([0])
+    one, minus = (of(unit, 7, keys, {"n": np.array([[value]])}) for value in (100, -100))
     assert one.columns["n"].dtype == np.int8
     assert one.merge(one).columns["n"].dtype == np.int16
     assert same(one.merge(one).merge(minus), one)
 
 
 def test_a_sum_too_large_is_an_error() -> None:
-    keys = packed((1, 0))
-    large = ChannelSums.of(keys, 7, keys, {"n": np.array([[2**62]])})
-    other = ChannelSums.of(keys, 7, packed((1, 0), (1, 1)), {"n": np.array([[2**62], [1]])})
+    unit = packed((1, 0))
+    large = of(unit, 7, np.array([0]), {"n": np.array([[2**62]])})
+    other = of(unit, 7, np.array([0, 1]), {"n": np.array([[2**62], [1]])})
     for right in (large, other):
         with pytest.raises(SumOverflow):
             large.merge(right)
@@ -97,42 +107,36 @@ def test_whole_runs_can_be_selected() -> None:
     assert same(both.select(three.units()), three)
     assert same(both.select(five.units()), five)
     assert same(both.select(both.units()), both)
-    assert same(both.select(packed((4, 1))), ChannelSums.empty(WIDTHS))
+    assert same(both.select(packed((4, 1))), ChannelSums.empty(WIDTHS, 2))
     large = {"entries": np.full((1, 3), 10**6), "left_out": np.zeros((1, 1), np.int64)}
-    wide = ChannelSums.of(packed((9, 1)), 7, packed((9, 1)), large)
+    wide = ChannelSums.of(Pools.of(packed((9, 1)), 2), 7, np.array([1]), large)
     assert same(both.merge(wide).select(both.units()), both)
-
-
-def test_part_of_a_run_cannot() -> None:
-    units = packed((3, 1), (3, 2), (5, 1))
-    sums = ChannelSums.of(units, 7, packed((3, 0)), {"n": np.array([[1]])})
-    with pytest.raises(PartOfARun, match=r"run 3: 1 of its 2 units were asked for, without 3:2; .* pooled over a run"):
-        sums.select(units[[0, 2]])
 
 
 def test_a_unit_without_sums_is_remembered() -> None:
     units = packed((3, 2), (3, 1), (3, 2))
-    sums = ChannelSums.of(units, 7, np.zeros(0, np.int64), {"n": np.zeros((0, 2), np.int64)})
+    sums = of(units, 7, np.zeros(0, np.int64), {"n": np.zeros((0, 2), np.int64)})
     assert sums.units().tolist() == packed((3, 1), (3, 2)).tolist()
     assert sums.runs().tolist() == [3]
 
 
 def test_sums_made_with_other_conditions_do_not_merge() -> None:
-    keys = packed((3, 0), (5, 0))
-    one, other = (ChannelSums.of(keys, mark, keys, {"n": np.ones((2, 1), np.int64)}) for mark in (7, 8))
+    units, keys = packed((3, 0), (5, 0)), packed((0, 0), (1, 0))
+    one, other = (of(units, mark, keys, {"n": np.ones((2, 1), np.int64)}) for mark in (7, 8))
     with pytest.raises(StatesDiffer, match="run 3: sums were made with different conditions"):
         one.merge(other)
-    apart = one.select(keys[:1]).merge(other.select(keys[1:]))
+    apart = one.select(units[:1]).merge(other.select(units[1:]))
     assert apart.made_with.tolist() == [7, 8]
 
 
 def test_other_columns_do_not_merge() -> None:
     with pytest.raises(StatesDiffer, match="columns"):
-        ChannelSums.empty({"n": 1}).merge(ChannelSums.empty({"n": 2}))
+        ChannelSums.empty({"n": 1}, 2).merge(ChannelSums.empty({"n": 2}, 2))
 
 
-def test_dense_sums_of_one_run() -> None:
-    sums = ChannelSums.of(packed((3, 1)), 7, packed((3, 0), (3, 2)), {"n": np.array([[1, 2], [3, 4]])})
-    assert sums.dense("n", 4).tolist() == [[1, 2], [0, 0], [3, 4], [0, 0]]
-    with pytest.raises(ValueError, match=r"sums are of runs \[3, 5\]"):
-        some(np.random.default_rng(1)).dense("entries", 6)
+def test_the_total_over_units_and_runs() -> None:
+    columns = {"n": np.array([[1, 2], [3, 4], [100, 0]])}
+    sums = of(packed((3, 1), (5, 1)), 7, packed((0, 0), (0, 2), (1, 2)), columns)
+    assert sums.total("n", 4).tolist() == [[1, 2], [0, 0], [103, 4], [0, 0]]
+    assert sums.merge(sums).total("n", 4).dtype == np.int16
+    assert ChannelSums.empty({"n": 2}, 2).total("n", 2).tolist() == [[0, 0], [0, 0]]

@@ -190,9 +190,10 @@ def test_codes_are_counted_where_they_differ():
 
 def test_a_part_of_pooled_sums_is_not_to_be_had():
     from calib.channel_sums import ChannelSums
+    from calib.pools import Pools
 
     units = np.array([1 << 32, (1 << 32) + 1])
-    sums = ChannelSums.of(units, 7, np.array([1 << 32]), {"entries": np.ones((1, 2), np.int64)})
+    sums = ChannelSums.of(Pools.of(units, 1), 7, np.array([0]), {"entries": np.ones((1, 2), np.int64)})
     state = State({"sums": sums})
     assert part_of(state, tuple(units.tolist())).same(state)
     assert part_of(state, (int(units[0]),)) is None

@@ -17,12 +17,11 @@ from calib.algorithms.gain import Gain, Status, is_good, nominal
 from calib.algorithms.gain_agreement import agreement
 from calib.algorithms.gain_shape import MODE, Shape, Tables, tables
 from calib.calibration import Calibration, Columns, Granularity, NotConverged, NotEnoughData, Outcome, conclude
-from calib.channel_sums import PartOfARun
 from calib.gates import Decision, Gate, GoodShare, MaxMove, MinEntries, Significance, Within, judge
 from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.state import State
-from calib.testing import CalibrationLaws, take
+from calib.testing import CalibrationLaws
 
 Floats = NDArray[np.float64]
 THICK = Sensor(replace(NOTE, smear=0.03), thickness=500.0, saturation=254 * 265.0)
@@ -83,44 +82,27 @@ class TestLawsOfSpans(TestLaws):
 
 
 class TestLawsOfRunsOfManyUnits(TestLaws):
-    """Sums are pooled over a run, so what is said of units holds of runs; all other laws as they are."""
+    """Of so few units each has sums of its own."""
 
     @pytest.fixture
     def columns(self) -> Columns:
         return small_events(3)
 
-    def test_units_do_not_mix(
-        self, calibration: Calibration, columns: Columns, conditions: Mapping[str, Payload], whole: State
-    ) -> None:
-        units = whole.units()
-        run = np.asarray(columns["run"])
-        assert units.tolist() == np.unique(run << 32 | np.asarray(columns["lumi"])).tolist()
-        for one in (3, 5, 8, 9):
-            alone = calibration.accumulate(take(columns, run == one), conditions)
-            assert alone.same(whole.select(units[units >> 32 == one]))
-        with pytest.raises(PartOfARun):
-            whole.select(units[:1])
-
-    def test_what_is_closed_stays(self, calibration: Calibration, whole: State) -> None:
-        columns, conditions = small_events(3), {"gain": nominal(5)}
-        packed = np.asarray(columns["run"]) << 32 | np.asarray(columns["lumi"])
-        units, final = whole.units(), calibration.intervals(whole, True)
-        for known in range(1, len(units) + 1):
-            first = calibration.accumulate(take(columns, packed <= units[known - 1]), conditions)
-            closed = [i for i in calibration.intervals(first, False) if i.closed]
-            assert closed == final[: len(closed)]
-
 
 # Against a naive reference. -------------------------------------------------------------------------------------------
 
 
-def naive_counts(calibration: Gain, columns: Columns, gain: Floats) -> dict[tuple[int, int, bool], list[int]]:
-    """Counts by run, group and whether saturated, cluster by cluster."""
+Cell = tuple[int, int, int, bool]
+
+
+def naive_counts(calibration: Gain, columns: Columns, gain: Floats) -> dict[Cell, list[int]]:
+    """Counts by run, lumisection, group and whether saturated, cluster by cluster."""
     edges = [calibration.low * (calibration.high / calibration.low) ** (i / calibration.bins) for i in range(81)]
-    found: dict[tuple[int, int, bool], list[int]] = {}
-    for run, *event in zip(columns["run"].tolist(), *(columns[name].tolist() for name in COLUMNS), strict=True):
+    found: dict[Cell, list[int]] = {}
+    names = ("run", "lumi", *COLUMNS)
+    for run, lumi, *event in zip(*(columns[name].tolist() for name in names), strict=True):
         for group, charge, path, saturated in zip(*event, strict=True):
-            bins = found.setdefault((run, int(group), bool(saturated)), [0] * 82)
+            bins = found.setdefault((run, lumi, int(group), bool(saturated)), [0] * 82)
             bins[sum(charge / gain[int(group)] / path >= edge for edge in edges)] += 1
     return found
 
@@ -157,10 +139,10 @@ class TestAgainstNaive:
         expected = naive_counts(calibration, columns, nominal(5, gain)["gain"])
         for name, saturated in (("clear", False), ("saturated", True)):
             rows = zip(sums.keys.tolist(), sums.columns[name].tolist(), strict=True)
-            found = {(key >> 32, key & 0xFFFFFFFF): row for key, row in rows}
-            for run, group in found:
-                assert found[run, group] == expected.get((run, group, saturated), [0] * 82)
-        assert {(run, group) for run, group, _ in expected} == set(found)
+            found = {(*RunLumi.unpack(sums.pools.firsts[key >> 32]), key & 0xFFFFFFFF): row for key, row in rows}
+            for where, row in found.items():
+                assert row == expected.get((*where, saturated), [0] * 82)
+        assert {cell[:3] for cell in expected} == set(found)
 
     @pytest.mark.parametrize("sensor", [Sensor(SMEARED), THICK], ids=["thin", "thick"])
     def test_the_peak_is_that_of_an_unbinned_fit_of_one_group(self, sensor: Sensor) -> None:
@@ -382,7 +364,7 @@ def naive_agreement(clear: list[int], saturated: list[int], chance: list[float])
 def histograms(calibration: Gain, made: Clusters) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Counts, clear and saturated, as peaks are found of."""
     sums = state_of(calibration, made)["clusters"]
-    clear, saturated = (sums.dense(name, calibration.groups).astype(np.int32) for name in ("clear", "saturated"))
+    clear, saturated = (sums.total(name, calibration.groups).astype(np.int32) for name in ("clear", "saturated"))
     clear[:, -1] += saturated[:, -1]
     return clear[:, 1:], saturated[:, 1:-1]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +13,12 @@ from calib.accumulators import UnitSums
 from calib.algorithms.channel_status import all_good
 from calib.algorithms.occupancy_status import OccupancyStatus, Status
 from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, Outcome, conclude
-from calib.channel_sums import ChannelSums, PartOfARun
+from calib.channel_sums import ChannelSums
 from calib.form import misfits
 from calib.gates import GoodShare, MaxMove, MinEntries, judge
-from calib.iov import LUMI_BITS, RunLumi
+from calib.iov import RunLumi
 from calib.payload import Payload
+from calib.pools import Pools
 from calib.state import State
 from calib.testing import CalibrationLaws, take
 from calib.verdict import Decision
@@ -42,7 +42,7 @@ def state_of(calibration: OccupancyStatus, counts: NDArray[Any], run: int = 1, e
     width = calibration._width
     rows = -(-counts.size // width)
     padded = np.append(counts.reshape(-1), np.zeros(rows * width - counts.size, np.int64)).reshape(rows, width)
-    sums = ChannelSums.of(unit, 0, (run << LUMI_BITS) + np.arange(rows), {"hits": padded})
+    sums = ChannelSums.of(Pools.of(unit, calibration.pools), 0, np.arange(rows), {"hits": padded})
     return State({"hits": sums, "events": UnitSums(unit, np.array([events]))})
 
 
@@ -82,26 +82,11 @@ class TestLawsOfSpans(TestLaws):
 
 
 class TestLawsOfRunsOfManyUnits(TestLaws):
-    """Hits are pooled over a run, so what is said of units holds of runs."""
+    """Of so few units each has hits of its own."""
 
     @pytest.fixture
     def columns(self) -> Columns:
         return hits(np.random.default_rng(1), [(run, lumi) for run in (2, 4) for lumi in range(3)], RATES, 20)
-
-    def test_units_do_not_mix(
-        self, calibration: Calibration, columns: Columns, conditions: Mapping[str, Payload], whole: State
-    ) -> None:
-        for run in (2, 4):
-            alone = calibration.accumulate(take(columns, columns["run"] == run), conditions)
-            assert alone.same(whole.select(whole.units()[whole.units() >> LUMI_BITS == run]))
-        with pytest.raises(PartOfARun):
-            whole.select(whole.units()[:1])
-
-    def test_what_is_closed_stays(self, calibration: Calibration, columns: Columns, whole: State) -> None:
-        packed, final = columns["run"] << LUMI_BITS | columns["lumi"], calibration.intervals(whole, True)
-        for known in whole.units():
-            closed = calibration.intervals(calibration.accumulate(take(columns, packed <= known), {}), False)
-            assert [i for i in closed if i.closed] == final[: sum(i.closed for i in closed)]
 
 
 def naive(

@@ -16,11 +16,11 @@ from calib.algorithms.pedestal import Pedestal, Status, is_good, nominal
 from calib.algorithms.pedestal_estimates import CLEAR, cut_gaussian, uncut
 from calib.algorithms.pedestal_samples import SLAB
 from calib.calibration import Calibration, Columns, Granularity, NotConverged, NotEnoughData, Outcome, conclude
-from calib.channel_sums import ChannelSums, PartOfARun
+from calib.channel_sums import ChannelSums
 from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.state import State
-from calib.testing import CalibrationLaws, take
+from calib.testing import CalibrationLaws
 from tests.calib.toy import Adc, adc_samples, pedestal_columns
 
 Floats = NDArray[np.float64]
@@ -62,32 +62,11 @@ class TestLaws(CalibrationLaws):
 
 
 class TestLawsOfRunsOfManyUnits(TestLaws):
-    """Sums are pooled over a run, so what is said of units holds of runs; all other laws as they are."""
+    """Of so few units each has sums of its own."""
 
     @pytest.fixture
     def columns(self) -> Columns:
         return small_events(runs=2, lumis=4, events=20)
-
-    def test_units_do_not_mix(
-        self, calibration: Calibration, columns: Columns, conditions: Mapping[str, Payload], whole: State
-    ) -> None:
-        units = whole.units()
-        packed = columns["run"] << 32 | columns["lumi"]
-        assert units.tolist() == np.unique(packed).tolist()
-        for run in (3, 5):
-            alone = calibration.accumulate(take(columns, columns["run"] == run), conditions)
-            assert alone.same(whole.select(units[units >> 32 == run]))
-        with pytest.raises(PartOfARun):
-            whole.select(units[:1])
-
-    def test_what_is_closed_stays(self, calibration: Calibration, whole: State) -> None:
-        columns, conditions = small_events(runs=2, lumis=4, events=20), {"pedestal": nominal(48, 100.3, 4)}
-        packed = columns["run"] << 32 | columns["lumi"]
-        units, final = whole.units(), calibration.intervals(whole, True)
-        for known in range(1, len(units) + 1):
-            first = calibration.accumulate(take(columns, packed <= units[known - 1]), conditions)
-            closed = [i for i in calibration.intervals(first, False) if i.closed]
-            assert closed == final[: len(closed)]
 
 
 class TestLawsOfPairs(TestLaws):
@@ -112,23 +91,22 @@ class TestLawsOfPairs(TestLaws):
         return {"pedestal": nominal(5, 100.3, 4)}
 
 
-Naive = dict[tuple[int, int], dict[str, list[int]]]
+Naive = dict[tuple[int, int, int], dict[str, list[int]]]
 
 
 def naive_sums(calibration: Pedestal, columns: Columns, reference: Payload) -> Naive:
-    """All sums by run and block, sample by sample in a loop."""
+    """All sums by unit and block, sample by sample in a loop."""
     size, group, window = calibration.block, calibration.group, round(16 * calibration.window)
     level = [round(16 * float(mean)) for mean in reference["mean"]]
     silent = [bool(status & (Status.DEAD | Status.NOISY)) for status in reference["status"].tolist()]
     found: Naive = {}
-    for run, blocks, samples in zip(
-        columns["run"].tolist(), columns["pedestal_block"].tolist(), columns["pedestal_adc"].tolist(), strict=True
-    ):
+    names = ("run", "lumi", "pedestal_block", "pedestal_adc")
+    for run, lumi, blocks, samples in zip(*(columns[name].tolist() for name in names), strict=True):
         for number, block in enumerate(blocks):
             names = ("entries", "under", "over", "adc", "adc_squared", "rest", "rest_squared")
             empty = {name: [0] * size for name in names}
             empty |= {name: [0] * (size // group if group else 0) for name in ("among", "left_out")}
-            sums = found.setdefault((run, block), empty)
+            sums = found.setdefault((run, lumi, block), empty)
             adc = samples[number * size : (number + 1) * size]
             for first in range(0, size, group or size):
                 members = range(first, first + (group or size))
@@ -156,7 +134,9 @@ def naive_sums(calibration: Pedestal, columns: Columns, reference: Payload) -> N
 def as_naive(state: State) -> Naive:
     sums: ChannelSums = state["samples"]
     return {
-        RunLumi.unpack(key): {name: values[row].tolist() for name, values in sums.columns.items()}
+        (*RunLumi.unpack(sums.pools.firsts[key >> 32]), key & 0xFFFFFFFF): {
+            name: values[row].tolist() for name, values in sums.columns.items()
+        }
         for row, key in enumerate(sums.keys.tolist())
     }
 
@@ -697,6 +677,6 @@ class TestRefusals:
 
 def test_settings_say_who_looks_at_them() -> None:
     named = few_channels().accumulate_settings()
-    names = {"kind", "version", "channels", "block", "group", "window", "block_column", "adc_column"}
+    names = {"kind", "version", "channels", "block", "group", "window", "pools", "block_column", "adc_column"}
     assert set(named) == names
     assert Pedestal(channels=4).finalize_settings()["max_move"] == 8.0

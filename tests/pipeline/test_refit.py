@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from calib.channel_sums import PartOfARun
+from calib.channel_sums import PartOfAPool
 from calib.iov import RunLumi
 from calib.state import unpack_state
 from pipeline.certify import ranges_of
@@ -206,15 +206,15 @@ def test_intervals_over_runs_are_made_again_whole(house, tmp_path):
         assert spans == [((1, 1), (2, 1)), ((2, 2), (3, 2)), ((3, 3), (3, 3))]
 
 
-def test_sums_that_are_pooled_say_that_no_unit_can_be_left_out():
+def test_what_cuts_sums_that_are_kept_together_fails_with_the_reason():
     class Pooled:
         class calibration:
             kind = "pedestal"
 
         def leaf(self, states, attempt):
-            raise PartOfARun("1 of its 2 units were asked for")
+            raise PartOfAPool("1 of 2 units were asked for")
 
-    assert "sums of pedestal are pooled over a run" in finalize_here(Ask(7, Pooled(), ()))["failed"]
+    assert finalize_here(Ask(7, Pooled(), ()))["failed"] == "pedestal: 1 of 2 units were asked for"
 
 
 def test_what_is_kept_of_certification_has_its_units(house, files):
