@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, pdtrc
 
 from calib.payload import Payload
 from calib.verdict import Floats, element, quantity
@@ -87,13 +87,15 @@ def _flags(payload: Payload, bits: int) -> NDArray[np.int64]:
     return payload["status"].astype(np.int64) & bits if "status" in payload.arrays else np.zeros(1, np.int64)
 
 
-def of_codes(one: Payload, other: Payload) -> dict[str, Apart]:
-    """How many elements have another `status` in two payloads; its error is the root of how many are flagged in one of
-    them."""
-    same_shape(one, other, "status")
-    flagged = np.count_nonzero((one["status"] != 0) | (other["status"] != 0))
-    number = np.count_nonzero(one["status"] != other["status"])
-    return {"status": Apart(np.array(float(number)), np.array(np.sqrt(1.0 + flagged)))}
+def of_count(number: int, by_chance: float) -> Apart:
+    """How many there are of what should hardly be: no more than so many are expected.
+
+    Its error is such that the pull has the probability that Poisson's law gives to as many or more; one that is as
+    rare as 1e-300 is taken for that, and one as many as expected, or fewer, has none.
+    """
+    chance = max(float(pdtrc(number - 1, by_chance)), 1e-300) if number else 1.0
+    sigmas = -float(ndtri(chance)) if chance < 0.5 else 0.0
+    return Apart(np.array(float(number)), np.array(number / sigmas if sigmas > 0 else np.inf))
 
 
 def same_shape(one: Payload, other: Payload, name: str) -> None:

@@ -17,11 +17,12 @@ from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, 
 from calib.form import Leeway
 from calib.jagged import counts_of, flat_of
 from calib.payload import Payload
-from calib.pulls import Apart, of_codes
+from calib.pulls import Apart, of_count, same_shape
 from calib.state import State
 
 Int = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Statuses = NDArray[np.int8]
 
 KIND = "channel_status"
@@ -29,6 +30,10 @@ RATES = dict.fromkeys(("rate", "expected", "group_rate"), "1/event")
 
 SLAB = 2_000_000
 """counts judged at a time"""
+NEAR = 3.0
+"""errors of a count, within which of a limit a status may come out one way or the other"""
+BEYOND_NEAR = 1e-3
+"""share of such channels that chance has beyond that"""
 
 
 class Status(IntEnum):
@@ -123,8 +128,38 @@ class ChannelStatus(Calibration):
         return Payload(self.kind, arrays | shaped, RATES)
 
     def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
-        """How many channels have another status. How often they are hit goes with which events are looked at."""
-        return of_codes(found, expected)
+        """How many channels have another status than by what they count they should have and are not near a limit
+        (`channels`); and of a payload that says what it was made from, than by its own counts (`status`)."""
+        same_shape(found, expected, "status")
+        status = expected["status"].reshape(-1)
+        told = all(name in expected.arrays for name in ("counts", "events", "group_fano"))
+        # The status in force is by counts that have an error too.
+        more = int(found["events"]) / int(expected["events"]) if told else 0.0
+        wrong, near = self._contradicted(found, status, 1 + more)
+        own = self._contradicted(expected, status, 0.0)[0] if told else np.zeros(0, np.bool_)
+        return {
+            "status": of_count(int(np.count_nonzero(own)), 0.0),
+            "channels": of_count(int(np.count_nonzero(wrong)), BEYOND_NEAR * np.count_nonzero(near)),
+        }
+
+    def _contradicted(self, counted: Payload, status: Statuses, variances: float) -> tuple[Mask, Mask]:
+        """Channels that have another status than by their counts, but for those near the limit between the two, by so
+        many variances of a count; and which are near one. What counts nothing is dead."""
+        counts = counted["counts"].reshape(1, -1)
+        found, counts = self._judge(counts)[0], counts[0]
+        wrong, near = np.zeros(self.channels, np.bool_), np.zeros(self.channels, np.bool_)
+        for kind, fano in zip(self._kinds(counts[None]), counted["group_fano"], strict=True):
+            own, usual, spread = counts[kind.members], kind.typical[0], kind.spread[0]
+            for code, limit in (
+                (Status.DEAD, self.dead_below * usual),
+                (Status.NOISY, usual + self.noisy_above * spread),
+            ):
+                close = np.abs(own - limit) < NEAR * np.sqrt(variances * np.fmax(fano, 1.0) * limit)
+                close &= own > 0
+                differ = (status[kind.members] == code) != (found[kind.members] == code)
+                wrong[kind.members] |= differ & ~close
+                near[kind.members] |= close
+        return wrong, near
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Blocks with enough counts, cut where the status of a channel changes."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntFlag
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,8 @@ from scipy.special import pdtr, pdtrc
 
 from calib.accumulators import UnitSums
 from calib.algorithms.channel_status import KIND
+from calib.algorithms.occupancy_contradictions import Contradictions
+from calib.algorithms.occupancy_flags import Status, hits_at_once, lower_median
 from calib.boundaries import Block, Interval
 from calib.calibration import (
     Calibration,
@@ -44,23 +45,7 @@ WIDTH = 128
 """channels that share a row of the sums, at least: keys of narrower rows would outweigh what they hold"""
 MANY = 5
 """hits that a group has not where the mean is below 1"""
-HALF_OF_CHI2 = 0.4549
-"""the median of chi2 of one degree of freedom"""
 RATES = dict.fromkeys(("group_rate", "group_rate_error", "group_expected"), "1/event")
-
-
-class Status(IntFlag):
-    """What is the matter with a channel; bits that may come together."""
-
-    GOOD = 0
-    DEAD = 1
-    """not hit for so long that chance will not do"""
-    HOT = 2
-    """hit more often than the others of its group, beyond chance"""
-    DEAD_GROUP = 4
-    """its group is hit next to never where its kin are"""
-    NOISY_GROUP = 8
-    """its group is hit several times as often as its kin"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,31 +179,11 @@ class OccupancyStatus(Calibration):
         return Payload(self.kind, arrays | {"events": np.asarray(events)}, RATES)
 
     def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
-        """How many channels count otherwise than the status in force has it, whatever is called what now; its error is
-        the root of how many are flagged."""
-        number = np.count_nonzero(self._contradicted(found, expected))
-        flagged = np.count_nonzero((found["status"] != 0) | (expected["status"] != 0))
-        return {"status": Apart(np.array(float(number)), np.array(np.sqrt(1.0 + flagged)))}
-
-    def _contradicted(self, found: Payload, in_force: Payload) -> Mask:
-        """Channels called dead that are hit as others of their kin are, or hot that are hit less; and of those called
-        good, what was known to be neither by the counts that they were called so from."""
-        status, counts = in_force["status"].reshape(-1), found["counts"].reshape(-1)
-        mean = self._of_kin(found)
-        dead = (status & (Status.DEAD | Status.DEAD_GROUP)) != 0
-        wrong: Mask = dead & (counts >= np.maximum(mean / 2, 1))
-        wrong |= (status != 0) & ~dead & (counts < mean) & (mean >= 1)
-        if "counts" in in_force.arrays:
-            own, silent = (in_force[name].reshape(-1) for name in ("counts", "silent"))
-            often = own > self.min_occupancy * int(in_force["events"])
-            known = (pdtrc(own, self._of_kin(in_force)) < self.probability) & often
-            wrong |= (status == 0) & (known | (silent > -np.log(self.probability)))
-        return wrong
-
-    def _of_kin(self, payload: Payload) -> Floats:
-        """The hits expected of each channel, by its kin."""
-        mean: Floats = np.repeat(payload["group_expected"] * int(payload["events"]), self.group)
-        return mean[: self.channels]
+        """How many channels count otherwise than the status in force has it, whatever is called what now: against what
+        chance has of such (`calib.algorithms.occupancy_contradictions`)."""
+        settings = ("group", "dead_below", "noisy_above", "probability", "stays_below", "min_mean", "min_occupancy")
+        given = {name: getattr(self, name) for name in settings}
+        return Contradictions(there=self._kin() >= 0, **given).apart(found, expected)
 
     def cut(self, state: State, flush: bool) -> list[Interval]:
         """Whole runs, as many as it takes."""
@@ -247,7 +212,7 @@ class OccupancyStatus(Calibration):
 
     def _hits_of_typical(self, counts: Int) -> float:
         """Hits of the median group, of those that are there."""
-        return _median(counts.sum(axis=1)[self._kin() >= 0])
+        return lower_median(counts.sum(axis=1)[self._kin() >= 0])
 
     def _counts(self, sums: ChannelSums) -> Int:
         """Hits of every channel, all units together: [groups, group]."""
@@ -294,7 +259,7 @@ class OccupancyStatus(Calibration):
             typical[members] = _typical(mean[members], total[members])
         typical = np.where(typical > 0, typical, foretold)
         expected = typical * taking_part
-        at_once = _at_once(total[kin >= 0], expected[kin >= 0])
+        at_once = hits_at_once(total[kin >= 0], expected[kin >= 0])
         few = pdtr(np.floor(total / at_once), expected / at_once) < self.probability
         many = pdtrc(np.maximum(np.ceil(total / at_once) - 1, 0), expected / at_once) < self.probability
         dead = few & (total < self.dead_below * expected)
@@ -327,18 +292,5 @@ def _typical(mean: Floats, total: Int) -> float:
     are dead; if few, the mean: chance decides who has any."""
     counting = total > 0
     if 2 * np.count_nonzero(counting) > len(total):
-        return _median(mean)
-    return _median(mean[counting]) if _median(total[counting]) >= MANY else float(mean.mean())
-
-
-def _at_once(total: Int, expected: Floats) -> float:
-    """Variance over mean of what groups are hit by, at least 1; by the median, so that what is dead has no say."""
-    counting = expected > 0
-    squares = (total[counting] - expected[counting]) ** 2 / expected[counting]
-    return max(1.0, _median(squares) / HALF_OF_CHI2)
-
-
-def _median(values: NDArray[Any]) -> float:
-    """The lower median; 0 of nothing."""
-    middle = (max(len(values), 1) - 1) // 2
-    return float(np.partition(values, middle)[middle]) if len(values) else 0.0
+        return lower_median(mean)
+    return lower_median(mean[counting]) if lower_median(total[counting]) >= MANY else float(mean.mean())

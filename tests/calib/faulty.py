@@ -11,8 +11,10 @@ import numpy as np
 
 from calib.algorithms.alignment import Alignment
 from calib.algorithms.beamspot import BeamSpot
+from calib.algorithms.channel_status import ChannelStatus
 from calib.algorithms.gain import Gain
 from calib.algorithms.lorentz_angle import LorentzAngle
+from calib.algorithms.occupancy_flags import Status
 from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal
 from calib.payload import Payload
@@ -110,12 +112,31 @@ class FlippedCodes:
         return Payload(found.kind, {**found.arrays, "status": (found["status"] == 0).astype(np.int8)}, found.units)
 
 
+class OneDeadGroup:
+    """The group of channels with most hits is called dead."""
+
+    def finalize(self, state, previous):
+        found = super().finalize(state, previous)
+        status = found["status"].copy()
+        most = int(np.argmax(found["counts"].reshape(-1, self.group).sum(axis=1)))
+        status.reshape(-1, self.group)[most] = Status.DEAD_GROUP
+        return Payload(found.kind, {**found.arrays, "status": status}, found.units)
+
+
 class FlippedStatus(FlippedCodes, OccupancyStatus):
     """Status with a fault."""
 
 
 class DoubledStatus(Doubled, OccupancyStatus):
     """Every flag is that of another fault."""
+
+
+class FlippedCounting(FlippedCodes, ChannelStatus):
+    """Status, by channels that count often, with a fault."""
+
+
+class DoubledCounting(Doubled, ChannelStatus):
+    """What is dead is called noisy, and what is noisy has a code that there is not."""
 
 
 FAULTS: Mapping[str, Callable[..., object]] = {
@@ -131,4 +152,6 @@ FAULTS: Mapping[str, Callable[..., object]] = {
     "doubled alignment": DoubledAlignment,
     "flipped channel_status": FlippedStatus,
     "doubled channel_status": DoubledStatus,
+    "flipped counting_channels": FlippedCounting,
+    "doubled counting_channels": DoubledCounting,
 }

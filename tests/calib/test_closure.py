@@ -9,7 +9,7 @@ import pytest
 from calib.calibration import Calibration, NotConverged, NotEnoughData
 from calib.closure import Closes, Demand, close, part_of
 from calib.payload import Payload
-from calib.pulls import apart, furthest, limit_among, of_codes, of_measured
+from calib.pulls import apart, furthest, limit_among, of_measured
 from calib.state import State
 
 
@@ -179,13 +179,6 @@ def test_what_kept_its_value_has_no_distance_and_what_went_too_far_is_counted():
     assert (float(found["status"].move), float(found["status"].sigma)) == (1.0, pytest.approx(np.sqrt(2)))
     many = of_measured(flagged(np.zeros(50), [MOVED] * 50), flagged(np.zeros(50), [0] * 50), FEW | MOVED, MOVED)
     assert furthest(many, 3.0, {}).beyond and furthest(many, 3.0, {}).what == "status"
-
-
-def test_codes_are_counted_where_they_differ():
-    found = of_codes(flagged(np.zeros(4), [0, 1, 2, 0]), flagged(np.zeros(4), [0, 1, 1, 0]))["status"]
-    assert (float(found.move), float(found.sigma)) == (1.0, pytest.approx(np.sqrt(3)))
-    with pytest.raises(ValueError, match="status is of shape"):
-        of_codes(flagged(np.zeros(4), [0] * 4), flagged(np.zeros(3), [0] * 3))
 
 
 def test_a_part_of_pooled_sums_is_not_to_be_had():

@@ -18,6 +18,7 @@ from calib.algorithms.alignment import Alignment
 from calib.algorithms.alignment_payload import nominal as drawn
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.beamspot_payload import nominal as nominal_beam
+from calib.algorithms.channel_status import ChannelStatus, all_good
 from calib.algorithms.gain import Gain
 from calib.algorithms.gain import nominal as gains_of_one
 from calib.algorithms.lorentz_angle import LorentzAngle
@@ -109,6 +110,17 @@ def occupancy() -> Played:
     return Played(first(columns, 6000), lambda _: columns, start, {"channels": 1024, "group": 128})
 
 
+@cache
+def counting() -> Played:
+    """By channels that count often, the first dozen of 1024 dead and another one noisy."""
+    rates = np.full(1024, 12.0)
+    rates[:12], rates[500] = 0.0, 60.0
+    run, lumi = np.repeat([[1] * 100, list(range(100))], 10, axis=1)
+    counts = np.random.default_rng(11).poisson(rates / 2, (1000, 1024))
+    columns = {"run": run, "lumi": lumi, "event": np.arange(1000), "counts": counts}
+    return Played(first(columns, 300), lambda _: columns, all_good(1024), {"channels": 1024})
+
+
 KINDS: Mapping[str, tuple[type[Calibration], Callable[[], Played]]] = {
     "beamspot": (BeamSpot, beam),
     "pedestal": (Pedestal, adc),
@@ -116,6 +128,7 @@ KINDS: Mapping[str, tuple[type[Calibration], Callable[[], Played]]] = {
     "lorentz_angle": (LorentzAngle, size),
     "alignment": (Alignment, residuals),
     "channel_status": (OccupancyStatus, occupancy),
+    "counting_channels": (ChannelStatus, counting),
 }
 
 

@@ -25,7 +25,7 @@ from pipeline.experiments.ref10.simulate.events import simulate
 from pipeline.experiments.ref10.simulate.scenario import Scenario, truth
 from pipeline.experiments.testing import measured
 from pipeline.model import Step
-from tests.calib.faulty import Doubled, Flipped, FlippedCodes
+from tests.calib.faulty import Doubled, Flipped, FlippedCodes, OneDeadGroup
 
 RUN, SEED, CHUNK = 7, 5, 100
 QUIET = {"nzs": 1.0, "z": 0.0, "jpsi": 0.0, "pile_up": 0.05}
@@ -62,7 +62,7 @@ def moved_pedestals(true: Payload) -> Payload:
     return Payload(true.kind, {**true.arrays, "mean": mean}, true.units)
 
 
-STATUS_FAULTS = {"flipped": FlippedCodes, "doubled": Doubled}
+STATUS_FAULTS = {"flipped": FlippedCodes, "doubled": Doubled, "one dead chip": OneDeadGroup}
 DEAD_ROCS = {"dead_rocs": 100, "dead_roc": {}}
 """from the beginning on; four in ten are where there are hits enough to tell"""
 KINDS: Mapping[str, Kind] = {
