@@ -162,8 +162,8 @@ def _told(given: Records, structures: Structures, values: Floats, cuts: tuple[fl
     slopes = whole(given.slopes[:, numbers], SLOPE) * structures.is_free[given.number][:, numbers]
     real = slopes.astype(np.float64) * SLOPE
     each = np.bincount(given.measurement, minlength=n * m)
-    told = (real * values[given.number][:, numbers]).sum(axis=1)
-    moved = np.asarray(np.bincount(given.measurement, told, n * m), np.float64)
+    moves = (real * values[given.number][:, numbers]).sum(axis=1)
+    moved = np.asarray(np.bincount(given.measurement, moves, n * m), np.float64)
     found = eliminated(given, moved.reshape(n, m))
     ordinal = np.cumsum(structures.any_free) - 1
     size = int(ordinal[-1]) + 1
@@ -213,7 +213,7 @@ def _small(factors: _Parts, weights: _Parts) -> Mask:
 
     (*_, (_, _, begins)) = weights
     for of in (of_all, of_each):  # rows are short: all of them at once is soon said, and nearly always enough
-        factor = most(factors, of)
+        factor = np.maximum(most(factors, of), 1.0)
         small: Mask = factor * np.maximum(factor, most(weights, of)) < MOST
         if small.all():
             break

@@ -503,6 +503,21 @@ def test_records_without_meaning_are_left_out() -> None:
     assert np.abs(of_halves(calibration.finalize(state, DRAWN))[0]).max() < 30
 
 
+def test_what_is_beyond_the_room_of_sums_is_left_out_and_its_neighbours_do_not_notice() -> None:
+    """Sensors that know a hit to 1 nm: one weight would fill the sums of thousands of records."""
+    columns, calibration = played(69, Play(60, missing=0.0)), alignment(cuts=(1e12,))
+    exact = dict(columns)
+    for name, scale in (("residuals", 1e-4), ("derivatives", 1.0), ("covariance", 1e-8)):
+        values = columns[f"alignment_{name}"]
+        exact[f"alignment_{name}"] = ak.where(np.arange(len(values)) == 7, values * scale, values)
+    state = calibration.accumulate(exact, {"alignment": DRAWN})
+    without = calibration.accumulate(take(columns, np.arange(len(columns["event"])) != 7), {"alignment": DRAWN})
+    own = int(ak.num(columns["alignment_measurements"])[7])
+    assert own > 0 and by_class(state, 1)["records"].tolist() == [60 - own, 0, own]
+    for name in ("matrix", "metric", "structures"):
+        assert all((state[name].columns[of] == values).all() for of, values in without[name].columns.items())
+
+
 def test_columns_that_do_not_go_together() -> None:
     columns = played(65, Play(20))
     calibration = alignment()
