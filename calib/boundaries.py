@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.drifts import Stretch, moves_at
 from calib.iov import LUMI_BITS
 
 Int = NDArray[np.int64]
@@ -99,7 +100,9 @@ class Trend:
     floors: Floats
 
 
-def running_mean(trend: Trend, significance: float, flush: bool, rest: Block = ()) -> list[Interval]:
+def running_mean(
+    trend: Trend, significance: float, flush: bool, rest: Block = (), drifts: bool = True
+) -> list[Interval]:
     """Cut a trend where it moves off the inverse-variance mean of the open interval. `rest` are undecided units.
 
     A block is off if a coordinate is more than its floor, and more than `significance` errors, from the mean. The error
@@ -109,10 +112,17 @@ def running_mean(trend: Trend, significance: float, flush: bool, rest: Block = (
     block that is off closes the interval at once, and one that was off at the end of its run gets an interval of its
     own. So does one at the end of the data (`flush`); both are `unconfirmed` unless data that
     follow agree. Coordinates are followed on their own: any one closes.
+
+    What blocks of large errors tell only together closes an interval too, unless `drifts` is False: where the line
+    through those of one run that are in the mean has a slope of more than `significance` errors, it ends where they,
+    on that line or by a step that fits better, leave the mean by more than the floor (`calib.drifts.moves_at`). What
+    follows from there is then looked at afresh.
     """
     walk = _Walk(trend, significance)
-    for i in range(1, len(trend.blocks)):
+    i = 1
+    while i < len(trend.blocks):
         walk.step(i)
+        i = (walk.turn_back() or i) + 1 if drifts else i + 1
     return walk.finish(flush, rest)
 
 
@@ -128,6 +138,8 @@ class _Walk:
         self._closed: list[Interval] = []
         self._first = 0
         self._weight = self._moment = np.zeros(trend.values.shape[1])
+        self._stretch = Stretch(trend.values.shape[1])
+        """the blocks of the last run that are in the mean"""
         self._vetoed: Block = ()
         self._unconfirmed = False
         self._pending: int | None = None
@@ -152,7 +164,27 @@ class _Walk:
             if not off:
                 self._include(i)
 
+    def turn_back(self) -> int | None:
+        """The block that the interval has to close at, if the blocks in it move; it is then closed and reopened."""
+        if self._pending is not None:
+            return None
+        found = [self._moves_at(column) for column in self._stretch.tilted(self._significance)]
+        at = min((block for block in found if block is not None), default=None)
+        if at is not None:
+            # Whether one that follows is vetoed is found again.
+            self._vetoed = tuple(unit for unit in self._vetoed if unit < self._trend.blocks[at][0])
+            self._reopen(at)
+        return at
+
+    def _moves_at(self, column: int) -> int | None:
+        blocks = np.array(self._stretch.blocks)
+        blocks = blocks[self._weights[blocks, column] > 0]
+        values, weights = self._values[blocks, column], self._weights[blocks, column]
+        at = moves_at(blocks - blocks[0], values, weights, self._trend.floors[blocks, column], self._significance)
+        return None if at is None else int(blocks[at])
+
     def _cross(self, i: int) -> None:
+        self._stretch = Stretch(self._values.shape[1])
         if self._pending is not None:
             self._reopen(self._pending, unconfirmed=True)
         if self._sides(i).any():
@@ -181,11 +213,13 @@ class _Walk:
     def _include(self, i: int) -> None:
         self._weight = self._weight + self._weights[i]
         self._moment = self._moment + self._weights[i] * self._values[i]
+        self._stretch.add(i, self._values[i], self._weights[i])
         self._unconfirmed = self._unconfirmed and i == self._first
 
     def _open(self, i: int, unconfirmed: bool = False) -> None:
         self._first, self._unconfirmed = i, unconfirmed
         self._weight = self._moment = np.zeros(self._values.shape[1])
+        self._stretch = Stretch(self._values.shape[1])
         self._vetoed, self._pending = (), None
         self._include(i)
 
