@@ -19,6 +19,7 @@ from benchmarks._calibration_page import (
     picture,
     plain,
     settings,
+    shown,
     table,
     verdict,
 )
@@ -36,13 +37,14 @@ ACROSS = 5
 """pulls in a row"""
 
 
-def chain_section(runs: Sequence[OneRun], told: Mapping[str, str]) -> str:
+def chain_section(runs: Sequence[OneRun], told: Mapping[str, str], *, judged: bool = True) -> str:
     """Settings, table and figures."""
     every = together(runs)
     parts = [f'<h2 id="{anchor(NAME)}">{NAME}</h2>', f"<p>{html.escape(SAYS)}</p>", settings(told.items())]
     if stale := [f"seed {run.seed}: {', '.join(run.stale)}" for run in runs if run.stale]:
         parts.append(f'<p class="missed">Nothing was found of {html.escape("; ".join(stale))}.</p>')
-    parts.append(table([*HEADS, f"at most {MOST:g}, beyond chance"], map(row_of, every)))
+    rows = [row_of(one, judged=judged) for one in every]
+    parts.append(table([*HEADS, f"at most {MOST:g}, beyond chance"], rows))
     parts.append(picture(of_ratios(every), "RMS over expectation"))
     parts.append(picture(of_pulls(every), "pulls in the full chain"))
     parts += ["<h3>flags of strips</h3>", flag_table(runs)]
@@ -52,7 +54,7 @@ def chain_section(runs: Sequence[OneRun], told: Mapping[str, str]) -> str:
     return "\n".join(parts)
 
 
-def row_of(one: Together) -> list[str]:
+def row_of(one: Together, *, judged: bool) -> list[str]:
     """Of a quantity in all runs."""
     unit, digits = one.runs[0].unit, digits_of(one.expected)
     return [
@@ -65,7 +67,7 @@ def row_of(one: Together) -> list[str]:
         html.escape(one.runs[0].said),
         measured(*one.ratio, 3),
         measured(*one.width, 3),
-        verdict([one.claim]),
+        verdict([one.claim]) if judged else shown("shown"),
     ]
 
 
@@ -129,7 +131,8 @@ def draw_pulls(axis: Any, one: Together) -> None:
     line = np.linspace(-5, 5, 200)
     axis.plot(line, np.exp(-(line**2) / 2) / np.sqrt(2 * np.pi), color=INK, linewidth=1.2)
     axis.set(xlim=(-5, 5), ylim=(0, max(0.5, 1.1 * counts.max())), xlabel="(found - true) / error")
-    axis.set_title(f"{one.runs[0].kind}, width {one.width[0]:.2f}\n{one.runs[0].name}")
+    told = f"width {one.width[0]:.2f}" if len(one.pulls) > 1 else "one value"
+    axis.set_title(f"{one.runs[0].kind}: {told}\n{one.runs[0].name}")
 
 
 def settings_of(runs: Sequence[OneRun], size: tuple[int, int]) -> dict[str, str]:

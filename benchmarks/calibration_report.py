@@ -21,6 +21,7 @@ The exit code is 1 where a figure is missed. The page says what toys are like an
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 import time
@@ -106,11 +107,12 @@ def chosen(names: Sequence[str]) -> list[Subject]:
     return found
 
 
-def words(seed: int, line: str, *, small: bool) -> list[str]:
+def words(options: argparse.Namespace, line: str) -> list[str]:
     """What the page begins with."""
-    command = f"python benchmarks/calibration_report.py --seed {seed}{' --small' * small}"
+    only = "" if options.only == [""] else f" --only {shlex.join(options.only)}"
+    command = f"--seed {options.seed}{only} --runs {options.runs}{' --small' * options.small}"
     return [
-        f"{line[0].upper()}{line[1:]}. Made by {command}.",
+        f"{line[0].upper()}{line[1:]}. Made by python benchmarks/calibration_report.py {command}.",
         "Each calibration's own code makes a payload of each toy, by accumulate and finalize. RMS is that of found "
         "less true. It is set against Cramér and Rao's bound, which no unbiased estimate can beat, and against what "
         "the physics note (10) expects. A pull is found less true over the error that the payload claims; coverage the "
@@ -158,9 +160,9 @@ def main() -> int:
         draw = partial(section, most=1 if options.small else 100, judged=not options.small)
         sections = [overview(found, together, of_chain, judged=not options.small), *pool.map(draw, found)]
     if chain:
-        sections.append(chain_section(chain, settings_of(chain, SIZE)))
+        sections.append(chain_section(chain, settings_of(chain, SIZE), judged=not options.small))
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(page(TITLE, words(options.seed, line, small=options.small), sections), encoding="utf-8")
+    options.output.write_text(page(TITLE, words(options, line), sections), encoding="utf-8")
     print(f"{options.output}, {time.monotonic() - begun:.0f} s")
     return missed
 
