@@ -30,8 +30,9 @@ class Contradictions:
     """By the settings of `OccupancyStatus`, which has their meaning; `there` says which groups exist, [groups].
 
     Beyond doubt, each with less than `probability` by chance:
-    channels called dead whose group, or all others together, are hit as their kin are, nearer to that than to `dead_below` of
-    it, and so often that with `dead_below` it would not happen. Hits come several at once, and are counted so;
+    channels called dead whose group, or all others together, are hit as their kin are, nearer to that than to
+    `dead_below` of it, and so often that with `dead_below` it would not happen. Hits come several at once, and are
+    counted so;
     and, of a payload that says what it was made from, what its own counts contradict: called good, but silent for too
     long, hit beyond chance, or of a group that is dead; called hot where its run clears it; of a group called noisy
     that is not. This is no matter of chance at all.
