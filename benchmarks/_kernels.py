@@ -7,7 +7,6 @@ for a fit that a library could do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import awkward as ak
@@ -17,6 +16,8 @@ from iminuit import Minuit
 from numpy.typing import NDArray
 
 from benchmarks import _toys_gain, _toys_lorentz
+from benchmarks._kernel_ways import Drawn, Fit
+from benchmarks._kernels_alignment import alignment, places_of_ladders
 from benchmarks._toys_beamspot import Beam, Detector, collisions
 from benchmarks.pedestal import BLOCK, GROUP
 from benchmarks.pedestal import MODULES as STRIP_MODULES
@@ -33,51 +34,11 @@ from calib.algorithms.lorentz_fit import Sums
 from calib.algorithms.lorentz_fit import fit as fit_hyperbolas
 from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal
-from calib.calibration import Calibration, Columns
-from calib.payload import Payload
+from calib.calibration import Columns
 
 Floats = NDArray[np.float64]
-Work = Callable[[], Any]
 
 STRIPS = STRIP_MODULES * BLOCK
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A calibration with events for it, and other ways to sum them up."""
-
-    calibration: Calibration
-    columns: Columns
-    conditions: Mapping[str, Payload]
-    obvious: Work
-    """in plain NumPy"""
-    library: Work
-    """by boost-histogram"""
-    bound: str
-    """what the kernel waits for"""
-
-    @property
-    def bytes(self) -> int:
-        """Of input: what the columns hold, and where events begin in jagged ones."""
-        wanted = ("run", "lumi", "event", *self.calibration.reads, *self.calibration.reads_if_there)
-        return sum(_bytes(self.columns[name]) for name in wanted if name in self.columns)
-
-
-def _bytes(column: Any) -> int:
-    if not isinstance(column, ak.Array):
-        return np.asarray(column).nbytes
-    return np.asarray(ak.flatten(column)).nbytes + 8 * (len(column) + 1)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A fit, ours and a library's, of the same data; both give values, ours errors too."""
-
-    what: str
-    ours: Callable[[], tuple[Floats, Floats]]
-    library: Callable[[], Floats] | None
-    told: str
-    """which"""
 
 
 def pedestal(small: bool) -> Drawn:
@@ -232,7 +193,8 @@ def lorentz_angle(small: bool) -> Drawn:
 
 
 KERNELS: Mapping[str, Callable[[bool], Drawn]] = {
-    each.__name__: each for each in (pedestal, channel_status, occupancy_status, gain, lorentz_angle, beamspot)
+    each.__name__: each
+    for each in (pedestal, channel_status, occupancy_status, gain, lorentz_angle, alignment, beamspot)
 }
 """by the name of the module in `calib.algorithms`"""
 
@@ -393,6 +355,7 @@ FITS: tuple[Callable[[bool], Fit], ...] = (
     widths_of_pairs,
     peaks_of_gain,
     bottoms_of_sizes,
+    places_of_ladders,
 )
 
 

@@ -6,8 +6,9 @@
 One core, with the allocator settings of a worker; the best of some rounds. Bandwidth is the best of copy (two arrays
 moved) and triad-like add (three), of arrays well beyond the cache, in this same run. Speed is bytes of input, columns
 as a kernel gets them, over CPU time. `numpy` and `library` are times over the kernel's: above 1 the kernel is faster,
-though it may do more (a common mode, rows that can be cut later); what it waits for is said. Library: boost-histogram.
-Of fits, `off` is the largest difference of the two in errors of ours.
+though it may do more (a common mode, rows that can be cut later); what it waits for is said. Library: boost-histogram;
+for the alignment scipy.sparse, on arrays that are ready for it. Of fits, `off` is the largest difference of the two in
+errors of ours.
 
 Judged: all calibrations together cost at most a quarter of REF10's express reconstruction.
 """
@@ -28,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # found from here, however this file was started
 
 from benchmarks._kernel_shares import MOST, Shares, shares, table  # noqa: E402
-from benchmarks._kernels import FITS, KERNELS, Drawn, Fit  # noqa: E402
+from benchmarks._kernel_ways import Drawn, Fit  # noqa: E402
+from benchmarks._kernels import FITS, KERNELS  # noqa: E402
 from benchmarks.pedestal import as_a_worker, best  # noqa: E402
 from calib.algorithms.channel_status import ChannelStatus  # noqa: E402
 from calib.algorithms.occupancy_status import OccupancyStatus  # noqa: E402

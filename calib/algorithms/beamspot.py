@@ -59,8 +59,9 @@ class BeamSpot(Calibration):
     odds with them: an error of the vertices that is wrong goes into their widths, but not into those of pairs.
 
     Intervals: units are merged until there are `min_tracks`, and end where x, y or z leave the mean of the open
-    interval (`calib.boundaries.running_mean`; physics note 11), or drift along it. Inside a run a move in x or y counts from `least_move`
-    and half the width, one in z from half the length; the width is that of tracks with known errors, else of vertices.
+    interval (`calib.boundaries.running_mean`; physics note 11), or drift along it. Inside a run a move in x or y counts
+    from `least_move` and half the width, one in z from half the length; the width is that of tracks with known errors,
+    else of vertices.
 
     From run to run the note has 10 um, `least_move_between_runs` is 5: with 10, run 166784 of the 2011A muons shares a
     payload with four others and lies 9.0 um, 4.8 errors, from it; with 5 no run is over 3.0 (12 intervals; 11 with 10).

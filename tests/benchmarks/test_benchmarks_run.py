@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks._kernels import FITS, KERNELS, Fit
+from benchmarks._kernel_ways import Fit
+from benchmarks._kernels import FITS, KERNELS
+from benchmarks._kernels_alignment import alignment, places_of_ladders
+from calib.algorithms.alignment import Alignment
+from calib.algorithms.alignment_equations import Totals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,12 +80,26 @@ def test_kernel_speed() -> None:
     assert lines[-1].split()[0] == "all"
 
 
-@pytest.mark.parametrize("fit", FITS[:2], ids=lambda fit: fit.__name__)
+@pytest.mark.parametrize("fit", [*FITS[:2], places_of_ladders], ids=lambda fit: fit.__name__)
 def test_libraries_find_what_kernels_do(fit: Callable[[bool], Fit]) -> None:
     both = fit(True)
     assert both.library is not None
     values, errors = both.ours()
     np.testing.assert_array_less(np.abs(values - both.library()), 0.3 * errors)
+
+
+def test_other_ways_sum_up_an_alignment_as_its_kernel_does() -> None:
+    drawn = alignment(True)
+    calibration = drawn.calibration
+    assert isinstance(calibration, Alignment)
+    structures, under = calibration.structures, calibration.structures.values(drawn.conditions["alignment"])
+    state = calibration.accumulate(drawn.columns, drawn.conditions)
+    system = Totals.of(state, structures, 1).system(structures, under, structures.is_free)
+    expected = drawn.obvious()
+    np.testing.assert_allclose(drawn.library(), expected, atol=1e-12 * np.abs(expected).max())
+    # The kernel rounds its factors.
+    np.testing.assert_allclose(system.matrix, expected[:, :-1], atol=1e-4 * np.abs(expected[:, :-1]).max())
+    np.testing.assert_allclose(system.right, expected[:, -1], atol=1e-4 * np.abs(expected[:, -1]).max())
 
 
 def test_pedestal() -> None:
