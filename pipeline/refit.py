@@ -6,7 +6,7 @@ where it has the fate that such a tag gives to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ from pipeline.verdicts import key_of
 from pipeline.way import Way
 from pipeline.world import World
 
+LEFT_OUT = "left out"
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -55,7 +57,9 @@ class Refit:
     @property
     def differing(self) -> tuple[Beside, ...]:
         """Where another payload would hold than was published; of runs of which nothing could be made, none."""
-        return tuple(row for row in self.rows if not row.same and not self.found[row.run].failed)
+        return tuple(
+            row for row in self.rows if not row.same and not self.found[row.run].failed and row.shadow_says != LEFT_OUT
+        )
 
     @property
     def made(self) -> tuple[Judged, ...]:
@@ -67,7 +71,8 @@ class Refit:
     @property
     def exit_code(self) -> int:
         """0 all as it was published, 2 nothing could be made of some run, 3 something differs."""
-        if any(found.failed for found in self.found.values()):
+        whole = {row.run for row in self.rows} - {row.run for row in self.rows if row.shadow_says != LEFT_OUT}
+        if whole or any(found.failed for found in self.found.values()):
             return 2
         return 3 if self.differing else 0
 
@@ -106,14 +111,18 @@ def refit(
     for run in together:
         settled = manifests.get(run) or world.books.manifest(run)
         if run in runs and settled is not None:
-            rows += [_or_none(row, found[run]) for row in beside(run, settled.kinds[kind], found[run], start)]
+            gone = {*left_out.get(run, ()), *along.get(run, ())}
+            rows += [_or_none(row, found[run], gone) for row in beside(run, settled.kinds[kind], found[run], start)]
         start = end_of(found[run], start)
     return Refit(kind, found, tuple(rows), dict(changes or {}), left_out, along)
 
 
-def _or_none(row: Beside, found: Shadowed) -> Beside:
-    """Of a run of which nothing could be made, not what would then be in force."""
-    return replace(row, shadow=None) if found.failed else row
+def _or_none(row: Beside, found: Shadowed, gone: Collection[int]) -> Beside:
+    """Of units of which nothing could be made or was to be, not what would then be in force."""
+    if found.failed:
+        return replace(row, shadow=None)
+    made = any(one.first <= row.first <= one.last for one in found.judged)
+    return row if made or row.first not in gone else replace(row, shadow=None, shadow_says=LEFT_OUT)
 
 
 def link_of(world: World, way: Way, kind: str, changes: Mapping[str, Any]) -> Link:

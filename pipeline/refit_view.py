@@ -80,10 +80,10 @@ class Made:
 
     def _title(self, found: Refit) -> str:
         changed = [f"{found.kind}.{name} = {value}" for name, value in found.changes.items()]
-        out = sum(map(len, found.without.values()))
-        left = [f"without {out} {self.unit_name}s that are not certified good"] if out else []
-        if along := sum(map(len, found.along.values())):
-            left.append(f"nor {along} whose sums are kept together with theirs")
+        out, along = (sum(map(len, units.values())) for units in (found.without, found.along))
+        units = f"{self.unit_name} that is" if out == 1 else f"{self.unit_name}s that are"
+        left = [f"without {out} {units} not certified good"] if out else []
+        left += [f"nor {along} whose sums are kept together with theirs"] if along else []
         return f"{found.kind}, made again from kept states: {', '.join(changed + left) or 'as it was'}"
 
 

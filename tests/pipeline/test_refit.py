@@ -223,4 +223,11 @@ def test_what_is_kept_of_certification_has_its_units(house, files):
         tier0.run(files[0], progress=False)
         bad(tier0._world, 7, 1, 2, 3, 4)
         made = tier0.conditions.refits.certified(7, ["offset"])
-        assert made.refits[0].made == () and json.dumps(made.refits[0].without[7])
+        [found] = made.refits
+        assert found.made == () and json.dumps(found.without[7])
+        assert [(row.shadow, row.shadow_says) for row in found.rows] == [(None, "left out")] * len(found.rows)
+        assert made.exit_code == 2 and not found.differing
+        bad(tier0._world, 7, 1)
+        [found] = tier0.conditions.refits.certified(7, ["offset"]).refits
+        assert found.rows[0].shadow_says == "left out" and found.rows[-1] in found.differing
+        assert found.exit_code == 3 and found.rows[0] not in found.differing

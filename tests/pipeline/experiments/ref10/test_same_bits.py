@@ -7,6 +7,7 @@ import pytest
 from calib.iov import RunLumi
 from pipeline import catalog
 from pipeline.experiments.ref10 import daq
+from pipeline.experiments.ref10.constants import PIXEL_STATUS
 from pipeline.experiments.ref10.simulation import Ref10Simulation
 from pipeline.experiments.simulated import Order
 from pipeline.processing import nothing
@@ -24,7 +25,7 @@ SCENARIO = {
     "spells": [{"when": {"since": "7:2", "until": "7:3"}, "off": ["strips_on"]}],
 }
 MINI = {"name": "ref10", "settings": {"geometry": "mini"}}
-FEW = {"pedestal": {"min_entries": 4}, "beamspot": {"min_tracks": 20}}
+FEW = {"pedestal": {"min_entries": 4}, "beamspot": {"min_tracks": 20}, "pixel_status": {"pools": 3}}
 WHOLE = 10**9
 
 # Settings of the splitting, and into how many chunks prompt then cuts the run.
@@ -55,8 +56,12 @@ def made_again(tier0):
     made = tier0.conditions.refits.certified(RUN)
     assert not [one.found[RUN].failed for one in made.refits if one.found[RUN].failed]
     assert {one.without[RUN] for one in made.refits} == {(RunLumi(RUN, 2).packed,)}
-    assert not [one.kind for one in made.refits if one.along]
     by_kind = {one.kind: one for one in made.refits}
+    # Four lumisections in three pools: the second is with the third.
+    assert {kind: one.along for kind, one in by_kind.items() if one.along} == {
+        PIXEL_STATUS: {RUN: (RunLumi(RUN, 3).packed,)}
+    }
+    assert "1 lumisection that is not certified good, nor 1 whose sums are kept together with theirs" in str(made)
     assert len(by_kind) == 7
     [pedestals], store = by_kind["pedestal"].rows, tier0._world.store
     before, after = (store.get(name)["entries"].sum() for name in (pedestals.production, pedestals.shadow))
