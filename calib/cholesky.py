@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-FEW = 100
-"""matrices; for fewer, calls cost more than the upper triangle that they do for nothing"""
+FEW = 400
+"""matrices; for fewer, calls cost more than copies of what is to be taken away"""
 SINGULAR = 1e-11
 """what is left of a diagonal element, over itself, below which a matrix counts as singular"""
 
@@ -29,21 +29,26 @@ def factors(matrix: Floats) -> tuple[Floats, Mask]:
     sound = np.ones(matrix.shape[2:], np.bool_)
     few = lower.shape[2] < FEW
     for j in range(size):
+        if few:
+            lower[j:, j] = _left(lower, matrix, j)
         fine = lower[j, j] > SINGULAR * matrix[j, j]
         sound &= fine
         root = np.sqrt(np.where(fine, lower[j, j], 1.0))
         lower[j, j] = root
         below = lower[j + 1 :, j]
         below *= np.where(fine, 1 / root, 0.0)
-        if few:
-            lower[j + 1 :, j + 1 :] -= below[:, None] * below
-            continue
-        for i in range(j + 1, size):
+        for i in range(j + 1, size if not few else 0):
             lower[i, j + 1 : i + 1] -= lower[i, j] * below[: i - j]
-    if few:
-        above = np.triu_indices(size, 1)
-        lower[above] = matrix[above]
     return lower, sound
+
+
+def _left(lower: Floats, matrix: Floats, j: int) -> Floats:
+    """Column j less what the columns before take away, one after the other: in fewer steps, to the same bits."""
+    parts = np.empty((len(lower) - j, j + 1, *lower.shape[2:]))
+    parts[:, 0] = matrix[j:, j]
+    np.multiply(lower[j:, :j], lower[j, :j], out=parts[:, 1:])
+    found: Floats = np.subtract.reduce(parts, axis=1)
+    return found
 
 
 def solved(lower: Floats, right: Floats) -> Floats:

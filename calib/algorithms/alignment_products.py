@@ -72,7 +72,9 @@ class Products:
             keys, place = np.unique(cell, return_inverse=True)
         width = self.widths[0]
         # A row of `right` is a column of a sparse matrix; in it are the rows of `left` that go with it.
-        index = place.astype(np.int32)[:, None] * np.int32(width) + np.arange(width, dtype=np.int32)
+        index = np.empty((len(place), width), np.int32)
+        for number in range(width):
+            index[:, number] = place * width + number
         ends = np.concatenate([[0], np.cumsum(each) * width]).astype(np.int32)
         shape = (len(keys) * width, len(right))
         spread = csc_array((left.reshape(-1), index.reshape(-1), ends), shape=shape)

@@ -63,9 +63,9 @@ def test_what_is_not_positive_definite_is_told_and_its_neighbours_do_not_notice(
 
 
 def test_a_matrix_has_the_same_bits_alone_and_among_others():
-    _, matrix = positive(14, 300)
+    _, matrix = positive(14, cholesky.FEW + 100)
     lower, _ = cholesky.factors(matrix)
-    right = np.random.default_rng(2).normal(size=(14, 6, 300))
+    right = np.random.default_rng(2).normal(size=(14, 6, cholesky.FEW + 100))
     found = (lower, cholesky.solved(lower, right), cholesky.solved_back(lower, right), cholesky.inverse(lower))
     for some in ([7], [299, 3], range(40, 57)):
         part, _ = cholesky.factors(matrix[..., some])
