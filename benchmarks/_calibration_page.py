@@ -30,10 +30,10 @@ p { max-width: 880px; margin: 6px 0; }
 .faint { color: #5b6673; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 1px 16px; margin: 10px 0; font-size: 13.5px; }
 dt { color: #5b6673; } dd { margin: 0; }
-table { border-collapse: collapse; font-size: 12.5px; margin: 8px 0; font-variant-numeric: tabular-nums; }
-th { text-align: right; font-weight: 600; color: #5b6673; border-bottom: 1px solid #1c2430; padding: 3px 7px;
+table { border-collapse: collapse; font-size: 12px; margin: 8px 0; font-variant-numeric: tabular-nums; }
+th { text-align: right; font-weight: 600; color: #5b6673; border-bottom: 1px solid #1c2430; padding: 3px 6px;
   vertical-align: bottom; }
-td { text-align: right; padding: 2px 7px; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }
+td { text-align: right; padding: 2px 6px; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 td.left { text-align: left; }
 tr:nth-child(even) td { background: #f8f9fb; }
@@ -261,7 +261,7 @@ def rms_panel(axis: Any, quantity: Quantity, every: Sequence[Toys]) -> None:
     axis.errorbar(sizes, rms, error, fmt="o", color=SEEN, markersize=4, elinewidth=1, label="RMS of toys")
     sizes_along(axis, sizes, f"number of {quantity.counted}")
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set(title="precision", ylabel=f"RMS [{quantity.unit}]")
