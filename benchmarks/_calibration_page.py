@@ -330,7 +330,7 @@ def of_shares(shares: Sequence[Share], counted: str) -> Drawing:
             draw_share(axis, some, SORTS[place], numbers=kind == "false")
         told = "false flags, in number" if kind == "false" else f"{kind}: share that is flagged"
         axis.set(title=told, ylabel="flags" if kind == "false" else "flagged [%]", xlabel=counted)
-        axis.legend(loc="center left" if kind == "dead" else "best")
+        axis.legend(loc="upper left" if kind == "dead" else "best")
         plain(axis)
     return figure
 
