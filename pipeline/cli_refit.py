@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from pipeline.tier0 import Tier0
 
 _path = click.Path(path_type=Path)
-_upload = click.option("--upload", "tags", metavar="TAG", multiple=True, help="Offer it to this offline tag.")
+_upload = click.option(
+    "--upload",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    help="Offer it to this offline tag. Into one that is empty: the last payload then holds for all later runs too.",
+)
 _reason = click.option("--reason", default="", help="With --upload: why; kept in the history.")
 _plot = click.option("--plot", type=_path, help="Draw the differences to this file.")
 

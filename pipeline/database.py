@@ -38,6 +38,10 @@ class DatabaseRefused(Exception):
     """The database cannot be used as it is; the message says what to set instead."""
 
 
+class NoDatabase(DatabaseRefused):
+    """There is none to be read yet."""
+
+
 @dataclass(frozen=True)
 class Database:
     """One database; every change goes through a transaction of `begin`."""
@@ -155,8 +159,8 @@ def open_database(where: str | Path, mounts: str | None = None, *, read_only: bo
     """Open the database of a path or URL; a SQLite file and its folder are made if they are not there.
 
     `mounts` is the mount table of the host in the form of /proc/mounts (read from there by default). Raises
-    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted, for one of 0 bytes,
-    and, if it is only to be read, for one that is not there.
+    DatabaseRefused for a SQLite file on a network file system, where its locks cannot be trusted, and for one of 0
+    bytes; and NoDatabase, if it is only to be read, for one that is not there.
     """
     url = _url(where)
     if url.get_backend_name() != "sqlite":
@@ -172,7 +176,7 @@ def open_database(where: str | Path, mounts: str | None = None, *, read_only: bo
             f"put it on a local disk, or use PostgreSQL: {_POSTGRES_LINE}"
         )
     if read_only and not path.exists():
-        raise DatabaseRefused(f"there is no database {path}; see `area` and `database` in the settings")
+        raise NoDatabase(f"there is no database {path}; see `area` and `database` in the settings")
     if not read_only:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():

@@ -126,8 +126,10 @@ class Operator:
     def accept(self, run: int, kind: str, reason: str) -> str:
         """Let units of a run into the good-run list whose conditions of a kind do not close, by name.
 
-        Counts for the payloads that are in doubt now. Raises NoEffect where none is.
+        Counts for the payloads that are in doubt now. Raises LookupError for a run that is not certified and a kind
+        that is none of its own, and NoEffect where none is in doubt.
         """
+        self._closed(run, kind)
         found = [doubt for doubt in doubts_of(self.world, [run]).get(run, ()) if doubt.closed.kind == kind]
         left = [doubt for doubt in found if not doubt.accepted]
         if not left:
@@ -201,6 +203,18 @@ class Operator:
             return []
         last = f"that is by the rules of the service as it was last started (`waivers_need` = {rules.waivers_need})"
         return [f"{last}; a `tier0 run` under these settings goes by theirs ({own})"]
+
+    def _closed(self, run: int, kind: str) -> None:
+        """Raise where closure can have said nothing of a kind of a run."""
+        certified = self.world.books.documents("certification")
+        if run not in certified:
+            with self.world.database.read() as connection:
+                known = catalog.runs(connection)
+            is_what = "not certified yet" if run in known else "not known"
+            raise LookupError(f"run {run} is {is_what}; certified runs are {_listed(sorted(certified))}")
+        kinds = sorted({calibration.kind for calibration in self.world.experiment.calibrations()})
+        if kind not in kinds:
+            raise LookupError(f"there is no calibration {kind!r}; there are {', '.join(kinds) or 'none'}")
 
     def _stopped(self, connection: Connection, run: int, kind: str) -> Mapping[str, Any]:
         """Where a run stands that may be waited for; raises where nothing can be waived."""

@@ -21,12 +21,14 @@ from jobs.runner import Options, Runner
 from pipeline import catalog
 from pipeline.booking import book_branch
 from pipeline.conditions_editor import ConditionsEditor
+from pipeline.database import Database
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order, simulation_of
 from pipeline.holds import refuse_while_stopped
 from pipeline.in_charge import rules_text, take_charge
 from pipeline.ingest import ingest, path_name
 from pipeline.leftovers import clear_leftovers
+from pipeline.looking import only_looked_at
 from pipeline.operations import Operator
 from pipeline.orders import list_orders
 from pipeline.pass_rows import order_of
@@ -44,10 +46,16 @@ from pipeline.spread import OnWorkers
 from pipeline.summary import Summary, explain, summarize
 from pipeline.warm import WarmWorkers, warm_up
 from pipeline.way import News
-from pipeline.world import World, open_world, set_up
+from pipeline.world import World, open_world, places_of, set_up
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+def checked(settings: Path | str | Mapping[str, Any]) -> str:
+    """`Tier0.check` of settings, by looking only: no folder is made, no database made or changed."""
+    with only_looked_at(places_of(_settings(settings)).database, time.time()) as database:
+        return Tier0(settings, database=database).check()
 
 
 class NoFiles(ValueError):
@@ -60,7 +68,8 @@ class Tier0:
     Cheap to make: the cluster starts with the first run, and ends with `close` or at the end of a `with` block.
 
     An `experiment` of your own can be given as an object instead of by name. The clock and the probe (called at
-    every point where a kill is worth a test) are there for tests.
+    every point where a kill is worth a test) are there for tests. With a `database` to read, nothing is made: see
+    `checked`.
     """
 
     def __init__(
@@ -70,10 +79,11 @@ class Tier0:
         *,
         clock: Callable[[], float] = time.time,
         probe: Callable[[str], None] = nothing,
+        database: Database | None = None,
     ) -> None:
         self.settings: Settings = _settings(settings)
         with stopped_by_site():
-            self._world: World = open_world(self.settings, experiment, clock, probe)
+            self._world: World = open_world(self.settings, experiment, clock, probe, database)
         self._stack = ExitStack()
         self.mismatches: tuple[str, ...] = ()
 

@@ -151,8 +151,10 @@ def open_world(
     experiment: Experiment | None = None,
     clock: Callable[[], float] = time.time,
     probe: Callable[[str], None] = nothing,
+    database: Database | None = None,
 ) -> World:
-    """Open the Tier-0 of these settings; its folder and database are made on first sight.
+    """Open the Tier-0 of these settings; its folder and database are made on first sight. If a `database` is given,
+    nothing is made: that is read in the place of its own.
 
     Raises SettingsError with everything that is wrong with the settings. The processing version is the one of these
     settings, or, until something is run under them, the next.
@@ -164,18 +166,23 @@ def open_world(
     store = open_store(area / "conditions")
     check_settings(settings, chosen.calibrations(), kinds_of(chosen), partial(_gate, store), wrong)
     mask = _mask(settings)
-    area.mkdir(parents=True, exist_ok=True)
-    database = open_database(places_of(settings).database)
-    migrated = bring_up_to_date(database, clock())
-    if migrated.copy:
-        logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
-    claim(area, database, clock())
+    database = database or _own(settings, area, clock)
     with database.read() as connection:
         version = version_of(connection, settings_lineage(settings, chosen))
         promoted = promotions(connection)
     names = tuple(dataset.name for dataset in datasets_of(settings.datasets))
     books = Books(database, version, clock, names)
     return World(settings, chosen, area, database, store, books, acting(database), clock, probe, promoted, mask)
+
+
+def _own(settings: Settings, area: Path, clock: Callable[[], float]) -> Database:
+    area.mkdir(parents=True, exist_ok=True)
+    database = open_database(places_of(settings).database)
+    migrated = bring_up_to_date(database, clock())
+    if migrated.copy:
+        logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
+    claim(area, database, clock())
+    return database
 
 
 def with_gates_of(experiment: Experiment, settings: Settings) -> Settings:

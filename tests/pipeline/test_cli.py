@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
+from pipeline.tier0 import Tier0
 from pipeline.toml_text import toml_text
 from tests.pipeline.tiny import settings, write_file
 
@@ -118,6 +121,29 @@ def test_settings_are_checked(place: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text('[experiment]\nname = "toy_collider"\n[express]\nfracton = 0.5\n')
     done = tier0("settings", "check", tmp_path / "wrong.toml")
     assert done.exit_code == 1 and "did you mean `fraction`" in done.output
+
+
+def test_to_check_settings_is_only_to_look(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(toml_text(settings(tmp_path / "area")))
+    assert "no payload to start from" not in tier0("settings", "check", tmp_path / "tiny.toml").output
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+    # Nor is a database changed that is there.
+    (database,) = place.glob("*/tier0.db")
+    before = database.read_bytes()
+    assert tier0("settings", "check", place / "tiny.toml").exit_code == 0
+    assert database.read_bytes() == before
+
+
+def test_settings_of_a_database_that_has_to_be_migrated_are_not_checked_by_migrating_it(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(toml_text(settings(tmp_path / "area")))
+    Tier0(tmp_path / "tiny.toml")
+    path = tmp_path / "area" / "tier0.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE schema_versions SET version = version - 1")
+    before = path.read_bytes()
+    done = tier0("settings", "check", tmp_path / "tiny.toml")
+    assert done.exit_code == 1 and "tier0 database migrate" in done.output
+    assert path.read_bytes() == before
 
 
 def test_without_a_settings_file_it_says_what_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

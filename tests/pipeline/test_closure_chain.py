@@ -71,6 +71,8 @@ def test_a_sound_beam_spot_closes(house, tmp_path):
     truth = generate(tmp_path, runs=[1], lumis=2, events=100, scenario=Scenario())
     with Tier0(house(**HALF, experiment={"name": "toy_collider"})) as tier0:
         assert tier0.run(*truth.files, progress=False)[1].closure == {"beamspot": {"closes": 1}}
+        with pytest.raises(NoEffect, match="closure leaves no beamspot of run 1 in doubt"):
+            tier0.operator.accept(1, "beamspot", "why not")
 
 
 def test_a_person_lets_into_the_good_run_list_what_is_in_doubt(house, files, tmp_path):
@@ -78,8 +80,10 @@ def test_a_person_lets_into_the_good_run_list_what_is_in_doubt(house, files, tmp
     with Tier0(plain) as tier0:
         tier0.run(*files, progress=False)
         operator = tier0.operator
-        with pytest.raises(NoEffect, match="closure leaves no beamspot of run 7 in doubt"):
+        with pytest.raises(LookupError, match="there is no calibration 'beamspot'; there are offset"):
             operator.accept(7, "beamspot", "why not")
+        with pytest.raises(LookupError, match="run 9 is not known; certified runs are 7"):
+            operator.accept(9, "offset", "why not")
         with pytest.raises(ValueError, match="say why"):
             operator.accept(7, "offset", " ")
     path = tmp_path / "t.toml"
