@@ -140,7 +140,7 @@ class ChannelSums:
         every = _Rows(np.arange(rows), {name: np.zeros((rows, self.columns[name].shape[1]), np.int8)})
         begins = np.searchsorted(self.keys, np.arange(len(self.pools) + 1) << LUMI_BITS)
         for first, last in pairwise(begins.tolist()):
-            part = _Rows(self.row()[first:last], {name: self.columns[name][first:last]})
+            part = _Rows(self.row()[first:last], {name: narrowest(self.columns[name][first:last])})
             every = _joined(every, part)
         return every.columns[name]
 
@@ -170,7 +170,7 @@ class ChannelSums:
             return _Rows(keys, self.columns)
         of_row = nth[self.keys >> LUMI_BITS]
         parts = (
-            _Rows(keys[mine], {name: values[mine] for name, values in self.columns.items()})
+            _Rows(keys[mine], {name: narrowest(values[mine]) for name, values in self.columns.items()})
             for mine in (of_row == which for which in range(int(nth.max()) + 1))
         )
         return reduce(_joined, parts)
@@ -206,13 +206,19 @@ def places(cells: Int, most: int) -> tuple[Int, Int]:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Keys [n], unique and sorted, and the columns that go with them."""
+    """Keys [n], unique and sorted, and the columns that go with them, each in its smallest type."""
 
     keys: Int
     columns: Mapping[str, Array]
 
 
 def _joined(one: _Rows, other: _Rows) -> _Rows:
+    if not len(one.keys) or not len(other.keys):
+        return one if len(one.keys) else other
+    first, last = (one, other) if one.keys[0] < other.keys[0] else (other, one)
+    if first.keys[-1] < last.keys[0]:
+        columns = {name: np.concatenate([values, last.columns[name]]) for name, values in first.columns.items()}
+        return _Rows(np.concatenate([first.keys, last.keys]), columns)
     if np.array_equal(one.keys, other.keys):
         return _Rows(one.keys, {name: _add(values, other.columns[name]) for name, values in one.columns.items()})
     keys = np.union1d(one.keys, other.keys)

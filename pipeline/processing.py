@@ -118,11 +118,11 @@ class ChunkWork:
 
     def merge(self, values: Sequence[States]) -> States:
         """Join the states of several chunks."""
-        joined = dict(values[0])
-        for value in values[1:]:
-            for name, state in value.items():
-                joined[name] = joined[name].merge(state) if name in joined else state
-        return joined
+        if len(values) == 1:
+            return dict(values[0])
+        # By halves: what is joined to all before it is copied each time.
+        one, other = (self.merge(half) for half in (values[: len(values) // 2], values[len(values) // 2 :]))
+        return one | other | {name: state.merge(other[name]) for name, state in one.items() if name in other}
 
     def store(self, value: States, node: Node, attempt: str) -> Receipt:
         """Write joined states whole, under a name of this attempt alone; the receipt has bytes and units of each.
