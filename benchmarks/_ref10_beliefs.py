@@ -119,7 +119,7 @@ class FieldScaled:
 def lorentz_as_designed(real: Conditions) -> Conditions:
     """Pixels as the design has them, 0.36 for 0.40; strips as they are."""
     tangents = [DESIGN_TANGENTS[0] if layer.pixel else real[LORENTZ]["tan"][i] for i, layer in enumerate(LAYERS)]
-    return {**real, LORENTZ: lorentz_angle(np.array(tangents))}
+    return {**real, LORENTZ: lorentz_angle(np.array(tangents), float(real[FIELD]["tesla"]))}
 
 
 def equal_gains(real: Conditions) -> Conditions:

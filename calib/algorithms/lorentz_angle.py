@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calib.accumulators import UnitSums, to_fixed
+from calib.algorithms.lorentz_field import brought, field_sums, fields_of, in_field, one_field
 from calib.algorithms.lorentz_fit import PARAMETERS, Fit, Sums, fit
 from calib.boundaries import Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
@@ -26,7 +28,7 @@ Mask = NDArray[np.bool_]
 Array = NDArray[Any]
 
 KIND = "lorentz_angle"
-UNITS = dict.fromkeys(("tan", "tan_error", "scale_error", "group_tan", "group_error"), "1")
+UNITS = dict.fromkeys(("tan", "tan_error", "scale_error", "group_tan", "group_error"), "1") | {"tesla": "T"}
 RESOLUTION = 1e-6
 """of slopes"""
 CLUSTERS, SIZE, SIZE_SQUARED, SLOPE = range(4)
@@ -65,18 +67,24 @@ class LorentzAngle(Calibration):
     go past the lowest point, its other parameters are not told by the data: `held` keeps them at `shape`, which then
     must be from simulation too.
 
+    The tangent goes with the field. Where the conditions of a `field` kind have it, as `tesla`, units of different
+    fields never share an interval, the payload says in which it was measured, and whoever uses it brings it to that of
+    the events (`in_field`), as is done with the payload before. Without a field nothing is made: there is no angle.
+
     Payload, float64 unless said, [values]: `tan`, its statistical `tan_error`, `scale_error` (what the bias leaves),
     `entries` int64, `status` int8 of `Status`; [groups]: `group_tan`, `group_error`, `chi2`, `ndf` int32, and `shape`
-    [groups, 3], the other parameters p0, k, w (channels).
+    [groups, 3], the other parameters p0, k, w (channels); and, where it is known, `tesla`, the field (T).
     """
 
     kind: ClassVar[str] = KIND
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("lorentz_group", "lorentz_slope", "lorentz_size")
     reads_if_there: ClassVar[tuple[str, ...]] = ("lorentz_pt",)
     # A channel's charge and threshold share its gain; where a cluster is that reaches over two gains goes by both.
     after: ClassVar[tuple[str, ...]] = ("pedestal", "channel_status", "gain")
     looks_at_previous: ClassVar[bool] = True
+    field: ClassVar[str | None] = None
+    """the kind of conditions that says in which field events were; it must be among `uses` then"""
     tolerated: ClassVar[Mapping[str, float]] = {"tan": 0.002}
     leeway: ClassVar[Leeway] = Leeway(more=UNITS | dict.fromkeys(("entries", "status", "chi2", "ndf", "shape"), ""))
 
@@ -145,11 +153,15 @@ class LorentzAngle(Calibration):
             [np.bincount(cell, weight, len(keys) * self._cells) for weight in (None, size, size**2, slope)], axis=-1
         )
         shape = (len(keys), self.groups, self.bins, 4)
-        return State({"sizes": UnitSums(keys, np.rint(sums).astype(np.int64).reshape(shape))})
+        state = {"sizes": UnitSums(keys, np.rint(sums).astype(np.int64).reshape(shape))}
+        if self.field is not None:
+            state["field"] = field_sums(keys, np.bincount(place, minlength=len(keys)), conditions[self.field])
+        return State(state)
 
     def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
         """Slopes about those in force, at which sizes should be smallest."""
-        lowest = np.repeat(conditions[KIND]["tan"], self.together) * (1 + self._by_group(self.bias))
+        tan = conditions[KIND]["tan"] if self.field is None else in_field(conditions[KIND], conditions[self.field])
+        lowest = np.repeat(tan, self.together) * (1 + self._by_group(self.bias))
         slope, counts = flat_of(columns["lorentz_slope"]), counts_of(columns["lorentz_slope"])
         about = slope - lowest[flat_of(columns["lorentz_group"])]
         return {**columns, "lorentz_slope": jagged_of(about, counts)}
@@ -165,14 +177,17 @@ class LorentzAngle(Calibration):
 
     def empty(self) -> State:
         """No event."""
-        return State({"sizes": UnitSums.empty((self.groups, self.bins, 4))})
+        field = {} if self.field is None else {"field": UnitSums.empty((2,))}
+        return State({"sizes": UnitSums.empty((self.groups, self.bins, 4))} | field)
 
     def finalize(self, state: State, previous: Payload | None) -> Payload:
         """Tangents; what they were in `previous` where statistics, movement or the fit say so.
 
         Raises NotEnoughData when too many values have too few clusters, or one that must be kept is not there;
-        NotConverged, with what was measured, when too many are off.
+        NotConverged, with what was measured, when too many are off; NotEnoughData for units of several fields, or none.
         """
+        tesla = self._tesla(state)
+        previous = None if previous is None else brought(previous, tesla)
         total = state["sizes"].total()
         parts = (total[..., CLUSTERS], total[..., SIZE], total[..., SIZE_SQUARED], total[..., SLOPE] * RESOLUTION)
         sums = Sums(*parts)
@@ -200,15 +215,50 @@ class LorentzAngle(Calibration):
         tan, tan_error, apart = self._combined(own, error)
         arrays |= {"tan": tan, "tan_error": tan_error}
         arrays["scale_error"] = np.abs(tan) * self._by_group(self.bias_error)[:: self.together]
+        arrays |= {} if tesla is None else {"tesla": np.asarray(tesla)}
         return self._judged(arrays, self._status(found, enough, few, apart, tan_error), previous)
 
+    def intervals(self, state: State, flush: bool) -> list[Interval]:
+        """As of any calibration; runs too are cut where the field changes."""
+        return [part for whole in super().intervals(state, flush) for part in self._of_one_field(whole, state)]
+
     def cut(self, state: State, flush: bool) -> list[Interval]:
-        """Units together until there are `min_entries` clusters for each group, on average."""
+        """Units of one field together until there are `min_entries` clusters for each group, on average."""
         sums: UnitSums = state["sizes"]
         clusters = sums.values[..., CLUSTERS].sum(axis=(1, 2))
-        blocks, rest = merge_until_enough(sums.keys, clusters, self.min_entries * self.groups, flush)
-        found = [Interval(block, closed=True) for block in blocks]
-        return [*found, Interval(rest, closed=False)] if rest else found
+        found = []
+        parts = self._fields_apart(state)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            enough = self.min_entries * self.groups
+            blocks, rest = merge_until_enough(sums.keys[part], clusters[part], enough, flush or not last)
+            found += [Interval(block, closed=True) for block in blocks]
+            found += [Interval(rest, closed=False)] if rest else []
+        return found
+
+    def _fields_apart(self, state: State) -> list[slice]:
+        """The units of a state, cut where the field is another than before."""
+        sums: UnitSums = state["sizes"]
+        tesla = self._fields(state)
+        places = [0, *(np.flatnonzero(np.diff(tesla)) + 1).tolist(), len(sums.keys)]
+        return [slice(begin, end) for begin, end in pairwise(places) if end > begin]
+
+    def _fields(self, state: State) -> Floats:
+        """The field of every unit (T); 0 of all where it is not known."""
+        return np.zeros(len(state["sizes"].keys)) if self.field is None else fields_of(state["field"])
+
+    def _of_one_field(self, whole: Interval, state: State) -> list[Interval]:
+        part = state.select(np.array(whole.units, np.int64))
+        pieces = [whole.units[place] for place in self._fields_apart(part)]
+        if len(pieces) < 2:
+            return [whole]
+        return [Interval(units, closed=whole.closed or units is not pieces[-1]) for units in pieces]
+
+    def _tesla(self, state: State) -> float | None:
+        """The field of all units; None where it is not known."""
+        if self.field is None or not len(state.units()):
+            return None
+        return one_field(self._fields(state))
 
     @property
     def _cells(self) -> int:
@@ -312,10 +362,12 @@ class LorentzAngle(Calibration):
                 found[name] = np.where(kept, before, found[name])
             few = (status & Status.FEW) != 0
             status = np.where(few, status | previous.arrays.get("status", status), status)
-        return Payload(KIND, found | {"status": status.astype(np.int8)}, UNITS)
+        units = {name: unit for name, unit in UNITS.items() if name in found}
+        return Payload(KIND, found | {"status": status.astype(np.int8)}, units)
 
 
-def nominal(values: int, tan: ArrayLike) -> Payload:
-    """A payload to start from: the tangent of every value, or one for all, taken as exact."""
-    found = np.broadcast_to(np.asarray(tan, np.float64), values)
-    return Payload(KIND, {"tan": found}, {"tan": "1"})
+def nominal(values: int, tan: ArrayLike, tesla: float | None = None) -> Payload:
+    """A payload to start from: the tangent of every value, or one for all, taken as exact; and of which field."""
+    found = {"tan": np.broadcast_to(np.asarray(tan, np.float64), values)}
+    found |= {} if tesla is None else {"tesla": np.asarray(tesla, np.float64)}
+    return Payload(KIND, found, {name: UNITS[name] for name in found})

@@ -211,7 +211,7 @@ def test_gain_version_2() -> None:
     assert gain.Gain.version == 2
 
 
-def test_lorentz_angle_version_2() -> None:
+def test_lorentz_angle_version_3() -> None:
     truth, counts = np.array([0.4, 0.4, 0.1, 0.1]), np.array([3000, 2000, 4000, 50])
     made = _toys_lorentz.clusters(np.random.default_rng(25), truth, counts)
     calibration = lorentz_angle.LorentzAngle(groups=4, together=2, bias=(-0.01,), bias_error=(0.001,), min_entries=100)
@@ -222,7 +222,7 @@ def test_lorentz_angle_version_2() -> None:
     assert payload["tan_error"].tolist() == pytest.approx([0.0038666948, 0.003091308], rel=1e-5)
     assert payload["group_tan"][:3].tolist() == pytest.approx([0.3998469, 0.40386688, 0.097726319], rel=1e-5)
     assert payload["chi2"][:3].tolist() == pytest.approx([25.58744, 26.178619, 55.368205], rel=1e-4)
-    assert lorentz_angle.LorentzAngle.version == 2
+    assert lorentz_angle.LorentzAngle.version == 3
 
 
 def test_alignment_version_2() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import awkward as ak
 import numpy as np
@@ -13,8 +14,10 @@ from scipy.stats import chi2
 
 from benchmarks._toys_lorentz import Clusters, clusters
 from calib.algorithms.lorentz_angle import LorentzAngle, Status, nominal
+from calib.algorithms.lorentz_field import in_field
 from calib.algorithms.lorentz_fit import Sums, fit
-from calib.calibration import Calibration, Columns, Granularity, NotConverged, NotEnoughData
+from calib.calibration import Calibration, Columns, Granularity, NotConverged, NotEnoughData, conclude
+from calib.closure import Closes, Demand, close
 from calib.gates import Decision, Gate, GoodShare, MaxMove, MinEntries, Significance, Within, judge
 from calib.payload import Payload
 from calib.state import State
@@ -61,6 +64,27 @@ class TestLawsOfSpans(TestLaws):
     @pytest.fixture
     def calibration(self) -> Calibration:
         return LorentzAngle(groups=4, together=2, min_entries=180, granularity=Granularity.SPAN)
+
+
+class FieldAngle(LorentzAngle):
+    """Of which the field is known."""
+
+    uses: ClassVar[tuple[str, ...]] = ("magnet",)
+    field: ClassVar[str | None] = "magnet"
+
+
+def magnet(tesla: float) -> Payload:
+    return Payload("magnet", {"tesla": np.asarray(tesla)}, {"tesla": "T"})
+
+
+class TestLawsInAField(TestLaws):
+    @pytest.fixture
+    def calibration(self) -> Calibration:
+        return FieldAngle(groups=4, together=2, min_entries=180, granularity=Granularity.SPAN)
+
+    @pytest.fixture
+    def conditions(self) -> Mapping[str, Payload]:
+        return {"magnet": magnet(3.8038)}
 
 
 # Against a naive reference. -------------------------------------------------------------------------------------------
@@ -274,6 +298,108 @@ class TestRefused:
             LorentzAngle(groups=5).accumulate({**columns, name: ak.Array([[value]])}, {})
         with pytest.raises(ValueError, match="but of others"):
             LorentzAngle(groups=5).accumulate({**columns, name: ak.Array([[value, value]])}, {})
+
+
+# The angle goes with the field. ---------------------------------------------------------------------------------------
+
+
+def in_fields(calibration: LorentzAngle, fields: Mapping[tuple[int, int], float], each: int = 3000) -> State:
+    """Units, and the fields that they are in; the tangents are 0.4 and 0.1 in 3.8 T."""
+    total = calibration.empty()
+    for seed, ((run, lumi), tesla) in enumerate(fields.items()):
+        made = drawn(np.random.default_rng(40 + seed), np.array([0.4, 0.4, 0.1, 0.1]) * tesla / 3.8, each)
+        columns = made.of_events(30, (run,), 1) | {"lumi": np.full(30, lumi)}
+        total = calibration.merge(total, calibration.accumulate(columns, {"magnet": magnet(tesla)}))
+    return total
+
+
+def units_of(calibration: LorentzAngle, state: State, flush: bool) -> list[tuple[list[tuple[int, int]], bool]]:
+    return [
+        ([(unit >> 32, unit & 0xFFFFFFFF) for unit in interval.units], interval.closed)
+        for interval in calibration.intervals(state, flush)
+    ]
+
+
+class TestField:
+    SPAN = FieldAngle(groups=4, together=2, min_entries=4000, granularity=Granularity.SPAN)
+    RUN = FieldAngle(groups=4, together=2)
+
+    def test_units_of_another_field_are_never_put_together(self) -> None:
+        fields = {(1, 1): 3.8, (2, 1): 3.8, (3, 1): 3.8, (4, 1): 1.9, (5, 1): 1.9, (6, 1): 3.8}
+        state = in_fields(self.SPAN, fields)
+        found = [([run for (run, _) in units], closed) for units, closed in units_of(self.SPAN, state, False)]
+        # What is left over where the field changes has too few, and says so.
+        assert found == [([1, 2], True), ([3], True), ([4, 5], True), ([6], False)]
+        steady = in_fields(self.SPAN, dict.fromkeys(fields, 3.8))
+        found = [([run for (run, _) in units], closed) for units, closed in units_of(self.SPAN, steady, False)]
+        assert found == [([1, 2], True), ([3, 4], True), ([5, 6], False)]
+
+    def test_what_is_closed_stays_where_the_field_changes(self) -> None:
+        fields = {(1, 1): 3.8, (1, 2): 3.8, (1, 3): 3.8, (1, 4): 1.9, (2, 1): 1.9, (2, 2): 3.8, (3, 1): 3.8}
+        for calibration in (self.SPAN, self.RUN, replace(self.SPAN, granularity=Granularity.LUMI)):
+            final = units_of(calibration, in_fields(calibration, fields, 1500), True)
+            for known in range(1, len(fields) + 1):
+                part = in_fields(calibration, dict(list(fields.items())[:known]), 1500)
+                closed = [row for row in units_of(calibration, part, False) if row[1]]
+                assert closed == final[: len(closed)]
+
+    def test_a_run_is_cut_at_a_change(self) -> None:
+        fields = {(1, 1): 3.8, (1, 2): 3.8, (1, 3): 1.9, (2, 1): 1.9}
+        state = in_fields(self.RUN, fields)
+        expected = [([(1, 1), (1, 2)], True), ([(1, 3)], True), ([(2, 1)], True)]
+        assert units_of(self.RUN, state, True) == expected
+        found = conclude(self.RUN, state, nominal(2, [0.38, 0.12], 3.8), flush=True)
+        payloads = [one.payload for one in found if one.payload is not None]
+        assert [float(payload["tesla"]) for payload in payloads] == [3.8, 1.9, 1.9]
+        for payload in payloads:
+            true = np.array([0.4, 0.1]) * float(payload["tesla"]) / 3.8
+            assert payload["status"].tolist() == [0, 0]
+            assert np.abs((payload["tan"] - true) / payload["tan_error"]).max() < 4
+            assert payload.units["tesla"] == "T"
+
+    def test_units_of_two_fields_give_no_payload_and_are_told_of(self) -> None:
+        state = in_fields(self.RUN, {(1, 1): 3.8, (1, 2): 1.9})
+        with pytest.raises(NotEnoughData, match=r"units of different fields, 1.9 to 3.8 T, are not put together"):
+            self.RUN.finalize(state, nominal(2, 0.3, 3.8))
+
+    def test_without_a_field_there_is_none(self) -> None:
+        with pytest.raises(NotEnoughData, match="there is no field, and so no angle"):
+            self.RUN.finalize(in_fields(self.RUN, {(1, 1): 0.0}), nominal(2, 0.3, 3.8))
+
+    def test_the_payload_before_is_brought_to_the_field(self) -> None:
+        """It moved by nothing, though its number is half: so it is not said to have moved too far, and what is kept is
+        brought too."""
+        state = in_fields(self.RUN, {(1, 1): 1.9})
+        before = nominal(2, [0.4, 0.1], 3.8)
+        assert self.RUN.finalize(state, before)["status"].tolist() == [0, 0]
+        unaware = Payload(before.kind, {"tan": before["tan"]}, {"tan": "1"})
+        assert self.RUN.finalize(state, unaware)["status"].tolist() == [Status.MOVED, 0]
+        kept = replace(self.RUN, min_entries=100_000, most_few=1.0).finalize(state, before)
+        assert kept["tan"] == pytest.approx([0.2, 0.05]) and float(kept["tesla"]) == 1.9
+        with pytest.raises(NotEnoughData, match="no payload before"):
+            replace(self.RUN, min_entries=100_000, most_few=1.0).finalize(state, nominal(2, 0.0, 0.0))
+
+    def test_slopes_for_closure_are_about_the_angle_in_the_field_of_the_events(self) -> None:
+        columns = drawn(np.random.default_rng(3), np.array([0.2, 0.2, 0.05, 0.05]), 3000).of_events(30)
+        under = {"lorentz_angle": nominal(2, [0.4, 0.1], 3.8), "magnet": magnet(1.9)}
+        state = self.RUN.accumulate(self.RUN.corrected(columns, under), under)
+        left = self.RUN.left_by(under["lorentz_angle"])
+        found = self.RUN.finalize(state, left)
+        assert np.abs(found["tan"] / found["tan_error"]).max() < 4
+        assert close(self.RUN, state, under["lorentz_angle"], Demand()).answer is Closes.YES
+        wrong = {**under, "lorentz_angle": nominal(2, [0.4, 0.1], 1.9)}
+        spoiled = self.RUN.accumulate(self.RUN.corrected(columns, wrong), wrong)
+        assert close(self.RUN, spoiled, wrong["lorentz_angle"], Demand()).answer is Closes.NO
+
+    def test_tangents_in_another_field(self) -> None:
+        angle = nominal(2, [0.4, 0.1], 3.8)
+        assert in_field(angle, magnet(3.8)).tolist() == [0.4, 0.1]
+        assert in_field(angle, magnet(-1.9)) == pytest.approx([-0.2, -0.05])
+        assert in_field(angle, magnet(0.0)).tolist() == [0.0, 0.0]
+        assert in_field(nominal(2, 0.4), magnet(1.0)).tolist() == [0.4, 0.4]
+        assert in_field(nominal(2, 0.0, 0.0), magnet(0.0)).tolist() == [0.0, 0.0]
+        with pytest.raises(ValueError, match=r"of no field, and says nothing of 3\.8 T"):
+            in_field(nominal(2, 0.0, 0.0), magnet(3.8))
 
 
 def test_every_gate_fires() -> None:

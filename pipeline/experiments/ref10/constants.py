@@ -45,12 +45,13 @@ def gain(values: NDArray[np.floating]) -> Payload:
     return Payload(GAIN, {"gain": np.asarray(values, np.float32)}, {"gain": "1"})
 
 
-def lorentz_angle(tangents: NDArray[np.floating]) -> Payload:
-    """Tangent of the Lorentz angle by layer, float64[10], in a sensor's own axes: charge drifts towards +u."""
+def lorentz_angle(tangents: NDArray[np.floating], tesla: float = DESIGN_TESLA) -> Payload:
+    """Tangent of the Lorentz angle by layer, float64[10], in a sensor's own axes: charge drifts towards +u; and the
+    field that it is of [T]. In another it goes with the field."""
     found = np.asarray(tangents, np.float64)
     if found.shape != (len(LAYERS),):
         raise ValueError(f"one tangent for each of {len(LAYERS)} layers is needed, not {found.shape}")
-    return Payload(LORENTZ, {"tan": found}, {"tan": "1"})
+    return Payload(LORENTZ, {"tan": found, "tesla": np.asarray(tesla, np.float64)}, {"tan": "1", "tesla": "T"})
 
 
 def field(tesla: float) -> Payload:

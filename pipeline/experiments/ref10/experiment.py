@@ -42,7 +42,7 @@ class Ref10(Judged):
 
     name: ClassVar[str] = "ref10"
     tree: ClassVar[str] = daq.TREE
-    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 7, Step.PROMPT: 7}
+    versions: ClassVar[Mapping[Step, int]] = {Step.EXPRESS: 8, Step.PROMPT: 8}
     settings_model: ClassVar[type[ExperimentSettings]] = Ref10Settings
     triggers: ClassVar[Triggers] = Triggers(tuple(daq.TRIGGERS), ("trig",), daq.fired)
     tiers: ClassVar[tuple[str, ...]] = (RECO, AOD, NANO)

@@ -22,7 +22,7 @@ from calib.channel_sums import places
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10 import geometry as geometries
-from pipeline.experiments.ref10.constants import PIXEL_STATUS, STRIP_STATUS
+from pipeline.experiments.ref10.constants import FIELD, PIXEL_STATUS, STRIP_STATUS
 from pipeline.experiments.ref10.geometry import Geometry
 from pipeline.experiments.ref10.layers import CHIP, CHIPS, LAYERS
 from pipeline.experiments.ref10.reconstruct.channels import module_rows
@@ -104,7 +104,7 @@ def charge_columns(clusters: Collection, found: Objects, conditions: Mapping[str
 
 
 def crossings(clusters: Collection, found: Objects, conditions: Mapping[str, Payload]) -> Crossings:
-    """The clusters of tracks that are well fitted, of 8 hits or more and above 0.5 GeV; without spoilt clusters."""
+    """The clusters of tracks that are well fitted, of 8 hits or more and above `TRANSVERSE`; none spoilt."""
     tracks = found.tracks
     good = (tracks.flat["flags"] == 0) & (tracks.flat["hits"] >= LEAST_HITS) & (tracks.flat["pt"] > TRANSVERSE)
     good &= tracks.flat["chi2"] < CHI2 * tracks.flat["ndf"]
@@ -186,6 +186,8 @@ class TrackLorentzAngle(LorentzAngle):
     slopes and which tracks are good: gains that are 10 % off move the tangent, if by a thousandth of its error."""
 
     after: ClassVar[tuple[str, ...]] = (*StripGain.after, GAIN, PIXEL_STATUS)
+    uses: ClassVar[tuple[str, ...]] = (FIELD,)
+    field: ClassVar[str | None] = FIELD
 
 
 def charge_calibrations(geometry: Geometry) -> tuple[StripGain, TrackLorentzAngle]:

@@ -146,8 +146,8 @@ GOLDEN = {
     ("cms 2011A", Step.PROMPT): (1, "d326dec00d0f0f42"),
     ("icecube", Step.EXPRESS): (1, "f79bc73245cbfea1"),
     ("icecube", Step.PROMPT): (1, "eb16e279aafe45bf"),
-    ("ref10", Step.EXPRESS): (6, "25af0a8fc975520c"),
-    ("ref10", Step.PROMPT): (6, "25af0a8fc975520c"),
+    ("ref10", Step.EXPRESS): (8, "dc9ade0566d26c4e"),
+    ("ref10", Step.PROMPT): (8, "dc9ade0566d26c4e"),
     ("toy collider", Step.EXPRESS): (1, "77aa2dca418eb8fa"),
     ("toy collider", Step.PROMPT): (1, "d65fbec534aa601d"),
 }

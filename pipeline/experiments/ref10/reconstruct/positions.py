@@ -20,14 +20,15 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.algorithms.lorentz_field import in_field
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
-from pipeline.experiments.ref10.constants import LORENTZ
+from pipeline.experiments.ref10.constants import FIELD, LORENTZ
 from pipeline.experiments.ref10.geometry import KIND as GEOMETRY
 from pipeline.experiments.ref10.geometry import geometry_of
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
 
-USES = (GEOMETRY, LORENTZ)
+USES = (GEOMETRY, LORENTZ, FIELD)
 MADE = ("u", "v", "u_error", "v_error")
 """float32 [cm]"""
 
@@ -70,14 +71,15 @@ EDGE = 0.30
 def positions(clusters: Collection, conditions: Mapping[str, Payload]) -> Collection:
     """Clusters with `u`, `v` and errors [cm] added: in the sensor's axes, where the track crossed its middle plane.
 
-    The Lorentz shift, half the thickness times the tangent towards +u, is taken out. Raises UnknownModule for clusters
-    of another geometry.
+    The Lorentz shift, half the thickness times the tangent towards +u, is taken out; the tangent is brought to the
+    field of the events. Raises UnknownModule for clusters of another geometry, ValueError for a tangent of no field
+    where there is one.
     """
     geometry = geometry_of(conditions[GEOMETRY])
     row = geometry.rows_of(clusters.flat["module"])
     pixel = geometry.pixel[row]
     thick = geometry.thickness[row] > THIN_CM
-    tangent = conditions[LORENTZ]["tan"][geometry.layer[row] - 1]
+    tangent = in_field(conditions[LORENTZ], conditions[FIELD])[geometry.layer[row] - 1]
     across, u_error = _along("u", clusters, geometry.rows[row], np.where(pixel, PIXEL_U, np.where(thick, THICK, THIN)))
     along, v_error = _along("v", clusters, geometry.columns[row], np.full(len(row), PIXEL_V))
     u = _centred(across, geometry.rows[row]) * geometry.pitch_u[row] - 0.5 * geometry.thickness[row] * tangent

@@ -184,7 +184,7 @@ def truth(scenario: Scenario, geometry: Geometry, seed: int, run: int, lumi: int
         tables.alignment,
         constants.pedestal(true_pedestal(scenario, tables, at), tables.noise),
         constants.gain(tables.gain),
-        constants.lorentz_angle(scenario.lorentz(at)),
+        constants.lorentz_angle(scenario.lorentz(at), scenario.running(at).field_tesla),
         constants.strip_status(strips),
         constants.pixel_status(np.where(tables.dead_roc & faults.dead_roc.holds(at), DEAD, constants.GOOD)),
         constants.field(scenario.running(at).field_tesla),

@@ -263,13 +263,19 @@ class Naive:
 
     # positions and placed ---------------------------------------------------------------------------------------------
 
+    def tangent(self, place: int) -> float:
+        """In the field of the events."""
+        angle = self.conditions["lorentz_angle"]
+        field = float(self.conditions["field"]["tesla"]) / float(angle["tesla"])
+        return float(angle["tan"][self.geometry.layer[place] - 1]) * field
+
     def placed(self, cluster: dict[str, Any]) -> dict[str, float]:
         place = self.place[cluster["module"]]
         is_pixel, thickness = bool(self.geometry.pixel[place]), float(self.geometry.thickness[place])
         measured = positions.PIXEL_U if is_pixel else positions.THIN if thickness < 0.04 else positions.THICK
         pitch = float(self.geometry.pitch_u[place])
         line, u_error = self._estimate(cluster, "u", int(self.geometry.rows[place]), measured)
-        drift = thickness / 2 * float(self.conditions["lorentz_angle"]["tan"][self.geometry.layer[place] - 1])
+        drift = thickness / 2 * self.tangent(place)
         u = (line - (int(self.geometry.rows[place]) - 1) / 2) * pitch - drift
         pitch_v = float(self.geometry.pitch_v[place])
         v, v_error = 0.0, 1 / math.sqrt(12)

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.alignment import alignment, frames
-from pipeline.experiments.ref10.constants import lorentz_angle
+from pipeline.experiments.ref10.constants import field, lorentz_angle
 from pipeline.experiments.ref10.geometry import UnknownModule, full_geometry
 from pipeline.experiments.ref10.reconstruct.cluster_columns import MADE
 from pipeline.experiments.ref10.reconstruct.flags import ClusterFlag
@@ -77,6 +77,21 @@ def test_half_the_drift_is_taken_out_towards_plus_u(layer, shift, flipped):
     row = PLAN.rows_of(cluster.flat["module"])[0]
     around = np.cross([0.0, 0.0, 1.0], PLAN.centre[row] * [1, 1, 0] / PLAN.radius[row])
     assert moved @ around == pytest.approx((1 if flipped else -1) * shift * UM * abs(PLAN.u[row] @ around), rel=1e-3)
+
+
+@pytest.mark.parametrize("tesla", [1.9, -3.8, 0.0])
+def test_the_drift_is_that_in_the_field_of_the_events(tesla):
+    cluster = clusters(module_of(1), 80.0)
+    angle = lorentz_angle(np.full(10, 0.4), 3.8)
+    in_its_own = lorentz_angle(np.full(10, 0.4 * tesla / 3.8), tesla)
+    one, other = (
+        positions(cluster, plain(lorentz_angle=given, field=field(tesla))).flat["u"][0] for given in (angle, in_its_own)
+    )
+    assert one == pytest.approx(other, abs=1e-7)
+    none = lorentz_angle(np.zeros(10), 0.0)
+    if tesla:
+        with pytest.raises(ValueError, match="lorentz_angle is of no field"):
+            positions(cluster, plain(lorentz_angle=none, field=field(tesla)))
 
 
 def test_errors_grow_with_what_is_wrong():

@@ -150,7 +150,7 @@ def test_clusters_read_back_are_placed_as_if_made_again(tmp_path):
 
 
 def test_what_acts_behind_clusters_alone():
-    assert BEHIND_CLUSTERS == ("lorentz_angle", "alignment")
+    assert BEHIND_CLUSTERS == ("lorentz_angle", "field", "alignment")
     of_clusters = {*USES["unpack"], *USES["clusters"]}
     assert {"pedestal", "gain", "strip_status", "pixel_status", "geometry"} <= of_clusters
     assert not of_clusters & set(BEHIND_CLUSTERS)

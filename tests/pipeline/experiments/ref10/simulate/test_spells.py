@@ -184,10 +184,12 @@ def shift_um(simulated: Simulated, conditions: dict[str, Payload]) -> tuple[floa
 
 @pytest.mark.parametrize(("lumi", "shift"), [(NO_MAGNET, 0.0), (HALF_FIELD, 28.5), (REVERSED, -57.0)])
 def test_charge_drifts_sideways_by_the_field(lumi, shift):
-    """Half of 285 um times 0.40 at 3.8 T; with the true Lorentz angle of that field nothing is left."""
+    """Half of 285 um times 0.40 at 3.8 T; with the true Lorentz angle of that field, or of the full one brought to it,
+    nothing is left."""
     true = truth(MOVED, FULL, SEED, RUN, lumi)
-    for conditions, wanted in ((true, 0.0), ({**true, LORENTZ: lorentz_angle(np.zeros(10))}, shift)):
-        found, error = shift_um(made(lumi), conditions)
+    of_full = lorentz_angle(MOVED.by_layer, MOVED.field_tesla)
+    for angle, wanted in ((true[LORENTZ], 0.0), (of_full, 0.0), (lorentz_angle(np.zeros(10)), shift)):
+        found, error = shift_um(made(lumi), {**true, LORENTZ: angle})
         assert found == pytest.approx(wanted, abs=0.5 + 4.5 * error)
 
 
