@@ -40,9 +40,12 @@ SPOILS: Mapping[str, Spoils] = {
 }
 
 
-def spoiled(payload: Payload, before: Payload | None, times: float) -> Payload:
+NOISE = Spoils(("noise",), from_before=True)
+
+
+def spoiled(payload: Payload, before: Payload | None, times: float, how: Spoils | None = None) -> Payload:
     """The payload with so many times what it says, counted from where its kind counts from."""
-    how = SPOILS[payload.kind]
+    how = how or SPOILS[payload.kind]
     arrays = dict(payload.arrays)
     for name in how.arrays:
         start = np.float64(how.zero) if not how.from_before or before is None else before[name].astype(np.float64)
@@ -78,6 +81,20 @@ class FlippedPedestal(Flipped, Pedestal):
 
 class DoubledPedestal(Doubled, Pedestal):
     """Pedestals with a fault."""
+
+
+class FlippedNoise(Pedestal):
+    """Pedestals whose noise has gone the wrong way; their means are right."""
+
+    def finalize(self, state, previous):
+        return spoiled(super().finalize(state, previous), previous, -1.0, NOISE)
+
+
+class DoubledNoise(Pedestal):
+    """Pedestals whose noise has gone twice as far; their means are right."""
+
+    def finalize(self, state, previous):
+        return spoiled(super().finalize(state, previous), previous, 2.0, NOISE)
 
 
 class FlippedGain(Flipped, Gain):
@@ -144,6 +161,8 @@ FAULTS: Mapping[str, Callable[..., object]] = {
     "doubled beamspot": DoubledBeamSpot,
     "flipped pedestal": FlippedPedestal,
     "doubled pedestal": DoubledPedestal,
+    "flipped noise": FlippedNoise,
+    "doubled noise": DoubledNoise,
     "flipped gain": FlippedGain,
     "doubled gain": DoubledGain,
     "flipped lorentz_angle": FlippedLorentzAngle,

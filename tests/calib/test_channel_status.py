@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from calib.algorithms.channel_status import ChannelStatus, Status, all_good, follow, is_good
+from calib.algorithms.channel_status import ChannelStatus, Status, _fano, all_good, follow, is_good
 from calib.calibration import Calibration, Columns, Granularity, NotEnoughData, Outcome, conclude
 from calib.iov import RunLumi
 from calib.payload import Payload
@@ -204,6 +206,65 @@ def bounds(columns: Columns, calibration: ChannelStatus) -> list[tuple[int, int]
     intervals = calibration.intervals(calibration.accumulate(columns, {}), flush=True)
     ends = [(RunLumi.unpack(i.units[0]), RunLumi.unpack(i.units[-1])) for i in intervals]
     return [(first.lumi, last.lumi) for first, last in ends]
+
+
+def naive_judge(counts: list[int], groups: list[int], dead_below: float, noisy_above: float) -> list[int]:
+    """Status by channel of one block, group by group."""
+    found = [int(Status.GOOD)] * len(counts)
+    for group in sorted(set(groups)):
+        members = [i for i, own in enumerate(groups) if own == group]
+        counting = [counts[i] for i in members if counts[i] > 0]
+        usual = float(statistics.median_low(counting)) if counting else 0.0
+        away = statistics.median_low([abs(n - usual) for n in counting]) if counting else 0.0
+        # What is usual scatters as counts do at least.
+        spread = max(1.4826 * away, math.sqrt(usual))
+        for i in members:
+            if counts[i] == 0 or counts[i] < dead_below * usual:
+                found[i] = int(Status.DEAD)
+            elif counts[i] > usual + noisy_above * spread:
+                found[i] = int(Status.NOISY)
+    return found
+
+
+def test_judging_agrees_with_a_loop() -> None:
+    rng = np.random.default_rng(21)
+    groups = rng.integers(0, 3, 60)
+    calibration = ChannelStatus(channels=60, groups=tuple(groups.tolist()), noisy_above=4.0)
+    blocks = rng.poisson(rng.choice([0.0, 3.0, 40.0, 90.0], (50, 60), p=[0.1, 0.05, 0.8, 0.05]))
+    blocks[7, groups == 1] = 0
+    found = calibration._judge(blocks)
+    for block, status in zip(blocks, found, strict=True):
+        assert status.tolist() == naive_judge(block.tolist(), groups.tolist(), calibration.dead_below, 4.0)
+    assert set(np.unique(found)) == {Status.GOOD, Status.DEAD, Status.NOISY}
+
+
+def naive_fano(counts: list[list[int]], alive: list[bool]) -> float:
+    """Of each living channel the chi2 of its counts by unit to its share of each, by degree of freedom; the median."""
+    channels = [i for i, living in enumerate(alive) if living]
+    units = [unit for unit in counts if sum(unit[i] for i in channels) > 0]
+    if len(units) < 2:
+        return math.nan
+    total = sum(unit[i] for unit in units for i in channels)
+    found = []
+    for i in channels:
+        chi2, own = 0.0, sum(unit[i] for unit in units)
+        for unit in units:
+            expected = own * sum(unit[k] for k in channels) / total
+            chi2 += (unit[i] - expected) ** 2 / expected
+        found.append(chi2 / (len(units) - 1))
+    return statistics.median(found)
+
+
+@pytest.mark.parametrize("units", [1, 2, 9, 30])
+def test_variance_over_mean_agrees_with_a_loop(units: int) -> None:
+    rng = np.random.default_rng(22)
+    counts = rng.negative_binomial(20, 0.5, (units, 12)) * rng.integers(1, 4, (units, 1))
+    counts[:, 3] = 0
+    counts[units // 2 + 1 : units // 2 + 2] = 0
+    alive = counts.sum(axis=0) > 0
+    expected = naive_fano(counts.tolist(), alive.tolist())
+    np.testing.assert_allclose(_fano(counts, alive), expected, rtol=1e-12)
+    assert np.isnan(expected) == (units == 1)
 
 
 class TestIntervals:

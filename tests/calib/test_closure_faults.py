@@ -62,7 +62,8 @@ def beam() -> Played:
 def adc() -> Played:
     rng = np.random.default_rng(6)
     truth = Adc(100 + 5 * rng.random(512), np.full(512, 4.0), 1.0, 256, 128)
-    before = nominal(512, truth.pedestal + np.where(np.arange(512) < 128, 3.0, 0.0), 4.0)
+    other = np.arange(512) < 128
+    before = nominal(512, truth.pedestal + np.where(other, 3.0, 0.0), np.where(other, 5.0, 4.0))
     samples = adc_samples(rng, truth, 1500)
     blocks = np.tile(np.arange(2, dtype=np.uint32), (1500, 1))
     columns = pedestal_columns(blocks, samples.reshape(1500, -1))
@@ -124,6 +125,7 @@ def counting() -> Played:
 KINDS: Mapping[str, tuple[type[Calibration], Callable[[], Played]]] = {
     "beamspot": (BeamSpot, beam),
     "pedestal": (Pedestal, adc),
+    "noise": (Pedestal, adc),
     "gain": (Gain, charge),
     "lorentz_angle": (LorentzAngle, size),
     "alignment": (Alignment, residuals),
