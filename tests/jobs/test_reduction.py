@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -188,6 +190,29 @@ def test_upper_node_joins_states(tmp_path: Path) -> None:
     lost = merge_node(pickle.dumps(work), pickle.dumps(join), "e1-1")
     assert isinstance(lost, Partial)
     assert lost.failures[0].cause is Cause.MISSING
+
+
+class Watched(Sum):
+    """Tells of loads and merges too."""
+
+    def load(self, receipt: Receipt) -> int:
+        self._log("load", 0)
+        return super().load(receipt)
+
+    def merge(self, values: Sequence[int]) -> int:
+        self._log("merge", len(values))
+        return super().merge(values)
+
+
+def test_states_of_a_node_are_read_one_after_the_other(tmp_path: Path) -> None:
+    """Of a million channels all of them at once need not fit into memory."""
+    work = Watched(str(tmp_path))
+    states = tuple(work.store(value, Node("sum", 1, value), f"a{value}") for value in (3, 4, 5))
+    found = merge_node(pickle.dumps(work), pickle.dumps(Join(Node("sum", 2, 0), states=states)), "e1-1")
+    assert isinstance(found, NodeReceipt) and Sum(str(tmp_path)).load(found.state) == 12
+    steps = [json.loads(line)[:2] for line in (tmp_path / "log").read_text().splitlines()]
+    read = [step for step in steps if step[0] in ("load", "merge")]
+    assert read == [["load", 0], ["load", 0], ["merge", 2], ["load", 0], ["merge", 2]]
 
 
 def test_order_of_results_is_the_order_of_leaves(tmp_path: Path) -> None:
