@@ -82,8 +82,13 @@ def occupancy(rng: np.random.Generator, size: int, small: bool) -> Found:
     """Channels hit so often on average, some of them more often, some never; over runs, until all these are found."""
     groups, mean = (40 if small else 2000), float(size)
     rates = np.full((groups, GROUP), mean)
-    kind = rng.random(rates.shape)
-    sorts = {"hot: 10 times the mean": (10.0, kind < 1e-3), "hot: 5 times the mean": (5.0, kind > 1 - 1e-3)}
+    # One of a group at most: another that is not found would make the rate of all larger.
+    place, number = rng.permutation(groups), max(groups * GROUP // 1000, 1)
+    sorts = {}
+    for factor, first in ((10.0, 0), (5.0, number)):
+        chosen = np.zeros(rates.shape, np.bool_)
+        chosen[place[first : first + number], rng.integers(0, GROUP, number)] = True
+        sorts[f"hot: {factor:g} times the mean"] = (factor, chosen)
     for factor, chosen in sorts.values():
         rates[chosen] *= factor
     good = np.ones(rates.shape, np.bool_) & ~sum(chosen for _, chosen in sorts.values()).astype(np.bool_)
@@ -276,7 +281,7 @@ SUBJECTS = (
         "Hot and dead channels among many that are hit seldom, by Poisson's law within groups of 128. Dead ones are "
         "found over runs, from what should have hit them since they were last hit.",
         {
-            "channels": "256 000 in groups of 128; one in 1000 hit 10 times as often, one in 1000 5 times",
+            "channels": "256 000 in groups of 128; one in 1000 hit 10 times as often, one in 1000 5 times, one a group",
             "rate": "of groups in which no channel is hot",
             "dead": "one in each of 300 groups, over 8 runs of three hits of a channel",
             "calibration": "min_occupancy = 0: judged by chance alone, probability 1e-7",

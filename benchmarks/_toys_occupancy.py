@@ -26,15 +26,12 @@ def hit_columns(rng: np.random.Generator, counts: Ints, events: int, run: int = 
 def found_hot(mean: float, factor: float, group: int, probability: float) -> float:
     """Chance that a channel hit `factor` times as often as the others of its group, `mean` times each, is called hot.
 
-    Averaged over what the others, of which the mean is taken, are hit by.
+    Over all that it and the others may be hit by; the mean is of both, as it is not known before to be hot.
     """
-    total = np.arange(*np.rint(poisson.interval(1 - 1e-12, mean * group)).astype(int))
-    others = total / group
-    first = poisson.isf(probability, others)
-    # `isf` is the first n of which P(more than n) is not above; below is asked for.
-    first += pdtrc(first, others) >= probability
-    weight = poisson.pmf(total, mean * group)
-    return float(np.sum(weight * pdtrc(first - 1, factor * mean)) / weight.sum())
+    others = np.arange(*np.rint(poisson.interval(1 - 1e-12, mean * (group - 1))).astype(int))
+    hits = np.arange(1 + int(poisson.isf(1e-12, factor * mean)))
+    hot = pdtrc(hits, (others[:, None] + hits) / group) < probability
+    return float(poisson.pmf(others, mean * (group - 1)) @ hot @ poisson.pmf(hits, factor * mean))
 
 
 def found_dead(expected: float, group: int, probability: float) -> float:
