@@ -85,6 +85,11 @@ class OneRun:
 
 
 CLAIMED = "the claimed error"
+GAIN, ANGLE = 0.115, 0.30
+"""over the root of the clusters (physics note, 10): relative, and of the tangent"""
+GOOD = "good strips with any of these"
+FALSE = 1e-4
+"""share of the good strips that may have a flag"""
 
 
 def run_of(seed: int, folder: Path, size: tuple[int, int], workers: int) -> OneRun:
@@ -134,8 +139,11 @@ def of_gains(found: Payloads, true: Payloads, detector: Geometry) -> list[Compar
     payload, real = found["gain"], true["gain"]["gain"].astype(float)
     new = payload["status"] == gain.Status.NEW
     off = 100 * (payload["gain"].astype(float) / real - 1)[new]
-    error = 100 * np.hypot(payload["gain_error"] / real, payload["scale_error"].max())[new]
-    return [Compared("gain", "chips", "%", off, error, error, int(np.count_nonzero(~new)), CLAIMED)]
+    scale = payload["scale_error"].max()
+    error = 100 * np.hypot(payload["gain_error"] / real, scale)[new]
+    expected = 100 * np.hypot(GAIN / np.sqrt(payload["entries"][new]), scale)
+    said = f"physics note, 10: {GAIN} / sqrt(N), and what is known of the scale"
+    return [Compared("gain", "chips", "%", off, error, expected, int(np.count_nonzero(~new)), said)]
 
 
 def of_angles(found: Payloads, true: Payloads, detector: Geometry) -> list[Compared]:
@@ -144,7 +152,9 @@ def of_angles(found: Payloads, true: Payloads, detector: Geometry) -> list[Compa
     new = (payload["status"] & ~np.int8(lorentz_angle.Status.DIFFER)) == 0
     off = 1e3 * (payload["tan"] - true["lorentz_angle"]["tan"])[new]
     error = 1e3 * np.hypot(payload["tan_error"], payload["scale_error"])[new]
-    return [Compared("lorentz_angle", "layers", "10^-3", off, error, error, int(np.count_nonzero(~new)), CLAIMED)]
+    expected = 1e3 * np.hypot(ANGLE / np.sqrt(payload["entries"][new]), payload["scale_error"][new])
+    said = f"physics note, 10: {ANGLE} / sqrt(N), and what is known of the bias"
+    return [Compared("lorentz_angle", "layers", "10^-3", off, error, expected, int(np.count_nonzero(~new)), said)]
 
 
 def of_places(found: Payloads, true: Payloads, detector: Geometry) -> list[Compared]:
@@ -223,7 +233,7 @@ def flags(found: Payloads, true: Payloads) -> list[Flagged]:
             ("hot strips called hot", noisy, real == HOT),
             ("dead strips called dead by occupancy", gone, real == DEAD),
             ("dead strips called dead by pedestal", still, real == DEAD),
-            ("good strips with any of these", noisy | gone | still, good),
+            (GOOD, noisy | gone | still, good),
         )
     ]
 
@@ -282,7 +292,13 @@ def together(runs: Sequence[OneRun]) -> list[Together]:
 
 
 def claims_of_chain(runs: Sequence[OneRun]) -> list[Limits]:
-    """Of all quantities, and that every run has found every kind."""
+    """Of all quantities, of good strips that are flagged, and that every run has found every kind."""
     stale = sum(len(run.stale) for run in runs)
     every = len(runs) * len(COMPARED)
-    return [*(one.claim for one in together(runs)), Limits(f"chain, kinds not found of {every}", stale, 0.0, 0.0, 0.0)]
+    good = [flag for run in runs for flag in run.flagged if flag.sort == GOOD]
+    share = sum(flag.flagged for flag in good) / max(sum(flag.of for flag in good), 1)
+    return [
+        *(one.claim for one in together(runs)),
+        Limits(f"chain, {GOOD}, share", share, 0.0, 0.0, FALSE),
+        Limits(f"chain, kinds not found of {every}", stale, 0.0, 0.0, 0.0),
+    ]

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks._calibration_chain import (
     COMPARED,
+    GOOD,
     SCENARIO,
     UM,
     Compared,
@@ -75,24 +76,28 @@ def test_gains_and_angles_have_the_error_of_their_scale_too() -> None:
         gain=1.02 * gain,
         gain_error=0.03 * gain,
         scale_error=np.array([0.04, 0.0]),
+        entries=np.where(np.arange(len(gain)) < 7, 0, 1600),
         status=(np.arange(len(gain)) < 7).astype(np.int8),
     )
     [one] = of_gains({"gain": found}, TRUE, DETECTOR)
     assert (len(one.off), one.kept) == (len(gain) - 7, 7)
     assert one.off == pytest.approx(2.0, rel=1e-4)
     assert one.error == pytest.approx(5.0, rel=1e-4)
+    assert one.expected == pytest.approx(100 * np.hypot(0.115 / 40, 0.04))
     tangents = TRUE["lorentz_angle"]["tan"]
     angles = but(
         "lorentz_angle",
         tan=tangents - 0.004,
         tan_error=np.full(10, 0.003),
         scale_error=np.full(10, 0.004),
+        entries=np.array([0, *[10_000] * 9]),
         status=np.array([1, 16, *[0] * 8], np.int8),
     )
     [one] = of_angles({"lorentz_angle": angles}, TRUE, DETECTOR)
     assert (len(one.off), one.kept) == (9, 1)
     assert one.off == pytest.approx(-4.0)
     assert one.error == pytest.approx(5.0)
+    assert one.expected == pytest.approx(5.0)
 
 
 def test_places_are_compared_as_far_as_they_are_known() -> None:
@@ -152,14 +157,14 @@ def test_flags_are_counted_by_what_strips_are() -> None:
     assert (by_hits.flagged, by_noise.flagged, good.flagged) == (5, by_noise.of, 2)
 
 
-def run(scale: float = 1.0, stale: tuple[str, ...] = ()) -> OneRun:
+def run(scale: float = 1.0, stale: tuple[str, ...] = (), false: int = 1) -> OneRun:
     values = np.array([-1.0, 1.0, -1.0, 1.0])
     own = tuple(
         Compared(kind, "values", "um", scale * values, np.ones(4), np.ones(4), 1, "said")
         for kind in COMPARED
         if kind not in stale
     )
-    return OneRun(5, own, (Flagged("hot", 3, 4),), "told <so>", stale)
+    return OneRun(5, own, (Flagged("hot", 3, 4), Flagged(GOOD, false, 10_000)), "told <so>", stale)
 
 
 def test_a_run_that_is_too_far_off_or_has_not_found_all_is_missed() -> None:
@@ -171,6 +176,7 @@ def test_a_run_that_is_too_far_off_or_has_not_found_all_is_missed() -> None:
     assert len(missed(run(2.5), run(2.5))) == len(COMPARED)
     assert missed(*[run(1.48)] * 100) == []
     assert len(missed(*[run(1.52)] * 100)) == len(COMPARED)
+    assert missed(run(), run(false=2)) == [f"{GOOD}, share"]
     assert missed(run(), run(stale=("gain",))) == [f"kinds not found of {2 * len(COMPARED)}"]
     assert missed(replace(run(), compared=(), stale=tuple(COMPARED))) == [f"kinds not found of {len(COMPARED)}"]
 
