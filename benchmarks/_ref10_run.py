@@ -82,6 +82,8 @@ class Derived:
 
     before: Stored
     after: Stored
+    express: int
+    """events that it was found from"""
     told: str
 
 
@@ -93,7 +95,7 @@ def derived(plan: Plan, folder: Path, lumi: int) -> Derived:
         path.write_text(json.dumps(_worked(plan, folder, RunLumi(RUN, lumi))))
     kept = json.loads(path.read_text())
     beliefs = (Stored(folder / STORE, tuple(map(tuple, kept[name]))) for name in ("before", "after"))
-    return Derived(*beliefs, kept["told"])
+    return Derived(*beliefs, kept["express"], kept["told"])
 
 
 def _worked(plan: Plan, folder: Path, at: RunLumi) -> dict[str, Any]:
@@ -112,5 +114,6 @@ def _worked(plan: Plan, folder: Path, at: RunLumi) -> dict[str, Any]:
     return {
         "before": sorted((kind, store.put(payload)) for kind, payload in before.items()),
         "after": sorted((kind, store.put(payload)) for kind, payload in found.items()),
+        "express": summary[RUN].express.out,
         "told": told,
     }

@@ -69,6 +69,8 @@ FACTORS = {
     "noise": 2.7 / 0.41,
 }
 UM = 1e-4
+LEAST_EXPRESS = 20_000
+"""events of the run that express is to have"""
 FARTHEST = 0.02
 """cm; what is further off has another reason than a shift"""
 
@@ -118,7 +120,12 @@ def of_tracks(work: Work, beliefs: Mapping[str, Change]) -> list[Limits]:
     seen = {name: width(off / UM) for name, (off, _) in free.items()} | {BEFORE: raw[BEFORE]}
     found = ratios(f"sigma d0, {PT:g} GeV", "um", seen, FACTORS["d0"])
     size = float(np.hypot(*free[AFTER][1]) / UM)
-    return [*found, Limits("    found: the detector as a whole is off by", size, raw[TRUE][1], unit="um")]
+    alone = width(free[BEFORE][0] / UM)
+    return [
+        *found,
+        Limits("    before: without a shift of everything", *alone, unit="um"),
+        Limits("    found: the detector as a whole is off by", size, raw[TRUE][1], unit="um"),
+    ]
 
 
 def of_pairs(work: Work, beliefs: Mapping[str, Change]) -> list[Limits]:
@@ -154,7 +161,8 @@ def of_noise(work: Work, beliefs: Mapping[str, Change]) -> list[Limits]:
 def judged(work: Work, found: Derived) -> list[Limits]:
     """All of it."""
     beliefs: dict[str, Change] = {BEFORE: found.before, AFTER: found.after, TRUE: as_it_is}
-    return [*of_tracks(work, beliefs), *of_pairs(work, beliefs), *of_noise(work, beliefs)]
+    events = Limits("events of express", found.express, 0.0, low=LEAST_EXPRESS, digits=0)
+    return [events, *of_tracks(work, beliefs), *of_pairs(work, beliefs), *of_noise(work, beliefs)]
 
 
 def main() -> int:
