@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calib.algorithms.gain_peaks import peaks
 from calib.algorithms.gain_shape import Shape, Tables, tables
+from calib.algorithms.sorts import Sorts
 from calib.boundaries import Interval
 from calib.calibration import (
     Calibration,
@@ -148,8 +149,7 @@ class Gain(Calibration):
             raise ValueError(
                 "`first`, `expected`, `expected_error`, `width` and `smear` must have an entry a sort each"
             )
-        if self.first[:1] != (0,) or sorted({*self.first, self.groups}) != [*self.first, self.groups]:
-            raise ValueError(f"`first` must rise from 0 and stay below {self.groups}, not {self.first}")
+        Sorts(self.first, self.groups)  # which raises for what are none
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
         """Histograms by group and pool of units.
@@ -195,7 +195,7 @@ class Gain(Calibration):
             )
         found = {name: np.empty(self.groups) for name in ("gain", "gain_error", "chi2", "ndf")}
         status = few * np.int8(Status.FEW)
-        for sort, some in self._sorts():
+        for sort, some in enumerate(self._sorts):
             known = self._tables(sort)
             peak = peaks(*_open_ended(clear[some], saturated[some]), known)
             found["gain"][some] = self.expected[sort] / np.exp(peak.logarithm)
@@ -251,10 +251,9 @@ class Gain(Calibration):
     def _by_sort(self) -> tuple[tuple[float, ...], ...]:
         return self.first, self.expected, self.expected_error, self.width, self.smear
 
-    def _sorts(self) -> Iterator[tuple[int, slice]]:
-        """Every sort with its groups."""
-        for sort, (begin, end) in enumerate(zip(self.first, (*self.first[1:], self.groups), strict=True)):
-            yield sort, slice(begin, end)
+    @property
+    def _sorts(self) -> Sorts:
+        return Sorts(self.first, self.groups)
 
     def _tables(self, sort: int) -> Tables:
         edges = tuple(np.linspace(np.log(self.low), np.log(self.high), self.bins + 1).tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from calib.accumulators import UnitSums, to_fixed
 from calib.algorithms.lorentz_field import brought, field_sums, fields_of, in_field, one_field
 from calib.algorithms.lorentz_fit import PARAMETERS, Fit, Sums, fit
+from calib.algorithms.sorts import Sorts
 from calib.boundaries import Interval, merge_until_enough
 from calib.calibration import Calibration, Columns, NotConverged, NotEnoughData, at_finalize, packed_units
 from calib.form import Leeway
@@ -129,9 +130,7 @@ class LorentzAngle(Calibration):
             raise ValueError(f"`bins` must be more than {len(PARAMETERS)}, `slopes` rise, `largest` be 1 at least")
         if len({len(part) for part in (self.first, self.shape, self.held, self.bias, self.bias_error)}) > 1:
             raise ValueError("`first`, `shape`, `held`, `bias` and `bias_error` must have an entry for each sort")
-        if self.first[:1] != (0,) or sorted({*self.first, self.groups}) != [*self.first, self.groups]:
-            raise ValueError(f"`first` must rise from 0 and stay below {self.groups}, not {self.first}")
-        if any(begin % self.together for begin in self.first) or min(self.bias) <= -1:
+        if any(begin % self.together for begin in self._sorts.first) or min(self.bias) <= -1:
             raise ValueError("a sort must begin with the first group of a value, and a `bias` be above -1")
 
     def accumulate(self, columns: Columns, conditions: Mapping[str, Payload]) -> State:
@@ -161,7 +160,7 @@ class LorentzAngle(Calibration):
     def corrected(self, columns: Columns, conditions: Mapping[str, Payload]) -> Columns:
         """Slopes about those in force, at which sizes should be smallest."""
         tan = conditions[KIND]["tan"] if self.field is None else in_field(conditions[KIND], conditions[self.field])
-        lowest = np.repeat(tan, self.together) * (1 + self._by_group(self.bias))
+        lowest = np.repeat(tan, self.together) * (1 + self._sorts.by_group(self.bias))
         slope, counts = flat_of(columns["lorentz_slope"]), counts_of(columns["lorentz_slope"])
         about = slope - lowest[flat_of(columns["lorentz_group"])]
         return {**columns, "lorentz_slope": jagged_of(about, counts)}
@@ -201,7 +200,7 @@ class LorentzAngle(Calibration):
             )
         start, free = self._start(previous)
         found = fit(sums, start, free)
-        scale = 1 + self._by_group(self.bias)
+        scale = 1 + self._sorts.by_group(self.bias)
         own = np.where(enough, found.parameters[:, 0] / scale, np.nan)
         error = np.where(enough & found.settled, found.error / np.abs(scale), np.inf)
         arrays: dict[str, Array] = {
@@ -214,7 +213,7 @@ class LorentzAngle(Calibration):
         }
         tan, tan_error, apart = self._combined(own, error)
         arrays |= {"tan": tan, "tan_error": tan_error}
-        arrays["scale_error"] = np.abs(tan) * self._by_group(self.bias_error)[:: self.together]
+        arrays["scale_error"] = np.abs(tan) * self._sorts.by_group(self.bias_error)[:: self.together]
         arrays |= {} if tesla is None else {"tesla": np.asarray(tesla)}
         return self._judged(arrays, self._status(found, enough, few, apart, tan_error), previous)
 
@@ -280,21 +279,14 @@ class LorentzAngle(Calibration):
         pt = flat.get("pt", np.full(len(group), np.inf))
         return {"group": group, "slope": slope, "size": flat["size"].astype(np.int64), "pt": pt}
 
-    def _sorts(self) -> Iterator[tuple[int, slice]]:
-        """Every sort with its groups."""
-        for sort, (begin, end) in enumerate(zip(self.first, (*self.first[1:], self.groups), strict=True)):
-            yield sort, slice(begin, end)
-
-    def _by_group(self, of_sort: tuple[float, ...]) -> Floats:
-        found = np.zeros(self.groups)
-        for sort, some in self._sorts():
-            found[some] = of_sort[sort]
-        return found
+    @property
+    def _sorts(self) -> Sorts:
+        return Sorts(self.first, self.groups)
 
     def _start(self, previous: Payload | None) -> tuple[Floats, Mask]:
         """Where the fits begin, and what they may move."""
         start, free = np.zeros((self.groups, len(PARAMETERS))), np.ones((self.groups, len(PARAMETERS)), np.bool_)
-        for sort, some in self._sorts():
+        for sort, some in enumerate(self._sorts):
             start[some, 1:] = self.shape[sort]
             free[some, 1:] = not self.held[sort]
         if previous is not None:
@@ -302,7 +294,7 @@ class LorentzAngle(Calibration):
                 raise ValueError(
                     f"the payload before has {previous['tan'].shape} values; there are {self.groups // self.together}"
                 )
-            start[:, 0] = np.repeat(previous["tan"], self.together) * (1 + self._by_group(self.bias))
+            start[:, 0] = np.repeat(previous["tan"], self.together) * (1 + self._sorts.by_group(self.bias))
         return start, free
 
     def _combined(self, own: Floats, error: Floats) -> tuple[Floats, Floats, Mask]:
