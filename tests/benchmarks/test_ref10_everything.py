@@ -11,6 +11,7 @@ from tests.benchmarks.test_benchmarks_run import run
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.verify
 def test_everything_wrong_runs() -> None:
     told = run("ref10_everything.py", "--small", "--seed", "7").splitlines()
     assert told[0] == "seed 7"

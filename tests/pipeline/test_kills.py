@@ -53,7 +53,7 @@ def test_every_kill_point_of_the_code_is_tried_here():
 
 
 # The second time: in the middle of express, and for the second run.
-@pytest.mark.parametrize("hit", [1, 2])
+@pytest.mark.parametrize("hit", [1, pytest.param(2, marks=pytest.mark.verify)])
 def test_driver_killed_at_every_point_in_turn(house, files, undisturbed, tmp_path, hit):
     plain, probe = house(), KillAt(tmp_path / "kills", DRIVER, hit)
     strays = [stray(plain, run, name) for run in (7, 8) for name in ("a.root", "b.partial")]
@@ -174,6 +174,7 @@ def test_drivers_killed_at_random(chains, files, undisturbed, kills):
     check(plain, undisturbed)
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("kills", KILLS)
 def test_workers_killed_at_random(chains, crew, files, undisturbed, kills):
     moments = random.Random(kills)

@@ -80,7 +80,7 @@ def robust_width(values: np.ndarray[Any, Any]) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
 
-@pytest.fixture(scope="module", params=["run", "span"])
+@pytest.fixture(scope="module", params=["run", pytest.param("span", marks=pytest.mark.verify)])
 def zmumu(request: pytest.FixtureRequest, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     area = tmp_path_factory.mktemp(f"zmumu_{request.param}")
     calibration = {"beamspot": {"granularity": request.param, "min_tracks": 50}}

@@ -45,7 +45,7 @@ def on_nodes(scratch: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("kind", ["offset", "beamspot"])
+@pytest.mark.parametrize("kind", [pytest.param("offset", marks=pytest.mark.verify), "beamspot"])
 def test_same_bits_on_two_batch_nodes(slurm: Slurm, tmp_path: Path, kind: str) -> None:
     """Sums of integers; and fits in floating point over both runs, cut and merged otherwise than here."""
     files: list[Any]

@@ -91,6 +91,7 @@ class TestRef10(ExperimentLaws):
     def other_conditions(self) -> Mapping[str, Payload]:
         return uneven(seed=9)
 
+    @pytest.mark.verify
     def test_judging_names_what_only_quality_tests_look_at(self, experiment, source, conditions):
         # Each value of a setting makes all anew, and these two events have all there is to see.
         columns = source.trees[experiment.tree]

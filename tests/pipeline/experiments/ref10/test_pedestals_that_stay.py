@@ -142,6 +142,7 @@ def data(tmp_path: Path) -> tuple[Path, Sequence[Path]]:
     return tables, paths
 
 
+@pytest.mark.verify
 def test_no_pass_is_made_under_pedestals_that_stayed(house: Any, data: tuple[Path, Sequence[Path]]) -> None:
     own, (tables, files) = {"geometry": "mini"}, data
     sections = {
