@@ -16,6 +16,7 @@ from calib.payload import Payload
 from calib.tags import Sync, Validity
 from pipeline.comparing import Comparison, compare
 from pipeline.conditions_words import Source, entry_of, source_named, spoken
+from pipeline.declarations import kinds_of
 from pipeline.fates import fate_text
 from pipeline.finalizing import Hired
 from pipeline.plots import Interval, drawable, plot, save
@@ -24,7 +25,7 @@ from pipeline.rehearsal import rehearsal
 from pipeline.rejudging import Trial
 from pipeline.tables import as_text
 from pipeline.trials import Proposal, try_gates
-from pipeline.world import World, kinds_of
+from pipeline.world import World
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -12,7 +12,8 @@ from calib.inventory import entry_as_of
 from calib.iov import Clock, RunLumi
 from calib.reading import ConditionsReader
 from calib.tags import Moment, Sync, Tag, UnknownTag, Validity
-from pipeline.world import World, kinds_of
+from pipeline.declarations import kinds_of
+from pipeline.world import World
 
 _SERVED = (Sync.PROMPT, Sync.EXPRESS)
 """whom a processing version has a tag of each kind for"""

@@ -1,4 +1,4 @@
-"""What settings and what an experiment says of itself have wrong, held together. Pure."""
+"""The kinds that an experiment declares, and what it and the settings have wrong, held together. Pure."""
 
 from __future__ import annotations
 
@@ -74,3 +74,10 @@ def wrong_histograms(experiment: Experiment) -> Iterator[str]:
                     f"`experiment.name`: {experiment.name} has {times} histograms named {name!r} in {step.value}, of "
                     "which only the last would be filled: give each a name of its own"
                 )
+
+
+def kinds_of(experiment: Experiment) -> list[str]:
+    """Every kind of conditions that an experiment makes, needs or starts from."""
+    made = [calibration.kind for calibration in experiment.calibrations()]
+    needed = [kind for step in Step for kind in experiment.needs(step)]
+    return sorted({*made, *needed, *experiment.initial_conditions()})

@@ -12,9 +12,10 @@ from calib.payload import Payload, PayloadStore, write_group
 from calib.tags import Entry, Validity
 from pipeline.archive import FORMAT, VERSION, Probe, Span, TagContent, index_bytes, write_archive
 from pipeline.conditions_words import Refused, Source, source_of, sources_of
+from pipeline.declarations import kinds_of
 from pipeline.payload_files import npz_of
 from pipeline.whole import write_whole
-from pipeline.world import World, kinds_of
+from pipeline.world import World
 
 Format = Literal["npz", "zarr"]
 """what the payloads of a folder are written as"""

@@ -12,13 +12,14 @@ from calib.payload import PayloadStore
 from pipeline import catalog
 from pipeline.certify import contains
 from pipeline.conditions_words import Refused, known_kind
+from pipeline.declarations import kinds_of
 from pipeline.fates import Fates
 from pipeline.finalizing import Hands
 from pipeline.mistakes import SettingsError, unknown
 from pipeline.refit import Refit, against, offer, refit
 from pipeline.shadow_view import largest_differences
 from pipeline.tables import as_text, columns
-from pipeline.world import World, kinds_of
+from pipeline.world import World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

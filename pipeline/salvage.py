@@ -18,9 +18,8 @@ def further_mistakes(plain: Mapping[str, Any]) -> list[str]:
     A table with a mistake in it is left out whole, so of such a one not all may be said.
     """
     from calib.gates import gate_from_settings
-    from pipeline.declarations import wrong_declarations
+    from pipeline.declarations import kinds_of, wrong_declarations
     from pipeline.experiments.registry import UnknownExperiment
-    from pipeline.world import kinds_of
 
     settings = _readable(plain)
     if settings is None:

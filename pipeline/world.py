@@ -24,7 +24,7 @@ from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
 from pipeline.datasets import datasets_of, last_deadline_s
-from pipeline.declarations import wrong_declarations
+from pipeline.declarations import kinds_of, wrong_declarations
 from pipeline.experiments.interface import Experiment
 from pipeline.in_charge import GuardedConditions, acting, may_write, rules_in_force
 from pipeline.lineage import lineage
@@ -137,13 +137,6 @@ def places_of(settings: Settings) -> Places:
     """Where these settings put them."""
     area = Path(settings.storage.area).absolute()
     return Places(settings.storage.database or area / "tier0.db", area / "conditions")
-
-
-def kinds_of(experiment: Experiment) -> list[str]:
-    """Every kind of conditions that an experiment makes, needs or starts from."""
-    made = [calibration.kind for calibration in experiment.calibrations()]
-    needed = [kind for step in Step for kind in experiment.needs(step)]
-    return sorted({*made, *needed, *experiment.initial_conditions()})
 
 
 def open_world(

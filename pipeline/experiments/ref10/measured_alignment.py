@@ -39,8 +39,8 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 MOMENTUM = 3.0
-"""GeV; of slower tracks scattering leaves little. CMS has 4 (physics note, 5.1): a third fewer records, that tell a fifth
-less"""
+"""GeV; of slower tracks scattering leaves little. CMS has 4 (physics note, 5.1): a third fewer records, that tell a
+fifth less"""
 LEAST_HITS = 8
 Z_MASS, Z_WINDOW, Z_SPREAD = 91.1876, 6.0, 0.022
 """GeV, and what the logarithm of the mass spreads by within the window, by its natural width"""
