@@ -66,10 +66,8 @@ class Pairs:
         (values,) = sums.columns.values()
         pair, values = pair[of_class < classes], values[of_class < classes]
         keys, where = np.unique(pair, return_inverse=True)
-        total = np.zeros((len(keys), values.shape[1]), np.int64)
-        np.add.at(total, where, values)
         d = round(values.shape[1] ** 0.5)
-        blocks: Floats = total.reshape(-1, d, d).astype(np.float64) * resolution
+        blocks: Floats = _summed(len(keys), where, values).reshape(-1, d, d) * resolution
         one, other = np.divmod(keys, every)
         own = one == other
         # A product of two factors, rounded each its own way, is a little off that of the other two.
@@ -120,18 +118,16 @@ class Totals:
         sums, fit = state["structures"], state["fit"]
         of_class, on = np.divmod(sums.row(), every**2)
         chosen = of_class < classes
-        found = {name: np.zeros((every, values.shape[1]), np.int64) for name, values in sums.columns.items()}
-        for name, total in found.items():
-            np.add.at(total, on[chosen], sums.columns[name][chosen])
+        found = {name: _summed(every, on[chosen], values[chosen]) for name, values in sums.columns.items()}
         counted = fit.row() < classes
-        field = fit.columns["field"][counted].sum(axis=0, dtype=np.int64)
+        field = fit.columns["field"][counted]
         return cls(
             Pairs.of(state["matrix"], every, classes, RESOLUTION),
             Pairs.of(state["metric"], every, classes, OF_METRIC),
             found["right"] * RESOLUTION,
             found["deformed"].reshape(every, d, len(DEFORMATIONS)) * OF_DEFORMED,
-            found["records"][:, 0],
-            field.reshape(len(DEFORMATIONS), -1) * OF_FIELD,
+            found["records"][:, 0].astype(np.int64),
+            _summed(1, np.zeros(len(field), np.int64), field).reshape(len(DEFORMATIONS), -1) * OF_FIELD,
             int(fit.columns["measurements"][counted].sum(dtype=np.int64)),
         )
 
@@ -174,4 +170,17 @@ def by_class(state: State, classes: int) -> dict[str, Ints]:
     found = {name: np.zeros(classes + 2, np.int64) for name in ("chi2", "ndf", "records")}
     for name, total in found.items():
         np.add.at(total, fit.row(), fit.columns[name][:, 0])
+    return found
+
+
+def _summed(rows: int, where: Ints, values: NDArray[np.signedinteger]) -> Floats:
+    """Sums of whole numbers [n, width] by the row that each goes to, [rows, width]: rounded once, at the end.
+
+    In two halves, for parts that each have room in int64 need not have it together.
+    """
+    high, low = np.zeros((2, rows, values.shape[1]), np.int64)
+    wide = values.astype(np.int64, copy=False)
+    np.add.at(high, where, wide >> 32)
+    np.add.at(low, where, wide & 0xFFFFFFFF)
+    found: Floats = high.astype(np.float64) * 2.0**32 + low
     return found

@@ -47,8 +47,8 @@ COLUMNS = (
 BLOCK = 1 << 17
 """elements of covariances worked on at a time: they stay near"""
 ROOM = 16
-LARGEST = 1e12
-"""um, um^2 and so on: beyond are no records"""
+LARGEST, LEAST = 1e12, 1e-12
+"""um, um^2 and so on: beyond are no records; and um^2, of which more is the variance of any measurement"""
 MOST_SLOPE, FURTHEST = 1e3, 2e3
 """um a um or urad, and cm, likewise"""
 UM = 1e-4
@@ -193,7 +193,8 @@ def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
         DIRECTIONS: (read.take(DIRECTIONS, rows, 3), MOST_SLOPE),
         POINTS: (read.take(POINTS, rows, 3), FURTHEST),
     }
-    covariance = read.triangle(rows)
+    covariance, diagonal = read.triangle(rows), np.diag_indices(m)
+    covariance[diagonal] += np.arange(m)[:, None] >= size
     place = first[rows, None] + np.arange(m)
     number = read.number.take(place, axis=0, mode="clip")
     number[np.arange(m) >= size[:, None]] = -1
@@ -201,7 +202,7 @@ def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
     slopes = read.values[SLOPES][0].reshape(-1, len(NUMBERS))
     slopes = slopes.take(place.reshape(-1)[measurement] * number.shape[2] + level, axis=0) * UNITS
     # A record that is no numbers, or numbers of no tracker, is put to 0: without a covariance it has no meaning.
-    sound = _within(covariance.reshape(-1, n), LARGEST, 0)
+    sound = _within(covariance.reshape(-1, n), LARGEST, 0) & (covariance[diagonal] > LEAST).all(axis=0)
     for part, most in parts.values():
         sound &= _within(part, most, 1)
     sound[measurement[~_within(slopes, MOST_SLOPE, 1)] // m] = False
@@ -211,7 +212,6 @@ def _gathered(read: _Read, rows: Ints, first: Ints, k: int) -> Records:
         for part, _ in parts.values():
             part[~sound] = 0.0
     residuals, derivatives, directions, points = (part for part, _ in parts.values())
-    covariance[np.diag_indices(m)] += np.arange(m)[:, None] >= size
     return Records(
         read.event[rows],
         size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import awkward as ak
@@ -18,7 +19,7 @@ from calib.algorithms.alignment_payload import Flag, nominal, weak_modes
 from calib.algorithms.alignment_structures import TO_UM, Structures
 from calib.algorithms.alignment_sums import SLOPE, most_chi2
 from calib.calibration import Columns, NotConverged, NotEnoughData
-from calib.channel_sums import PartOfAPool
+from calib.channel_sums import ChannelSums, PartOfAPool
 from calib.form import misfits
 from calib.gates import Decision, MinEntries, Moves, judge
 from calib.iteration import Ending, ended
@@ -493,13 +494,14 @@ def test_records_without_meaning_are_left_out() -> None:
     spoilt["alignment_slopes"][18 * first[11] + 2] = np.inf
     spoilt["alignment_derivatives"][5 * first[20] : 5 * first[21]] = 0.0
     spoilt["alignment_residuals"][first[30]] = 10.0
+    spoilt["alignment_covariance"][triangle[40] : triangle[41]] *= 1e-300
     counts = {name: ak.num(columns[name]) for name in spoilt}
     events = {name: columns[name] for name in ("run", "lumi", "event")}
     given = events | {name: ak.unflatten(values, counts[name]) for name, values in spoilt.items()}
     calibration = alignment()
     state = calibration.accumulate(given, {"alignment": DRAWN})
     records = by_class(state, 3)["records"]
-    assert records.sum() == 400 and records[3:].tolist() == [1, 4]
+    assert records.sum() == 400 and records[3:].tolist() == [1, 5]
     assert np.abs(of_halves(calibration.finalize(state, DRAWN))[0]).max() < 30
 
 
@@ -516,6 +518,26 @@ def test_what_is_beyond_the_room_of_sums_is_left_out_and_its_neighbours_do_not_n
     assert own > 0 and by_class(state, 1)["records"].tolist() == [60 - own, 0, own]
     for name in ("matrix", "metric", "structures"):
         assert all((state[name].columns[of] == values).all() for of, values in without[name].columns.items())
+
+
+def filled(part: ChannelSums) -> ChannelSums:
+    """With sums that each leave no room for another of their size; records are counted as they were."""
+    room = {name: (1 << 62) // max(int(np.abs(values).max()), 1) for name, values in part.columns.items()}
+    room["records"] = 1
+    return replace(part, columns={name: room[name] * values.astype(np.int64) for name, values in part.columns.items()})
+
+
+def test_runs_whose_sums_have_no_room_together_are_added_up_all_the_same() -> None:
+    calibration, columns = alignment(), played(70, Play(40))
+    runs = []
+    for run in (1, 2, 3, 4):
+        state = calibration.accumulate({**columns, "run": np.full_like(columns["run"], run)}, {"alignment": DRAWN})
+        runs.append(State({**state, **{name: filled(state[name]) for name in ("matrix", "metric", "structures")}}))
+    one, every = (Totals.of(state, calibration.structures, 3) for state in (runs[0], reduce(State.merge, runs)))
+    assert np.abs(one.right).max() > 0
+    for name in ("matrix", "metric"):
+        assert np.array_equal(getattr(every, name).blocks, 4 * getattr(one, name).blocks)
+    assert np.array_equal(every.right, 4 * one.right) and np.array_equal(every.deformed, 4 * one.deformed)
 
 
 def test_columns_that_do_not_go_together() -> None:
