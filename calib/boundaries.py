@@ -185,9 +185,9 @@ class _Walk:
         return None if at is None else int(blocks[at])
 
     def _cross(self, i: int) -> None:
-        self._stretch = Stretch(self._values.shape[1])
         if self._pending is not None:
             self._reopen(self._pending, unconfirmed=True)
+        self._stretch = Stretch(self._values.shape[1])
         if self._sides(i).any():
             self._reopen(i)
         else:

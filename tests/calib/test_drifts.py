@@ -117,6 +117,14 @@ def test_a_line_is_through_blocks_of_one_run(runs: list[int]) -> None:
     assert cuts(drift, 9.0, runs) == []
 
 
+def test_a_line_has_no_block_that_was_off_at_the_end_of_the_run_before() -> None:
+    drift = 80.0 + 4.0 * np.arange(16.0)[:, None]
+    of_one_run = cuts(drift[1:], 8.0)
+    both = np.concatenate([np.zeros((4, 1)), drift])
+    # Block 5 has an interval with the run that follows, which is cut where it would be alone.
+    assert of_one_run and cuts(both, 8.0, [1] * 5 + [2] * 15) == [5, *(5 + at for at in of_one_run)]
+
+
 def test_a_spike_that_was_vetoed_stays_with_the_part_it_lies_in() -> None:
     values = 5.0 * np.arange(16.0)
     values[6] += 200.0
