@@ -11,7 +11,7 @@ from scipy.special import pdtr, pdtrc
 
 from calib.algorithms.occupancy_flags import Status, hits_at_once
 from calib.payload import Payload
-from calib.pulls import Apart, of_count
+from calib.pulls import Apart, of_count, same_shape
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -52,7 +52,11 @@ class Contradictions:
     min_occupancy: float
 
     def apart(self, found: Payload, in_force: Payload) -> dict[str, Apart]:
-        """How many are beyond doubt (`status`), and how many others there are (`channels`), against chance."""
+        """How many are beyond doubt (`status`), and how many others there are (`channels`), against chance.
+
+        Raises ValueError where the two are not of the same channels.
+        """
+        same_shape(found, in_force, "status")
         status = in_force["status"].reshape(-1)
         dead = (status & (Status.DEAD | Status.DEAD_GROUP)) != 0
         certain = self.not_dead(found, dead) | self.own(in_force, status)

@@ -132,6 +132,14 @@ def test_sound_ones_close_at_every_mean(mean: float) -> None:
         assert found.answer is Closes.YES, found.why
 
 
+@pytest.mark.parametrize("channels", [1, CHIP])
+def test_a_status_of_other_channels_is_refused(channels: int) -> None:
+    calibration = strips(3)
+    found = calibration.finalize(state_of(calibration, np.full(3 * CHIP, 5)), None)
+    with pytest.raises(ValueError, match=r"status is of shape \(384,\) in no unit and of shape"):
+        calibration.apart(found, Payload("channel_status", {"status": np.zeros(channels, np.int8)}))
+
+
 def test_single_channels_are_held_to_their_kin_where_there_is_no_group() -> None:
     """As the readout chips of pixels: one wrong one that is hit often, and none that is hit too rarely to tell."""
     rng = np.random.default_rng(4)
