@@ -170,9 +170,10 @@ class LorentzAngle(Calibration):
         return Payload(in_force.kind, {**in_force.arrays, "tan": np.zeros_like(in_force["tan"])}, in_force.units)
 
     def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
-        """Of values that were measured; and how many moved too far, or have no fit."""
-        off = Status.MOVED | Status.MISFIT
-        return of_measured(found, expected, Status.FEW | Status.VAGUE | off, off)
+        """Of values that were measured, in the field of the first; and how many moved too far, or have no fit."""
+        off, tesla = Status.MOVED | Status.MISFIT, found.arrays.get("tesla")
+        there = brought(expected, None if tesla is None else float(tesla))
+        return of_measured(found, expected if there is None else there, Status.FEW | Status.VAGUE | off, off)
 
     def empty(self) -> State:
         """No event."""

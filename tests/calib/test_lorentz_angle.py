@@ -391,6 +391,12 @@ class TestField:
         spoiled = self.RUN.accumulate(self.RUN.corrected(columns, wrong), wrong)
         assert close(self.RUN, spoiled, wrong["lorentz_angle"], Demand()).answer is Closes.NO
 
+    def test_errors_too_are_in_the_field_that_is_closed_in(self) -> None:
+        low, high = (self.RUN.finalize(in_fields(self.RUN, {(1, 1): tesla}), None) for tesla in (1.9, 3.8))
+        moves = self.RUN.apart(high, low)["tan"]
+        assert moves.move == pytest.approx(high["tan"] - 2 * low["tan"])
+        assert moves.sigma == pytest.approx(np.hypot(high["tan_error"], 2 * low["tan_error"]))
+
     def test_tangents_in_another_field(self) -> None:
         angle = nominal(2, [0.4, 0.1], 3.8)
         assert in_field(angle, magnet(3.8)).tolist() == [0.4, 0.1]
