@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from calib.accumulators import UnitSums
+from calib.accumulators import SumOverflow, UnitSums
 from calib.channel_sums import places
 
 Floats = NDArray[np.float64]
@@ -24,6 +24,8 @@ SPARSE = 64
 """cells that there could be, for each that is named, from which these are sorted rather than ticked off"""
 EXACT = 2.0**53
 """up to here float64 has every whole number"""
+ROOM = 2.0**62
+"""of sums in int64, and as much again"""
 
 
 def whole(values: Floats, step: float) -> Ints:
@@ -78,13 +80,30 @@ class Products:
         ends = np.concatenate([[0], np.cumsum(each) * width]).astype(np.int32)
         shape = (len(keys) * width, len(right))
         spread = csc_array((left.reshape(-1), index.reshape(-1), ends), shape=shape)
+        if (
+            largest(left) * largest(right) * len(place) >= ROOM
+        ):  # hardly ever: each of them may be as large as MOST_BITS
+            _have_room(abs(spread).astype(np.float64) @ np.abs(right))
         return UnitSums(keys, (spread @ right).reshape(len(keys), *self.widths))
+
+
+def _have_room(sums: Floats) -> None:
+    """Raises SumOverflow unless sums, of sizes and rounded, fit into int64 whatever their rounding was."""
+    if sums.max(initial=0) >= ROOM:
+        raise SumOverflow(
+            "the products of some structure in one chunk pass 2^62: measurements with errors far below a micron? Give "
+            "errors that sensors have, or fewer events a chunk"
+        )
+
+
+def largest(values: Ints) -> float:
+    """The largest size of any."""
+    return float(max(values.max(initial=0), -values.min(initial=0)))
 
 
 def squared(values: Ints) -> Ints:
     """`values`^T `values` of [n, width], exact; fast while sums keep below EXACT."""
-    most = float(max(values.max(initial=0), -values.min(initial=0)))
-    if most**2 * len(values) < EXACT:
+    if largest(values) ** 2 * len(values) < EXACT:
         real = values.astype(np.float64)
         return (real.T @ real).astype(np.int64)
     return values.T @ values

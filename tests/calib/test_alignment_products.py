@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calib.accumulators import SumOverflow
 from calib.algorithms import alignment_products
 from calib.algorithms.alignment_products import EXACT, Products, squared, whole
 
@@ -41,6 +42,17 @@ def test_what_is_added_in_parts_is_the_same() -> None:
     one, other = whole_of_it.fold(), bit_by_bit.fold()
     assert (one.keys == other.keys).all() and (one.values == other.values).all()
     assert not len(Products(9, (3, 2)).fold().keys)
+
+
+def test_what_may_have_no_room_is_an_error_and_only_that() -> None:
+    rows, large = np.arange(2000), np.full((2000, 1), 1 << 26)
+    apart = Products(2000, (1, 1))
+    apart.add(rows, -large, np.ones_like(rows), large)
+    assert (apart.fold().values == -(1 << 52)).all()
+    together = Products(1, (1, 1))
+    together.add(0 * rows, -large, np.ones_like(rows), large)
+    with pytest.raises(SumOverflow, match="the products of some structure in one chunk pass 2\\^62"):
+        together.fold()
 
 
 def test_squares_are_exact_beyond_what_float64_holds() -> None:
