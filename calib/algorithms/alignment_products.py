@@ -80,9 +80,8 @@ class Products:
         ends = np.concatenate([[0], np.cumsum(each) * width]).astype(np.int32)
         shape = (len(keys) * width, len(right))
         spread = csc_array((left.reshape(-1), index.reshape(-1), ends), shape=shape)
-        if (
-            largest(left) * largest(right) * len(place) >= ROOM
-        ):  # hardly ever: each of them may be as large as MOST_BITS
+        # Hardly ever: only where all of them together could be too large is each cell looked at.
+        if largest(left) * largest(right) * len(place) >= ROOM:
             _have_room(abs(spread).astype(np.float64) @ np.abs(right))
         return UnitSums(keys, (spread @ right).reshape(len(keys), *self.widths))
 
