@@ -76,7 +76,7 @@ class Alignment(Iterated):
     Tracks follow some deformations with their own parameters; these are held to what is likely"""
     cuts: tuple[float, ...] = (1.0, 4.5, 30.0)
     """on chi2, rising, in units of what 0.27 % of good records exceed"""
-    pools: int = 16
+    pools: int = 8
     """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
     they are in one"""
     passed: float = at_finalize(0.995)

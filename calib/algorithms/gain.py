@@ -104,7 +104,7 @@ class Gain(Calibration):
     """above this it is only counted how many there are"""
     bins: int = 80
     """even ones of the logarithm between the two; one fourth of the width of the peak costs 0.5 % of the error"""
-    pools: int = 16
+    pools: int = 8
     """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
     they are in one"""
     first: tuple[int, ...] = at_finalize((0,))

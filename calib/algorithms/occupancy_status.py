@@ -85,7 +85,7 @@ class OccupancyStatus(Calibration):
     channels: int
     group: int = 1
     """consecutive channels that are judged together, 128 for an APV"""
-    pools: int = 16
+    pools: int = 8
     """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
     they are in one"""
     kin: tuple[tuple[int, tuple[int, ...]], ...] = at_finalize(())

@@ -100,7 +100,7 @@ class Pedestal(Calibration):
     """consecutive channels that share a common mode, 128 for an APV; 0: there is none"""
     window: float = 20.0
     """ADC; samples this far from reference and common mode count; about five times the noise"""
-    pools: int = 4
+    pools: int = 2
     """in so many parts at most, of consecutive units, are the sums of a run kept: each can be left out of a refit. 0:
     they are in one"""
     block_column: str = "pedestal_block"

@@ -25,7 +25,7 @@ SCENARIO = {
     "spells": [{"when": {"since": "7:2", "until": "7:3"}, "off": ["strips_on"]}],
 }
 MINI = {"name": "ref10", "settings": {"geometry": "mini"}}
-FEW = {"pedestal": {"min_entries": 4}, "beamspot": {"min_tracks": 20}, "pixel_status": {"pools": 3}}
+FEW = {"pedestal": {"min_entries": 4, "pools": 4}, "beamspot": {"min_tracks": 20}, "pixel_status": {"pools": 3}}
 WHOLE = 10**9
 
 # Settings of the splitting, and into how many chunks prompt then cuts the run.
