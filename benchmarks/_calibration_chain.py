@@ -31,6 +31,8 @@ MOST = 1.35
 CHANCE = 1e-3
 FORMULA = 0.15
 """share to which it is known what sensors that are thought off their places do to the beam"""
+LADDERS = 9 / 102
+"""independent ones for each, in the covariance that the report's toys of the alignment have"""
 UM, URAD = 1e-4, 1e-6
 SCENARIO = Scenario(
     beam=Beam(drift_um=0.0, step_um=0.0), physics=Physics(pile_up=1.0, tracks=25.0, z=0.3, jpsi=0.5, nzs=1.0)
@@ -56,6 +58,8 @@ class Compared:
     """values that are what they were before"""
     said: str
     """where the expectation is from"""
+    worth: float = 1.0
+    """independent values that tell as much, for each: ladders move together"""
 
     @property
     def ratio(self) -> float:
@@ -160,13 +164,13 @@ def of_angles(found: Payloads, true: Payloads, detector: Geometry) -> list[Compa
 def of_places(found: Payloads, true: Payloads, detector: Geometry) -> list[Compared]:
     """Shifts of half barrels of the pixels, and of ladders, as far as they are aligned."""
     payload, real, compared = found["alignment"], true["alignment"], []
-    for name, rows in (("half_barrel", list(PIXEL_HALVES)), ("ladder", slice(None))):
+    for name, rows, worth in (("half_barrel", list(PIXEL_HALVES), 1.0), ("ladder", slice(None), LADDERS)):
         error = payload[f"{name}_error"][rows, :2] / UM
         known = np.isfinite(error) & ((payload[f"{name}_flags"][rows, :2] & ~np.int8(Flag.WEAK)) == 0)
         off = (payload[name] - real[name])[rows, :2] / UM
         what = f"{name.replace('_', ' ')}s, x and y"
         kept = int(np.count_nonzero(~known))
-        compared.append(Compared("alignment", what, "um", off[known], error[known], error[known], kept, CLAIMED))
+        compared.append(Compared("alignment", what, "um", off[known], error[known], error[known], kept, CLAIMED, worth))
     return compared
 
 
@@ -174,41 +178,45 @@ def of_beam(found: Payloads, true: Payloads, detector: Geometry) -> list[Compare
     """Tracks lie in the frame of the sensors as they were found, so the beam is looked for there."""
     payload, real = found["beamspot"], true["beamspot"]
     lever = float(payload["z"] - real["z"])
-    frame = shift_of(detector, found["alignment"], true["alignment"])
+    frame, tilt = frame_of(detector, found["alignment"], true["alignment"])
     place = [
-        float(payload[axis] - real[axis] - real[f"d{axis}dz"] * lever - frame[number])
+        float(payload[axis] - real[axis] - real[f"d{axis}dz"] * lever - frame[number] - tilt[number] * real["z"])
         for number, axis in enumerate("xy")
     ]
+    slopes = [float(payload[f"d{axis}dz"] - real[f"d{axis}dz"] - tilt[number]) for number, axis in enumerate("xy")]
     rows = {
         "x, y": (place, ["x", "y"], UM, "um"),
         "widths": ([float(payload[n] - real[n]) for n in ("width_x", "width_y")], ["width_x", "width_y"], UM, "um"),
         "length": ([float(payload["sigma_z"] - real["sigma_z"])], ["sigma_z"], 0.1, "mm"),
-        "slopes": ([float(payload[n] - real[n]) for n in ("dxdz", "dydz")], ["dxdz", "dydz"], URAD, "urad"),
+        "slopes": (slopes, ["dxdz", "dydz"], URAD, "urad"),
     }
+    by_frame = {"x, y": frame, "slopes": tilt}
     compared = []
     for name, (off, names, unit, written) in rows.items():
         error = np.array([float(payload[f"{one}_error"]) for one in names]) / unit
-        if name == "x, y":
-            error = np.hypot(error, FORMULA * frame / unit)
+        if name in by_frame:
+            error = np.hypot(error, FORMULA * by_frame[name] / unit)
         compared.append(Compared("beamspot", name, written, np.array(off) / unit, error, error, 0, CLAIMED))
     return compared
 
 
-def shift_of(detector: Geometry, found: Payload, true: Payload) -> Floats:
-    """By how much the beam is seen off where it is, x and y [cm], by sensors that are thought elsewhere than they are.
+def frame_of(detector: Geometry, found: Payload, true: Payload) -> tuple[Floats, Floats]:
+    """By how much the beam is seen off where it is at z = 0, x and y [cm], and how much more by cm of z, by sensors
+    that are thought elsewhere than they are.
 
-    Of each layer the shift that across tracks is most like what its modules do; d0 has of it what the fit of upright
-    tracks makes of a hit there (`pipeline.experiments.ref10.upright`).
+    Of each layer the shift and tilt that across tracks are most like what its modules do; d0 has of them what the fit
+    of upright tracks makes of a hit there (`pipeline.experiments.ref10.upright`).
     """
     thought, real = (places.frames(detector, one) for one in (found, true))
     azimuth = np.arctan2(real.centre[:, 1], real.centre[:, 0])
     across = np.stack([np.sin(azimuth), -np.cos(azimuth)], axis=1)
     off = np.sum(across * (thought.centre - real.centre)[:, :2], axis=1)
-    total = np.zeros(2)
+    ways = np.concatenate([across, across * real.centre[:, 2:]], axis=1)
+    total = np.zeros(4)
     for layer, weight in enumerate(fit(TYPICAL_PT).gain[0], start=1):
         own = detector.layer == layer
-        total += weight * np.linalg.lstsq(across[own], off[own], rcond=None)[0]
-    return total
+        total += weight * np.linalg.lstsq(ways[own], off[own], rcond=None)[0]
+    return total[:2], total[2:]
 
 
 COMPARED: Mapping[str, Callable[[Payloads, Payloads, Geometry], list[Compared]]] = {
@@ -257,9 +265,14 @@ class Together:
 
     @property
     def ratio(self) -> tuple[float, float]:
-        """RMS over what is expected and its statistical error, of the number of values alone."""
+        """RMS over what is expected and its statistical error, of what the number of values is worth."""
         each = np.concatenate([one.off / one.expected for one in self.runs])
-        return float(np.sqrt(np.mean(each**2))), float(np.sqrt(np.mean(each**2) / (2 * len(each))))
+        return float(np.sqrt(np.mean(each**2))), float(np.sqrt(np.mean(each**2) / (2 * self.independent)))
+
+    @property
+    def independent(self) -> float:
+        """Values that have no errors in common and tell as much, one at least of each run."""
+        return sum(max(one.worth * len(one.off), 1.0) for one in self.runs)
 
     @property
     def rms(self) -> float:
@@ -276,9 +289,8 @@ class Together:
     @property
     def claim(self) -> Limits:
         """Ten values may have an RMS of twice what many would have, so there is room for chance, one in 1000."""
-        number = len(self.pulls)
-        most = MOST * float(np.sqrt(chi2.isf(CHANCE, number) / number))
-        return Limits(f"chain, {self.name}, RMS of {number} over expectation", *self.ratio, 0.0, most)
+        most = MOST * float(np.sqrt(chi2.isf(CHANCE, self.independent) / self.independent))
+        return Limits(f"chain, {self.name}, RMS of {len(self.pulls)} over expectation", *self.ratio, 0.0, most)
 
 
 def together(runs: Sequence[OneRun]) -> list[Together]:

@@ -12,17 +12,18 @@ from benchmarks._calibration_chain import (
     GOOD,
     SCENARIO,
     UM,
+    URAD,
     Compared,
     Flagged,
     OneRun,
     claims_of_chain,
     flags,
+    frame_of,
     of_angles,
     of_beam,
     of_gains,
     of_pedestals,
     of_places,
-    shift_of,
     together,
 )
 from benchmarks._calibration_chain_page import chain_section, settings_of
@@ -119,30 +120,35 @@ def test_the_beam_is_looked_for_in_the_frame_that_was_found() -> None:
         (f"{name}_error" for name in ("x", "y", "sigma_z", "dxdz", "dydz", "width_x", "width_y")), 1 * UM
     )
     drawn = no_displacement(DETECTOR)
-    shift = shift_of(DETECTOR, drawn, TRUE["alignment"])
+    shift, tilt = frame_of(DETECTOR, drawn, TRUE["alignment"])
     true = TRUE["beamspot"]
     # Half a centimetre further on, along the slopes; and where sensors that are thought at their drawn place see it.
     found = but(
         "beamspot",
         **error,
-        x=true["x"] + 0.5 * true["dxdz"] + shift[0],
-        y=true["y"] + 0.5 * true["dydz"] + shift[1],
+        x=true["x"] + 0.5 * true["dxdz"] + shift[0] + tilt[0] * true["z"],
+        y=true["y"] + 0.5 * true["dydz"] + shift[1] + tilt[1] * true["z"],
+        dxdz=true["dxdz"] + tilt[0],
         z=true["z"] + 0.5,
         width_x=true["width_x"] + 2 * UM,
     )
-    place, widths, *_ = of_beam({"beamspot": found, "alignment": drawn}, TRUE, DETECTOR)
-    assert np.abs(shift[:2]).max() > 5 * UM
+    place, widths, _, slopes = of_beam({"beamspot": found, "alignment": drawn}, TRUE, DETECTOR)
+    assert np.abs(shift).max() > 5 * UM
+    assert slopes.off == pytest.approx([0.0, -tilt[1] / URAD], abs=1e-6)
     assert place.off == pytest.approx(0.0, abs=1e-6)
     assert widths.off == pytest.approx([2.0, 0.0])
     [there, *_] = of_beam({"beamspot": found, "alignment": TRUE["alignment"]}, TRUE, DETECTOR)
-    assert there.off == pytest.approx(shift[:2] / UM)
+    assert there.off == pytest.approx((shift + tilt * true["z"]) / UM)
 
 
-def test_a_detector_that_is_shifted_as_a_whole_shifts_the_beam_with_it() -> None:
+def test_a_detector_that_is_shifted_and_tilted_as_a_whole_takes_the_beam_with_it() -> None:
     drawn = no_displacement(DETECTOR)
-    moved = {**drawn.arrays, "half_barrel": drawn["half_barrel"] + np.array([30, -20, 50, 0, 0, 0]) * UM}
-    shift = shift_of(DETECTOR, Payload(drawn.kind, moved, drawn.units), drawn)
+    # About the origin by 40 urad around y: what is at z is 40 urad x z further along x.
+    whole = np.array([30 * UM, -20 * UM, 50 * UM, 0, 40 * URAD, 0])
+    moved = {**drawn.arrays, "half_barrel": drawn["half_barrel"] + whole}
+    shift, tilt = frame_of(DETECTOR, Payload(drawn.kind, moved, drawn.units), drawn)
     assert shift == pytest.approx([30 * UM, -20 * UM], rel=1e-3)
+    assert tilt == pytest.approx([40 * URAD, 0.0], rel=1e-2, abs=URAD / 10)
 
 
 def test_flags_are_counted_by_what_strips_are() -> None:
@@ -175,6 +181,9 @@ def test_a_run_that_is_too_far_off_or_has_not_found_all_is_missed() -> None:
     assert missed(run(), run(1.3)) == missed(run(2.4), run(2.4)) == []
     assert len(missed(run(2.5), run(2.5))) == len(COMPARED)
     assert missed(*[run(1.48)] * 100) == []
+    # What moves together is worth fewer values, and chance has more of it.
+    waves = replace(run(1.6), compared=tuple(replace(one, worth=0.25) for one in run(1.6).compared))
+    assert missed(*[waves] * 100) == []
     assert len(missed(*[run(1.52)] * 100)) == len(COMPARED)
     assert missed(run(), run(false=2)) == [f"{GOOD}, share"]
     assert missed(run(), run(stale=("gain",))) == [f"kinds not found of {2 * len(COMPARED)}"]

@@ -45,7 +45,7 @@ SCENARIO = {"first_run": RUN, "physics": {"nzs": 1.0, "z": 0.0, "jpsi": 0.0}}
 COMMON_MODE = Scenario.from_json(json.dumps(SCENARIO)).electronics.common_mode
 MARGIN = 2
 """strips beside the way of a particle that its charge may still get to"""
-DISK = 1_600_000_000
+DISK = 1_800_000_000
 """of which two thirds are the states of seven calibrations, in pools that a refit can leave out"""
 
 
