@@ -65,6 +65,10 @@ class TestLawsOfRunsOfManyUnits(TestLaws):
     """Of so few units each has sums of its own."""
 
     @pytest.fixture
+    def calibration(self) -> Calibration:
+        return replace(few_channels(), pools=4)
+
+    @pytest.fixture
     def columns(self) -> Columns:
         return small_events(runs=2, lumis=4, events=20)
 
