@@ -114,7 +114,9 @@ def by_chip(values: Floats, of: Mask) -> Floats:
     return total / np.maximum(number, 1)
 
 
-@pytest.fixture(scope="module", params=["mini", pytest.param("full", marks=pytest.mark.verify)])
+@pytest.fixture(
+    scope="module", params=["mini", pytest.param("full", marks=[pytest.mark.verify, pytest.mark.timeout(1200)])]
+)
 def outcome(
     request: pytest.FixtureRequest, joined: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcome]:
