@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib.payload import Payload
+from calib.pulls import error_of
 from calib.verdict import (
     Decision,
     Finding,
@@ -89,7 +90,7 @@ class MovedShare(Gate):
         new, old = (p[self.array].astype(np.float64).reshape(-1) for p in (payload, in_force))
         with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and is no move
             moves = np.where((new == old) | (np.isnan(new) & np.isnan(old)), 0.0, new - old)
-        own, before = (_errors(p, self.array) for p in (payload, in_force))
+        own, before = (error_of(self.array, p).reshape(-1) for p in (payload, in_force))
         # What was taken as exact has no error; what is new and has none has not been measured.
         sigma = np.hypot(own, np.where(np.isnan(before), 0.0, before))
         moved = ~np.isnan(own) & ~((np.abs(moves) <= self.n_sigma * sigma) | (np.abs(moves) <= self.floor))
@@ -117,10 +118,3 @@ class MovedShare(Gate):
             unit = payload.units.get(self.array, "")
             found.append(Measure(self.name, f"mean move of {self.array}", together, limit, unit))
         return tuple(found)
-
-
-def _errors(payload: Payload, name: str) -> Floats:
-    """The errors of all values, flat; 0 where there are none."""
-    given = payload.arrays.get(f"{name}_error", np.zeros(()))
-    shape = payload[name].shape
-    return np.broadcast_to(given if given.shape in ((), shape) else np.zeros(()), shape).astype(np.float64).reshape(-1)

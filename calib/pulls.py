@@ -54,14 +54,15 @@ def apart(one: Payload, other: Payload) -> dict[str, Apart]:
 
 def _apart(name: str, one: Payload, other: Payload) -> Apart:
     same_shape(one, other, name)
-    sigma = np.hypot(_error(name, one), _error(name, other))
+    sigma = np.hypot(error_of(name, one), error_of(name, other))
     with np.errstate(invalid="ignore"):  # infinity less infinity is no number, and is called none
         move = one[name].astype(np.float64) - other[name].astype(np.float64)
     known = np.isfinite(move) & np.isfinite(sigma) & (sigma > 0)
     return Apart(np.where(known, move, np.nan), np.where(known, sigma, np.nan), one.units.get(name, ""))
 
 
-def _error(name: str, payload: Payload) -> Floats:
+def error_of(name: str, payload: Payload) -> Floats:
+    """The errors of an array, of its shape; 0 where there are none."""
     given = payload.arrays.get(f"{name}_error")
     if given is None or given.shape not in ((), payload[name].shape):
         return np.zeros(payload[name].shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,8 +32,11 @@ def _there(where: str | Path) -> Database | None:
         found = open_database(where, read_only=True)
     except NoDatabase:
         return None
-    with found.read() as connection:
-        if SCHEMA.version_of(connection) is None:
-            return None
-        check_readable(found, connection)
+    with ExitStack() as unless_read:
+        unless_read.enter_context(closing(found))
+        with found.read() as connection:
+            if SCHEMA.version_of(connection) is None:
+                return None
+            check_readable(found, connection)
+        unless_read.pop_all()
     return found

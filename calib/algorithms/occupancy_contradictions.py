@@ -19,8 +19,6 @@ Array = NDArray[Any]
 
 WELL_BELOW = 0.01
 """times what a payload's maker was asked for, so that what it rounded is no contradiction"""
-
-
 OWN = ("counts", "silent", "events", "group_rate", "group_expected")
 """what a payload was made from"""
 
