@@ -71,3 +71,14 @@ def _plain(jagged: Any) -> Any:
         return None
     values = layout.content.data if isinstance(layout.content, ak.contents.NumpyArray) else None
     return layout if isinstance(values, np.ndarray) and values.ndim == 1 else None
+
+
+def ramps(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... for each of the counts, in line.
+
+    >>> ramps(np.array([2, 0, 3])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    ends = np.cumsum(counts)
+    found: NDArray[np.int64] = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+    return found

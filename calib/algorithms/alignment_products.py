@@ -106,14 +106,3 @@ def squared(values: Ints) -> Ints:
         real = values.astype(np.float64)
         return (real.T @ real).astype(np.int64)
     return values.T @ values
-
-
-def ramps(counts: Ints) -> Ints:
-    """0, 1, ... for each of the counts, in line.
-
-    >>> ramps(np.array([2, 0, 3])).tolist()
-    [0, 1, 0, 1, 2]
-    """
-    ends = np.cumsum(counts)
-    found: Ints = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
-    return found

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from calib.accumulators import UnitSums, to_fixed
 from calib.algorithms.alignment_geometry import DEFORMATIONS, deformed
-from calib.algorithms.alignment_products import MOST_BITS, Products, ramps, squared, whole
+from calib.algorithms.alignment_products import MOST_BITS, Products, squared, whole
 from calib.algorithms.alignment_records import Eliminated, Records, eliminated, records
 from calib.algorithms.alignment_structures import Structures
 from calib.calibration import Columns, packed_units
 from calib.channel_sums import ChannelSums, places
 from calib.iov import LUMI_BITS
+from calib.jagged import ramps
 from calib.pools import Pools
 from calib.state import State
 

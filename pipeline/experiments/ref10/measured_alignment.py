@@ -20,7 +20,7 @@ from calib.algorithms.alignment_geometry import slopes
 from calib.algorithms.gain import KIND as GAIN
 from calib.algorithms.lorentz_angle import KIND as LORENTZ
 from calib.algorithms.pedestal import KIND as PEDESTAL
-from calib.jagged import jagged_of
+from calib.jagged import jagged_of, ramps
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.alignment import HALVES, ladder_middles
@@ -174,7 +174,7 @@ def stiff_tracks(clusters: Collection, found: Objects, geometry: Geometry) -> St
     hit, row = np.full((len(chosen), len(LAYERS)), -1, np.int64), np.zeros((len(chosen), len(LAYERS)), np.int64)
     hit[track, layer], row[track, layer] = place, of_place
     helix = Helix(*(tracks[name][chosen] for name in PARAMETERS))
-    in_event = np.arange(len(good)) - np.repeat(np.cumsum(tracks.counts) - tracks.counts, tracks.counts)
+    in_event = ramps(tracks.counts)
     return Stiff(tracks.event[chosen].astype(np.int64), in_event[chosen], hit, row, helix)
 
 

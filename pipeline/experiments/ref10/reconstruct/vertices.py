@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from calib import cholesky
 from calib.algorithms.beamspot_payload import KIND as BEAMSPOT
+from calib.jagged import ramps
 from calib.payload import Payload
 from pipeline.experiments.collisions import Collection
 from pipeline.experiments.ref10.reconstruct.adaptive import TERMS, Fitted, Lines, Prior, fit
@@ -223,7 +224,7 @@ def _by_event(
     ranked = np.lexsort((columns["z"], -columns["sum_pt2"], last, event))
     counts = np.bincount(event, minlength=events).astype(np.int64)
     place = np.empty(len(event), np.int64)
-    place[ranked] = np.arange(len(event)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place[ranked] = ramps(counts)
     shares = np.empty(len(order))
     shares[order] = weight
     return counts, {name: values[ranked] for name, values in columns.items()}, place[of], shares

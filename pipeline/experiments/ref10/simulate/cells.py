@@ -8,6 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from calib.jagged import ramps
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -61,7 +63,7 @@ def _largest(order: Ints, first: Ints, charge: Floats, particle: Ints) -> Ints:
     owner = particle[order[first]]
     shared = np.flatnonzero(size > 1)
     place = np.repeat(shared, size[shared])
-    within = np.arange(len(place)) - np.repeat(np.cumsum(size[shared]) - size[shared], size[shared])
+    within = ramps(size[shared])
     member = order[first[place] + within]
     # Of those sorted by group and falling charge (the sort is stable) the first of each group.
     best = np.lexsort((-charge[member], place))
