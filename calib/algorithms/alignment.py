@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from calib.algorithms import alignment_payload
 from calib.algorithms.alignment_equations import Totals, by_class
+from calib.algorithms.alignment_geometry import NUMBERS
 from calib.algorithms.alignment_payload import Flag
 from calib.algorithms.alignment_records import COLUMNS
 from calib.algorithms.alignment_solution import Singular, Solution, solve
@@ -73,7 +74,8 @@ class Alignment(Iterated):
     """what is aligned, as `Structures` reads it: "half_barrel 0-1: x y z", "ladder: all" """
     survey: tuple[str, ...] = at_finalize(())
     """how far structures are from where they were drawn, rms in um or urad, as `free` names them: "ladder: x y z 20".
-    Tracks follow some deformations with their own parameters; these are held to what is likely"""
+    Of all that is free, or of nothing. Tracks follow some deformations with their own parameters; these are held to
+    what is likely, and errors say how likely"""
     cuts: tuple[float, ...] = (1.0, 4.5, 30.0)
     """on chi2, rising, in units of what 0.27 % of good records exceed"""
     pools: int = 8
@@ -89,7 +91,7 @@ class Alignment(Iterated):
     min_entries: int = at_finalize(100)
     """records on a structure; with fewer it stays"""
     weak_error: float = at_finalize(15.0)
-    """um, rms over measurements; modes that are not known to so much are fixed"""
+    """um, rms over measurements; modes that tracks do not tell so well are named and, without a survey, fixed"""
     settled_errors: float = at_finalize(0.1)
     """a step is small within so many errors"""
     settled: float = at_finalize(0.2)
@@ -101,7 +103,7 @@ class Alignment(Iterated):
             raise ValueError(f"`cuts` are above 0 and rise, not {self.cuts}")
         if len(self.cuts) * len(self.structures) ** 2 > MOST_KEYS:
             raise ValueError(f"there are too many structures for {len(self.cuts)} `cuts`")
-        self.structures.within(self.survey)
+        self._check_survey()
         if self.min_records < 1 or self.min_entries < 1:
             raise ValueError("`min_records` and `min_entries` are at least 1")
 
@@ -176,6 +178,18 @@ class Alignment(Iterated):
         steps = np.abs(structures.values(payload) - structures.values(previous))
         small = np.maximum(np.nan_to_num(self.settled_errors * structures.errors(payload)), self.settled)
         return float((steps / small).max())
+
+    def _check_survey(self) -> None:
+        """Half of one would leave moves of the rest to chance."""
+        structures, told = self.structures, np.isfinite(self.structures.within(self.survey))
+        untold = np.argwhere(structures.is_free & ~told)
+        if self.survey and len(untold):
+            structure, number = untold[0]
+            [name] = structures.names([structure])
+            raise ValueError(
+                f"`survey` says nothing of {NUMBERS[number]} of {name}, which is free: a survey tells of all that is "
+                "free, or of nothing"
+            )
 
     def _kept(self, totals: Totals) -> Ints:
         """Flags [structures, 6] of what keeps its place."""

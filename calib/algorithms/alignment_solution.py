@@ -3,11 +3,13 @@
 Moves are compared by what they do to the measurements: in the metric U = sum G^T G a move x has the size x^T U x, um^2
 summed over measurements. In C x = lambda U x the eigenvalue is then the information [1/um^2] that a measurement gives
 of a mode. Modes of which too little is known, such as a shift of all pixels along z where strips do not measure it, are
-fixed: the solution does not move along them, unless a survey holds them. They are named by how much of them is a known
-deformation.
+fixed: the solution does not move along them. They are named by how much of them is a known deformation.
 
 Where structures of two levels are free, those of the lower may be able to do together what the one above does. Then
 that is no move of theirs: over the structures c on one p, sum U_pc x_c = 0.
+
+A survey that knows something of every number makes both needless: each move then has a likely size, and the solution is
+the most likely of all, with an error that has in it what tracks leave open.
 """
 
 from __future__ import annotations
@@ -85,30 +87,42 @@ class Singular(ValueError):
 def solve(system: System, structures: Structures, weak_error: float) -> Solution:
     """Solve without the modes of which is not known to `weak_error` [um, rms] how far they move measurements.
 
-    Named are those that tracks do not tell so well, also where what is known beside holds them.
+    Where something is known beside of every number, all of them move, to where they most likely are; then the modes are
+    named that tracks alone do not tell so well.
 
     Raises Singular where numbers are not finite, or nothing is measured.
     """
     scale = 1 / np.sqrt(np.diag(system.metric))
     if not all(np.isfinite(part).all() for part in (scale, system.matrix, system.right)):
         raise Singular("some of the numbers that are to be aligned move no measurement")
-    whole = _coordinates(system.metric, scale, _let(system, structures, scale))
-    told, moves = _modes(system.matrix, whole)
-    if not len(told) or not told[-1] > 0:
+    information, moves = _modes(system.matrix, _coordinates(system.metric, scale, _let(system, structures, scale)))
+    if not len(information) or not information[-1] > 0:
         raise Singular("no track measures any of the numbers that are to be aligned")
-    weak = _weak(told, system, weak_error)
-    modes = _named(system, moves[:, weak], told[weak])
-    values = told
-    if system.known.any():
-        values, moves = _modes(system.matrix + np.diag(system.known), whole)
-        weak = _weak(values, system, weak_error)
-    if weak.all():
+    weak = (information < NOTHING * information[-1]) | (information * system.measurements < weak_error**-2)
+    modes = _named(system, moves[:, weak], information[weak])
+    if (system.known > 0).all():
+        values, known, fixed = *_held(system), np.zeros(len(scale))
+    elif weak.all():
         raise Singular(f"no move is known to {weak_error:g} um")
-    known = moves[:, ~weak]
-    step = known @ ((known.T @ system.right) / values[~weak])
-    error = np.sqrt((known**2 / values[~weak]).sum(axis=1))
-    fixed = ((system.metric @ moves[:, weak]) ** 2).sum(axis=1) * scale**2
-    return Solution(step, error, np.minimum(fixed, 1.0), modes, told)
+    else:
+        values, known = information[~weak], moves[:, ~weak]
+        fixed = ((system.metric @ moves[:, weak]) ** 2).sum(axis=1) * scale**2
+    step = known @ ((known.T @ system.right) / values)
+    error = np.sqrt((known**2 / values).sum(axis=1))
+    return Solution(step, error, np.minimum(fixed, 1.0), modes, information)
+
+
+def _held(system: System) -> tuple[Floats, Floats]:
+    """Information and moves [p, p] of all that tracks and what is known beside tell together.
+
+    Moves that no track sees are there too, and those of structures that go along with others: they are what is known
+    beside, and so are their errors.
+    """
+    every = system.matrix + np.diag(system.known)
+    scale = 1 / np.sqrt(np.diag(every))
+    values, vectors = np.linalg.eigh(every * scale * scale[:, None])
+    # Rounding of the sums may take away from what is known beside, that tracks can only add to.
+    return np.maximum(values, (system.known * scale**2).min()), scale[:, None] * vectors
 
 
 def _modes(matrix: Floats, whole: Floats) -> tuple[Floats, Floats]:
@@ -116,11 +130,6 @@ def _modes(matrix: Floats, whole: Floats) -> tuple[Floats, Floats]:
     inside = whole.T @ matrix @ whole
     values, vectors = np.linalg.eigh((inside + inside.T) / 2)
     return values, whole @ vectors
-
-
-def _weak(values: Floats, system: System, weak_error: float) -> Mask:
-    found: Mask = (values < NOTHING * values[-1]) | (values * system.measurements < weak_error**-2)
-    return found
 
 
 def _let(system: System, structures: Structures, scale: Floats) -> Floats:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import awkward as ak
 import numpy as np
 import pytest
 
-from benchmarks._toys_alignment import LEVELS, Play, played
+from benchmarks._toys_alignment import LADDERS, LEVELS, Play, played
 from calib.algorithms.alignment import Alignment
 from calib.algorithms.alignment_equations import Totals, by_class
 from calib.algorithms.alignment_geometry import DEFORMATIONS, deformed, direction, slopes
@@ -426,14 +427,47 @@ def test_a_survey_holds_what_tracks_do_not_tell_and_nothing_else() -> None:
 
 
 def test_a_survey_that_knows_all_or_nothing() -> None:
-    columns = played(58, Play(600), moved_halves())
-    free = alignment()
-    exact, vague, none = (
-        aligned(replace(free, survey=given), columns)["half_barrel"][:2, :3]
-        for given in (("half_barrel: all 0.001",), ("half_barrel: all 1000000",), ())
-    )
-    assert np.abs(exact * 1e4).max() < 0.01
+    columns = {stereo: played(58, Play(600, stereo=stereo), moved_halves()) for stereo in (0.1, 0.0)}
+
+    def found(stereo: float, *survey: str) -> tuple[np.ndarray, np.ndarray]:
+        return of_halves(aligned(alignment(survey=survey), columns[stereo]))
+
+    surveys = (["half_barrel: all 0.001"], ["half_barrel: all 1000000"], [])
+    exact, vague, none = (found(0.1, *survey)[0] for survey in surveys)
+    assert np.abs(exact).max() < 0.01
     assert np.abs(vague - none).max() < 1e-3 * np.abs(none).max()
+    # What tracks do not tell is wherever the survey lets it be, and has an error that says so.
+    shift, error = found(0.0, "half_barrel: all 1000")
+    assert error[:, 2] == pytest.approx(1000 / np.sqrt(2), rel=0.05)
+    assert np.abs(shift[:, 2] - moved_halves()[:2, 2]).max() < 4 * error[0, 2]
+
+
+def test_errors_that_a_survey_gives_have_all_in_them_that_tracks_leave_open() -> None:
+    """What half barrels and their ladders share out between them, how strips that lean take a turn for a shift along z,
+    and what whole sectors do that tracks follow: each found value is off by its error."""
+    rng = np.random.default_rng(60)
+    pixels, strips = (f"ladder {first}-{last}: x y z" for first, last in ((0, 101), (102, 287)))
+    survey = ("half_barrel: x y z 100", f"{pixels} 20", f"{strips} 50")
+    calibration = alignment(("half_barrel 0-1: x y z", pixels, strips), min_entries=5, cuts=(1e9,), survey=survey)
+    size = calibration.structures.within(survey)
+    moving = calibration.structures.is_free
+    pulls = []
+    for seed in (61, 62):
+        truth = np.where(moving, size * rng.standard_normal(moving.shape), 0.0)
+        payload = aligned(calibration, played(seed, Play(500, stereo=0.1), truth))
+        pulls.append((calibration.structures.values(payload) - truth) / calibration.structures.errors(payload))
+    every = np.array(pulls)[:, :, :3]
+    assert np.abs(every[:, :2]).max() < 3.5
+    ladders = every[:, 4 : 4 + 288]
+    known = np.isfinite(ladders)
+    # Of strips that do not lean, z stays.
+    assert known[:, : LADDERS[:5].sum()].all() and not known[:, LADDERS[:7].sum() :, 2].all()
+    first = np.cumsum([0, *LADDERS])
+    for low, high in pairwise(first):
+        pull = ladders[:, low:high][known[:, low:high]]
+        # 48 values or more, of the numbers that tracks hardly tell a few.
+        assert 0.7 < np.sqrt((pull**2).mean()) < 1.3
+    assert 0.9 < np.sqrt((ladders[known] ** 2).mean()) < 1.1
 
 
 def test_modes_that_a_survey_holds_are_named_all_the_same() -> None:
@@ -566,6 +600,7 @@ def test_columns_that_do_not_go_together() -> None:
         ({"free": []}, "nothing would be aligned"),
         ({"survey": ["ladder: x"]}, "it names structures and an rms"),
         ({"survey": ["ladder: x 0"]}, "it names structures and an rms"),
+        ({"survey": ["half_barrel 0: all 5"]}, "`survey` says nothing of x of half_barrel 1, which is free"),
         ({"survey": ["quarter: x 5"]}, "`survey` says 'quarter: x'; it names a level"),
         ({"cuts": [4.5, 1.0]}, "`cuts` are above 0 and rise"),
         ({"cuts": [0.1 * n for n in range(1, 3000)]}, "too many structures"),

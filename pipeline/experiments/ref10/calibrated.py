@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.pedestal import Pedestal
 from calib.calibration import Calibration, Granularity
@@ -71,22 +74,33 @@ def calibrations(geometry: Geometry) -> tuple[Calibration, ...]:
 
 
 def _aligned(geometry: Geometry) -> TrackerAlignment:
-    """The half barrels of the pixels and all ladders; strips do not tell z, and their half barrels hold the rest.
+    """The half barrels of the pixels and all ladders; the strips' half barrels hold the rest.
 
-    What a survey knows is how well a detector is put together (physics note, 9.2). Single tracks follow moves of whole
-    sectors that go as 1, r and r^2 with the distance from the beam, so that of those it is all that is known, but for
-    what the mass of the Z says.
+    Upright strips do not tell z. Turned ones do, and where the pixels are along z hangs on them: were they taken to be
+    right there, their 50 um would be in what is found and not in its error. What a survey knows is how well a detector
+    is put together (physics note, 9.2). Single tracks follow moves of whole sectors that go as 1, r and r^2 with the
+    distance from the beam, so that of those it is all that is known, but for what the mass of the Z says.
     """
-    pixels, every = (int(geometry.ladder_row[which].max()) for which in (geometry.pixel, ~geometry.pixel))
+    leaning = ~geometry.pixel & (np.abs(geometry.u[:, 2]) > 0)
+    kinds = (geometry.pixel, leaning, ~geometry.pixel & ~leaning)
+    pixels, turned, upright = (_ladders(geometry, kind) for kind in kinds)
     return replace(
         alignment_calibration(geometry),
-        free=("half_barrel 0-1: all", f"ladder 0-{pixels}: all", f"ladder {pixels + 1}-{every}: x y rx ry rz"),
+        free=("half_barrel 0-1: all", f"{pixels}: all", f"{turned}: all", f"{upright}: x y rx ry rz"),
         survey=(
             "half_barrel: all 100",
-            f"ladder 0-{pixels}: all 20",
-            f"ladder {pixels + 1}-{every}: x y 50",
-            f"ladder {pixels + 1}-{every}: rx ry rz 20",
+            f"{pixels}: all 20",
+            f"{turned}: x y z 50",
+            f"{turned}: rx ry rz 20",
+            f"{upright}: x y 50",
+            f"{upright}: rx ry rz 20",
         ),
         settled_errors=SETTLED_ERRORS,
         settled=SETTLED,
     )
+
+
+def _ladders(geometry: Geometry, which: NDArray[np.bool_]) -> str:
+    """Of modules, as the settings of the alignment name them; layers of a kind lie next to each other."""
+    rows = geometry.ladder_row[which]
+    return f"ladder {rows.min()}-{rows.max()}"
