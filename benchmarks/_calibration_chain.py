@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
+from benchmarks._calibration_frame import frame_of
 from benchmarks._calibration_toys import Floats, width_of
 from benchmarks._ref10_claims import Limits
 from benchmarks._ref10_played import RUN
@@ -18,10 +19,8 @@ from calib.algorithms import gain, lorentz_angle, pedestal
 from calib.algorithms.alignment_payload import Flag
 from calib.algorithms.occupancy_status import Status as HitStatus
 from calib.payload import Payload
-from pipeline.experiments.ref10 import alignment as places
 from pipeline.experiments.ref10.geometry import GEOMETRIES, PIXEL_HALVES, Geometry, geometry_of
 from pipeline.experiments.ref10.simulate.scenario import DEAD, HOT, Beam, Physics, Scenario, truth
-from pipeline.experiments.ref10.upright import fit
 
 Mask = NDArray[np.bool_]
 Payloads = Mapping[str, Payload]
@@ -29,8 +28,9 @@ Payloads = Mapping[str, Payload]
 MOST = 1.35
 """times what is expected: the RMS in a whole chain"""
 CHANCE = 1e-3
-FORMULA = 0.15
-"""share to which it is known what sensors that are thought off their places do to the beam"""
+FRAME = 0.15
+"""share to which it is known what sensors that are thought off their places do to the beam: tracks of another momentum
+see it so much elsewhere"""
 LADDERS = 9 / 102
 """independent ones for each, in the covariance that the report's toys of the alignment have"""
 UM, URAD = 1e-4, 1e-6
@@ -40,8 +40,6 @@ SCENARIO = Scenario(
 """A beam that stays where it is, so that there is one truth; enough of everything in few events"""
 GEOMETRY = "full"
 LUMI = 1
-TYPICAL_PT = 2.0
-"""GeV, of tracks that tell the beam spot"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,28 +193,9 @@ def of_beam(found: Payloads, true: Payloads, detector: Geometry) -> list[Compare
     for name, (off, names, unit, written) in rows.items():
         error = np.array([float(payload[f"{one}_error"]) for one in names]) / unit
         if name in by_frame:
-            error = np.hypot(error, FORMULA * by_frame[name] / unit)
+            error = np.hypot(error, FRAME * by_frame[name] / unit)
         compared.append(Compared("beamspot", name, written, np.array(off) / unit, error, error, 0, CLAIMED))
     return compared
-
-
-def frame_of(detector: Geometry, found: Payload, true: Payload) -> tuple[Floats, Floats]:
-    """By how much the beam is seen off where it is at z = 0, x and y [cm], and how much more by cm of z, by sensors
-    that are thought elsewhere than they are.
-
-    Of each layer the shift and tilt that across tracks are most like what its modules do; d0 has of them what the fit
-    of upright tracks makes of a hit there (`pipeline.experiments.ref10.upright`).
-    """
-    thought, real = (places.frames(detector, one) for one in (found, true))
-    azimuth = np.arctan2(real.centre[:, 1], real.centre[:, 0])
-    across = np.stack([np.sin(azimuth), -np.cos(azimuth)], axis=1)
-    off = np.sum(across * (thought.centre - real.centre)[:, :2], axis=1)
-    ways = np.concatenate([across, across * real.centre[:, 2:]], axis=1)
-    total = np.zeros(4)
-    for layer, weight in enumerate(fit(TYPICAL_PT).gain[0], start=1):
-        own = detector.layer == layer
-        total += weight * np.linalg.lstsq(ways[own], off[own], rcond=None)[0]
-    return total[:2], total[2:]
 
 
 COMPARED: Mapping[str, Callable[[Payloads, Payloads, Geometry], list[Compared]]] = {

@@ -18,7 +18,6 @@ from benchmarks._calibration_chain import (
     OneRun,
     claims_of_chain,
     flags,
-    frame_of,
     of_angles,
     of_beam,
     of_gains,
@@ -27,6 +26,7 @@ from benchmarks._calibration_chain import (
     together,
 )
 from benchmarks._calibration_chain_page import chain_section, settings_of
+from benchmarks._calibration_frame import frame_of
 from calib.algorithms import pedestal
 from calib.algorithms.occupancy_status import Status as HitStatus
 from calib.payload import Payload
