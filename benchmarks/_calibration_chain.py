@@ -173,28 +173,29 @@ def of_places(found: Payloads, true: Payloads, detector: Geometry) -> list[Compa
 
 
 def of_beam(found: Payloads, true: Payloads, detector: Geometry) -> list[Compared]:
-    """Tracks lie in the frame of the sensors as they were found, so the beam is looked for there."""
+    """Tracks lie in the frame of the sensors as they were found, so the beam is looked for there; and vertices are
+    scattered by what these are off."""
     payload, real = found["beamspot"], true["beamspot"]
     lever = float(payload["z"] - real["z"])
-    frame, tilt = frame_of(detector, found["alignment"], true["alignment"])
-    place = [
-        float(payload[axis] - real[axis] - real[f"d{axis}dz"] * lever - frame[number] - tilt[number] * real["z"])
-        for number, axis in enumerate("xy")
-    ]
-    slopes = [float(payload[f"d{axis}dz"] - real[f"d{axis}dz"] - tilt[number]) for number, axis in enumerate("xy")]
+    frame = frame_of(SCENARIO, detector, found["alignment"], true["alignment"])
+    moved = frame.shift + frame.tilt * float(real["z"])
+    widths = [float(real[f"width_{axis}"]) for axis in "xy"]
+    wider = np.hypot(widths, frame.spread) - widths
+    place, slopes, width = (
+        np.array([float(payload[name] - real[name]) for name in names])
+        for names in (("x", "y"), ("dxdz", "dydz"), ("width_x", "width_y"))
+    )
+    place -= [float(real[f"d{axis}dz"]) * lever for axis in "xy"]
     rows = {
-        "x, y": (place, ["x", "y"], UM, "um"),
-        "widths": ([float(payload[n] - real[n]) for n in ("width_x", "width_y")], ["width_x", "width_y"], UM, "um"),
-        "length": ([float(payload["sigma_z"] - real["sigma_z"])], ["sigma_z"], 0.1, "mm"),
-        "slopes": (slopes, ["dxdz", "dydz"], URAD, "urad"),
+        "x, y": (place, moved, ["x", "y"], UM, "um"),
+        "widths": (width, wider, ["width_x", "width_y"], UM, "um"),
+        "length": (np.array([float(payload["sigma_z"] - real["sigma_z"])]), np.zeros(1), ["sigma_z"], 0.1, "mm"),
+        "slopes": (slopes, frame.tilt, ["dxdz", "dydz"], URAD, "urad"),
     }
-    by_frame = {"x, y": frame, "slopes": tilt}
     compared = []
-    for name, (off, names, unit, written) in rows.items():
-        error = np.array([float(payload[f"{one}_error"]) for one in names]) / unit
-        if name in by_frame:
-            error = np.hypot(error, FRAME * by_frame[name] / unit)
-        compared.append(Compared("beamspot", name, written, np.array(off) / unit, error, error, 0, CLAIMED))
+    for name, (off, seen, names, unit, written) in rows.items():
+        error = np.hypot([float(payload[f"{one}_error"]) for one in names], FRAME * seen) / unit
+        compared.append(Compared("beamspot", name, written, (off - seen) / unit, error, error, 0, CLAIMED))
     return compared
 
 
