@@ -28,7 +28,7 @@ Payloads = Mapping[str, Payload]
 MOST = 1.35
 """times what is expected: the RMS in a whole chain"""
 CHANCE = 1e-3
-FRAME = 0.15
+FRAME = 0.05
 """share to which it is known what sensors that are thought off their places do to the beam: tracks of another momentum
 see it so much elsewhere"""
 LADDERS = 9 / 102
