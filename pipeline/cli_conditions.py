@@ -146,7 +146,7 @@ def diff(one: str, other: str, values: bool, settings: Path | None) -> None:
     "judge",
     _kind,
     click.option(
-        "--set", "changes", metavar="GATE[.ARRAY].KEY=VALUE", multiple=True, help="A setting; may be repeated."
+        "--set", "changes", metavar="GATE[.ARRAY[.PLACE]].KEY=VALUE", multiple=True, help="A setting; may be repeated."
     ),
     click.option("--gates", type=_path, help="A TOML file with [[gates.KIND]] instead of those in force."),
     click.option("--runs", help="Runs such as 1-99; all if not given."),
@@ -166,9 +166,13 @@ def judge(
     Without --set and --gates the ones of the settings file are tried. Exit code 0: all as it was; 2: no payload was
     judged in these runs; 3: some verdict would be another.
 
+    A setting is named by its gate, and by the array too where several gates are of a kind. Of several with the same
+    array each is named by its place among them, counted from 1 in their order in the settings.
+
     \b
     tier0 conditions judge beamspot --set max_move.x.limit=0.02 --runs 190456-190500
     tier0 conditions judge beamspot --set significance.n_sigma=5
+    tier0 conditions judge pedestal --set moved_share.mean.2.share=0.002
     tier0 conditions judge beamspot --gates candidate.toml
     """
     found = opened(settings).conditions.judge(

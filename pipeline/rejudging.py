@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from calib.gates import Decision, Gate, Measure, Verdict, gate_from_settings, judge
+from calib.gates import GATES, Decision, Gate, Measure, Verdict, gate_from_settings, judge
 from calib.iov import RunLumi
 from calib.payload import Payload
 from calib.verdict import meant, quantity
@@ -153,32 +153,57 @@ def _measure(now: Measure, then: Measure | None) -> str:
 
 
 def with_settings(tables: Sequence[Table], changes: Mapping[str, Any]) -> Sequence[Table]:
-    """Gates in force with some settings changed, named `GATE.KEY`, or `GATE.ARRAY.KEY` where several are of a kind.
+    """Gates in force with some settings changed, named `GATE.KEY`; `GATE.ARRAY.KEY` where several are of a kind, and
+    `GATE.ARRAY.PLACE.KEY` where several are of a kind and an array, which are counted from 1 in their order.
 
-    Raises Refused, in words, for a gate that is not there, one that is not the only one, and a wrong value.
+    Raises Refused, in words, for a gate that is not there, one that is not the only one, and a wrong setting or value.
 
     >>> with_settings([{"gate": "max_move", "array": "x", "limit": 0.1, "unit": "cm"}], {"max_move.limit": 0.2})
     [{'gate': 'max_move', 'array': 'x', 'limit': 0.2, 'unit': 'cm'}]
     """
     changed = [dict(table) for table in tables]
+    names = _names(changed)
     for name, value in changes.items():
         gate, _, rest = name.partition(".")
-        array, _, key = rest.rpartition(".")
+        which, _, key = rest.rpartition(".")
         if not key:
             raise Refused(f"{name!r} is no setting of a gate, such as max_move.limit or max_move.x.limit")
-        of_name = [table for table in changed if table["gate"] == gate]
-        fit = [table for table in of_name if not array or table.get("array") == array]
+        wanted = f"{gate}.{which}" if which else gate
+        fit = [at for at, called in enumerate(names) if f"{called}.".startswith(f"{wanted}.")]
         if not fit:
-            there = [_name(table) for table in of_name or changed]
-            hint = meant(gate if not of_name else f"{gate}.{array}", there) if there else "; none is in force"
-            raise Refused(f"no gate {gate}{f' of {array}' if array else ''} is in force{hint}")
+            alike = [called for called, table in zip(names, changed, strict=True) if table["gate"] == gate]
+            there = alike or names
+            hint = meant(wanted if alike else gate, there) if there else "; none is in force"
+            raise Refused(f"no gate {gate}{f' of {which}' if which else ''} is in force{hint}")
+        _has_setting(changed[fit[0]], key)
         if len(fit) > 1:
-            names = ", ".join(f"{_name(table)}.{key}" for table in fit)
-            raise Refused(f"{name} is a setting of {len(fit)} gates: say {names}")
-        fit[0][key] = value
+            alike = [_apart(f"{names[at]}.{key}", changed[at], [changed[one] for one in fit]) for at in fit]
+            raise Refused(f"{name} is a setting of {len(fit)} gates: say {', '.join(alike)}")
+        changed[fit[0]][key] = value
     for table in changed:
         made(table)
     return changed
+
+
+def _names(tables: Sequence[Table]) -> list[str]:
+    """What each gate is called: by its kind and array, and its place among those of the same where there are more."""
+    plain = [f"{table['gate']}.{table['array']}" if "array" in table else str(table["gate"]) for table in tables]
+    return [f"{name}.{plain[: at + 1].count(name)}" if plain.count(name) > 1 else name for at, name in enumerate(plain)]
+
+
+def _has_setting(table: Table, key: str) -> None:
+    """Raise Refused where the gate of a table has no such setting; a table that is itself wrong is told of later."""
+    gate = GATES.get(str(table["gate"]))
+    known = [field.name for field in fields(gate)] if gate else [key]
+    if key not in known:
+        raise Refused(f"gate {table['gate']} has no setting `{key}`{meant(key, known)}")
+
+
+def _apart(name: str, table: Table, others: Sequence[Table]) -> str:
+    """The name of a gate's setting, with what the gate has otherwise than those of the same kind and array."""
+    alike = [other for other in others if other.get("array") == table.get("array")]
+    differ = [key for key in table if any(other.get(key) != table[key] for other in alike)]
+    return name + (f" (of {', '.join(f'{key} {table[key]}' for key in differ)})" if differ else "")
 
 
 def made(table: Table) -> Gate:
@@ -187,7 +212,3 @@ def made(table: Table) -> Gate:
         return gate_from_settings(table)
     except ValueError as problem:
         raise Refused(str(problem)) from None
-
-
-def _name(table: Table) -> str:
-    return f"{table['gate']}.{table['array']}" if "array" in table else str(table["gate"])

@@ -138,6 +138,55 @@ def test_a_setting_that_is_none_is_refused(changes: dict[str, Any], word: str) -
         with_settings([MOVE, {**MOVE, "array": "width"}], changes)
 
 
+SHARE = {"gate": "moved_share", "share": 0.01, "group": 128}
+TWO: list[dict[str, Any]] = [
+    SHARE | {"array": "mean"},
+    SHARE | {"array": "noise"},
+    SHARE | {"array": "mean", "share": 0.0001, "group": 0, "n_sigma": 6.0},
+    SHARE | {"array": "status"},
+]
+"""as REF10 has them: of chips, and of single channels"""
+NOT_IN_FORCE = "is in force; did you mean"
+
+
+def test_every_gate_can_be_named() -> None:
+    """Also two of a kind that look at the same array."""
+    names = ["mean.1", "noise", "mean.2", "status"]
+    changed = with_settings(TWO, {f"moved_share.{name}.share": 0.5 for name in names})
+    assert changed == [{**table, "share": 0.5} for table in TWO]
+    for at, name in enumerate(names):
+        found = with_settings(TWO, {f"moved_share.{name}.share": 0.5})
+        assert [one for one in range(4) if found[one] != TWO[one]] == [at]
+    many = [{"gate": "finite"}, MOVE, {"gate": "finite", "arrays": ["mean"]}]
+    assert with_settings(many, {"finite.2.arrays": ["width"]})[2]["arrays"] == ["width"]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("moved_share.mean.limit", r"^gate moved_share has no setting `limit`; there are array, share, n_sigma, floor"),
+        ("moved_share.limit", r"^gate moved_share has no setting `limit`"),
+        (
+            "moved_share.mean.share",
+            r"a setting of 2 gates: say moved_share.mean.1.share \(of share 0.01, group 128\), "
+            r"moved_share.mean.2.share \(of share 0.0001, group 0, n_sigma 6.0\)$",
+        ),
+        (
+            "moved_share.share",
+            r"setting of 4 gates: say moved_share.mean.1.share \(of .*\), moved_share.noise.share, moved_share.mean.2",
+        ),
+        (
+            "moved_share.mean.3.share",
+            rf"moved_share of mean.3 {NOT_IN_FORCE} `moved_share.mean.[12]`",
+        ),
+        ("moved_share.noise.1.share", rf"moved_share of noise.1 {NOT_IN_FORCE} `moved_share.noise`"),
+    ],
+)
+def test_of_gates_of_a_kind_and_an_array_each_is_told_by_what_it_has_otherwise(name: str, word: str) -> None:
+    with pytest.raises(Refused, match=word):
+        with_settings(TWO, {name: 0.001})
+
+
 def test_without_gates_there_is_nothing_to_set() -> None:
     with pytest.raises(Refused, match="no gate max_move is in force; none is in force"):
         with_settings([], {"max_move.limit": 1.0})
