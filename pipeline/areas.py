@@ -1,7 +1,8 @@
 """One area, one database: files of runs and payloads in an area are those of the database that it is marked with.
 
 Every database has a list of identities: a new one is added with each restore. An area goes over to a database that
-was restored from its own, and never back.
+was restored from its own, and never back. Both are of one experiment, that of what was made there first: another would
+take its kinds, tags and runs for its own wherever the names are the same.
 """
 
 from __future__ import annotations
@@ -18,12 +19,19 @@ from pipeline import journal
 from pipeline.books import NO_RUN
 from pipeline.database import Database, DatabaseRefused
 from pipeline.processing import nothing
+from pipeline.sections import StorageSection
 from pipeline.whole import write_first, write_whole
 
 MARK = "database.json"
 """the file of an area that names its database"""
 IDENTITY = "identity"
 """the document of a database that tells it from others"""
+EXPERIMENT = "experiment"
+"""the document of a database that says whose runs are in it"""
+
+
+class OtherExperiment(DatabaseRefused):
+    """An area, with its database, is that of another experiment."""
 
 
 def claim(area: Path, database: Database, now: float) -> None:
@@ -41,6 +49,25 @@ def claim(area: Path, database: Database, now: float) -> None:
         )
     if found["identity"] != own[-1] or (database.is_sqlite and found["database"] != name):
         write_whole(mark, _content(ours), nothing)
+
+
+def refuse_other(connection: Connection, experiment: str, storage: StorageSection) -> None:
+    """Raise OtherExperiment where something was made in this database for an experiment of another name."""
+    its = journal.get_document(connection, NO_RUN, EXPERIMENT)
+    if its not in (None, experiment):
+        another = "another `area` and another `database`" if storage.database else "another `area`"
+        raise OtherExperiment(
+            f"{storage.area} is the area of the experiment {its}, and these settings are of {experiment}: "
+            f"set {another} under [storage]"
+        )
+
+
+def take_for(connection: Connection, experiment: str, storage: StorageSection, now: float) -> None:
+    """Write down whose area this is, as something is made in it: who only looks takes none. One from before this was
+    written down goes to the first that comes. Raises OtherExperiment."""
+    refuse_other(connection, experiment, storage)
+    if journal.get_document(connection, NO_RUN, EXPERIMENT) is None:
+        journal.set_document(connection, NO_RUN, EXPERIMENT, experiment, now)
 
 
 def _foreign(marked: Mapping[str, str], own: Sequence[str], name: str) -> str:

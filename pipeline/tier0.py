@@ -19,6 +19,7 @@ from jobs.inspection import numerical_class, verify
 from jobs.lease import drop_lease, kept_alive, take_lease
 from jobs.runner import Options, Runner
 from pipeline import catalog
+from pipeline.areas import take_for
 from pipeline.booking import book_branch
 from pipeline.conditions_editor import ConditionsEditor
 from pipeline.database import Database
@@ -224,10 +225,11 @@ class Tier0:
 
 @contextmanager
 def _lease(world: World) -> Iterator[int]:
-    """The epoch of the one driver of a database. Raises SecondDriver, NotAllowed and Stopped."""
+    """The epoch of the one driver of a database. Raises SecondDriver, OtherExperiment, NotAllowed and Stopped."""
     database = world.database
     with database.begin() as connection:
         epoch = take_lease(connection)
+        take_for(connection, world.experiment.name, world.settings.storage, world.now())
         take_charge(connection, world.author, world.settings.authority, world.now())
         refuse_while_stopped(list_orders(connection))
     try:

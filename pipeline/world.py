@@ -19,7 +19,7 @@ from calib.iov import Clock, RunLumi
 from calib.payload import PayloadStore, open_store
 from calib.tags import Stamp, Sync
 from pipeline import catalog
-from pipeline.areas import claim
+from pipeline.areas import claim, refuse_other, take_for
 from pipeline.books import Books, processing_version, version_of
 from pipeline.certify import BadMask, Ranges, read_mask
 from pipeline.database import Database, open_database
@@ -149,7 +149,8 @@ def open_world(
     """Open the Tier-0 of these settings; its folder and database are made on first sight. If a `database` is given,
     nothing is made: that is read in the place of its own.
 
-    Raises SettingsError with everything that is wrong with the settings. The processing version is the one of these
+    Raises SettingsError with everything that is wrong with the settings, OtherExperiment where the area is that of
+    another one, before anything is made. The processing version is the one of these
     settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
@@ -159,22 +160,24 @@ def open_world(
     store = open_store(area / "conditions")
     check_settings(settings, chosen.calibrations(), kinds_of(chosen), partial(_gate, store), wrong)
     mask = _mask(settings)
-    database = database or _own(settings, area, clock)
+    given, database = database, database or _own(settings, clock)
     with database.read() as connection:
+        refuse_other(connection, chosen.name, settings.storage)
         version = version_of(connection, settings_lineage(settings, chosen))
         promoted = promotions(connection)
+    if given is None:
+        area.mkdir(parents=True, exist_ok=True)
+        claim(area, database, clock())
     names = tuple(dataset.name for dataset in datasets_of(settings.datasets))
     books = Books(database, version, clock, names)
     return World(settings, chosen, area, database, store, books, acting(database), clock, probe, promoted, mask)
 
 
-def _own(settings: Settings, area: Path, clock: Callable[[], float]) -> Database:
-    area.mkdir(parents=True, exist_ok=True)
+def _own(settings: Settings, clock: Callable[[], float]) -> Database:
     database = open_database(places_of(settings).database)
     migrated = bring_up_to_date(database, clock())
     if migrated.copy:
         logger.warning("%s is migrated; as it was before it is kept in %s", database.name, migrated.copy)
-    claim(area, database, clock())
     return database
 
 
@@ -205,6 +208,7 @@ def set_up(world: World) -> World:
     with world.database.begin() as connection:
         # On PostgreSQL two could find the same number free.
         world.database.take_turn(connection)
+        take_for(connection, world.experiment.name, world.settings.storage, world.now())
         wanted = settings_lineage(world.settings, world.experiment)
         version, new = processing_version(connection, wanted, world.now())
         ready = replace(world, books=replace(world.books, version=version))

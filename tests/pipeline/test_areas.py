@@ -1,4 +1,4 @@
-"""One area, one database: others are refused, and one that was restored takes the area over."""
+"""One area, one database, one experiment: others are refused, and a database restored takes the area over."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline.areas import MARK, claim
+from pipeline import journal
+from pipeline.areas import EXPERIMENT, MARK, OtherExperiment, claim
 from pipeline.backup import back_up, restore
+from pipeline.books import NO_RUN
+from pipeline.cli import main
 from pipeline.database import Database, DatabaseRefused, open_database
 from pipeline.settings import settings_from
-from pipeline.world import open_world
-from tests.pipeline.tiny import settings
+from pipeline.tier0 import _lease
+from pipeline.toml_text import toml_text
+from pipeline.world import World, open_world, set_up
+from tests.pipeline.tiny import Tiny, settings, write_file
 
 
 def opened(area: Path, where: str | Path) -> Database:
@@ -104,3 +111,95 @@ def test_of_many_at_once_one_has_the_area(tmp_path):
     assert [path.name for path in area.iterdir()] == [MARK]
     for database in databases:
         database.close()
+
+
+class Another(Tiny):
+    """An experiment with the same kinds."""
+
+    name = "another"
+
+
+ANOTHER = {"name": "tests.pipeline.test_areas:Another"}
+
+
+def seen(area: Path, where: str, **sections: Any) -> World:
+    """The Tier-0 of an area with its database elsewhere."""
+    plain = settings(area, storage={"area": str(area), "database": where}, **sections)
+    return open_world(settings_from(plain))
+
+
+def test_an_area_is_of_one_experiment_and_of_the_first_of_which_something_is_made(tmp_path, where):
+    worlds = [seen(tmp_path / "area", where), seen(tmp_path / "area", where, experiment=ANOTHER)]
+    set_up(worlds[0])  # to look took it for neither
+    word = "/area is the area of the experiment tiny, and these settings are of another: set another `area` and another"
+    with pytest.raises(OtherExperiment, match=word):
+        seen(tmp_path / "area", where, experiment=ANOTHER)
+    with pytest.raises(OtherExperiment, match=word):  # opened before, and too late
+        set_up(worlds[1])
+    set_up(seen(tmp_path / "area", where)).database.close()
+    for world in worlds:
+        world.database.close()
+
+
+def test_a_refusal_for_the_experiment_makes_nothing(tmp_path, where):
+    set_up(seen(tmp_path / "area", where)).database.close()
+    with pytest.raises(OtherExperiment):
+        seen(tmp_path / "new", where, experiment=ANOTHER)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_restored_is_of_the_same_experiment(tmp_path):
+    world = set_up(seen(tmp_path / "area", str(tmp_path / "t.db")))
+    back_up(world.database, tmp_path / "backup", 1.0)
+    world.database.close()
+    restore(tmp_path / "backup", tmp_path / "restored.db", 2.0)
+    with pytest.raises(OtherExperiment):
+        seen(tmp_path / "area", str(tmp_path / "restored.db"), experiment=ANOTHER)
+
+
+def test_an_area_from_before_experiments_were_written_down_goes_to_the_first_that_comes(tmp_path):
+    world = set_up(seen(tmp_path / "area", str(tmp_path / "t.db")))
+    with world.database.begin() as connection:
+        journal.set_document(connection, NO_RUN, EXPERIMENT, None, 1.0)
+    set_up(world)
+    world.database.close()
+    with pytest.raises(OtherExperiment):
+        seen(tmp_path / "area", str(tmp_path / "t.db"), experiment=ANOTHER)
+
+
+def test_the_commands_refuse_settings_of_another_experiment(tmp_path):
+    own, other = tmp_path / "own.toml", tmp_path / "other.toml"
+    for toml, sections in ((own, {}), (other, {"experiment": ANOTHER})):
+        toml.write_text(toml_text(settings(tmp_path / "area", **sections)))
+    events = write_file(tmp_path / "7.root", 7)
+
+    def tier0(*words: object) -> tuple[int, str]:
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        return done.exit_code, done.output
+
+    for toml in (own, other):  # only looked at, it is nobody's
+        assert tier0("why", 7, "-s", toml)[1].startswith("tier0: run 7 was never seen")
+        assert tier0("settings", "check", toml)[0] == 0
+    set_up(open_world(settings_from(settings(tmp_path / "area")))).database.close()
+    before = (tmp_path / "area" / "tier0.db").read_bytes()
+    for words in (
+        ("run", other, events, "--quiet"),
+        ("run", other, events, "--dry-run"),
+        ("settings", "check", other),
+        ("why", 7, "-s", other),
+    ):
+        code, said = tier0(*words)
+        assert code == 1 and said.count("\n") == 1
+        assert "area is the area of the experiment tiny, and these settings are of another: set another `area`" in said
+    assert (tmp_path / "area" / "tier0.db").read_bytes() == before
+    assert tier0("settings", "check", own)[0] == 0
+
+
+def test_who_drives_takes_the_area_for_the_experiment(tmp_path):
+    """Also with what makes no tag, such as a simulation."""
+    world = open_world(settings_from(settings(tmp_path / "area")))
+    with _lease(world):
+        pass
+    world.database.close()
+    with pytest.raises(OtherExperiment):
+        open_world(settings_from(settings(tmp_path / "area", experiment=ANOTHER)))
