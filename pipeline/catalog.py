@@ -160,6 +160,16 @@ def runs(connection: Connection) -> list[int]:
     return list(connection.execute(query).scalars())
 
 
+def listed(numbers: Sequence[int]) -> str:
+    """Runs in words, and of many the first."""
+    return (", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")) or "none yet"
+
+
+def never_seen(run: int, known: Sequence[int]) -> str:
+    """What to say of a run that is not among those known."""
+    return f"run {run} was never seen; the runs are {listed(known)}"
+
+
 def runs_in(connection: Connection, paths: Sequence[str]) -> list[int]:
     """The runs that have events in these files, as far as they are valid, in order."""
     found: set[int] = set()

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from calib.verdict import meant
 from jobs.lease import driver, fence
 from pipeline import catalog, journal
 from pipeline.authority import Act, Rules, demand
@@ -43,12 +44,14 @@ class Operator:
 
     def hold(self, run: int | None, reason: str, dataset: str = "", *, stop_submitting: bool = False) -> str:
         """Keep a run, or one dataset of it, from prompt until the hold is lifted; None: all runs (the big red button).
+        Raises LookupError for a dataset that the settings do not have.
 
         What is released goes on, and so do express and calibrations. With `stop_submitting`, for all runs, no task
         is given to the cluster either: what is running there comes to its end and is kept, nothing else begins.
         """
         if stop_submitting and (run is not None or dataset):
             raise ValueError("submitting is stopped for all runs or for none: hold all, without a dataset")
+        self._known_dataset(dataset)
         terms = {STOPS: True} if stop_submitting else {}
         order = self._order(What.HOLD, run, reason, dataset=dataset, terms=terms)
         with self._ordering(Act.HOLD) as (connection, _):
@@ -173,8 +176,6 @@ class Operator:
         """What a hold does not do."""
         run, dataset, place = order.run, order.dataset, place_text(order)
         books = self.world.books
-        if unknown := self._unknown_dataset(dataset):
-            return [unknown]
         kept = journal.list_documents(connection, books.key("manifest"))
         wanted = [dataset] if dataset in books.datasets else books.datasets
         released = {one for one, found in kept.items() if _is_released(found, wanted)}
@@ -183,18 +184,18 @@ class Operator:
         if run in released:
             return [f"{place} is released already: what was settled stays, and its prompt goes on"]
         known = catalog.runs(connection)
-        unseen = f"run {run} was never seen: the hold waits for it; the runs are {_listed(known)}"
+        unseen = f"run {run} was never seen: the hold waits for it; the runs are {catalog.listed(known)}"
         some = sorted(kept[run].get("datasets", {})) if run in kept and not dataset else []
         gone = [f"datasets {', '.join(some)} of run {run} are released already: their prompt goes on"] if some else []
         return gone if run in known else [unseen]
 
-    def _unknown_dataset(self, dataset: str) -> str:
-        """What to say where no dataset goes by its name under these settings, and others do. A run that is one is held
-        by a hold of any."""
-        names = self.world.books.datasets
-        if not dataset or dataset in names or not any(names):
-            return ""
-        return f"under these settings there is no dataset {dataset}, so it holds nothing; there are {', '.join(names)}"
+    def _known_dataset(self, dataset: str) -> None:
+        """Raise LookupError where no dataset goes by its name under these settings: its hold would hold nothing, or all
+        of a run that is one, and nobody would look for it there."""
+        names = [name for name in self.world.books.datasets if name]
+        if dataset and dataset not in names:
+            hint = meant(dataset, names) if names else ": a run is one, and is held without"
+            raise LookupError(f"under these settings there is no dataset {dataset}{hint}")
 
     def _other_rules(self, rules: Rules) -> list[str]:
         """Whose rule it is how many names a waiver needs, where a run under these settings would go by another."""
@@ -211,7 +212,7 @@ class Operator:
             with self.world.database.read() as connection:
                 known = catalog.runs(connection)
             is_what = "not certified yet" if run in known else "not known"
-            raise LookupError(f"run {run} is {is_what}; certified runs are {_listed(sorted(certified))}")
+            raise LookupError(f"run {run} is {is_what}; certified runs are {catalog.listed(sorted(certified))}")
         kinds = sorted({calibration.kind for calibration in self.world.experiment.calibrations()})
         if kind not in kinds:
             raise LookupError(f"there is no calibration {kind!r}; there are {', '.join(kinds) or 'none'}")
@@ -221,7 +222,7 @@ class Operator:
         world = self.world
         known = catalog.runs(connection)
         if run not in known:
-            raise LookupError(f"run {run} was never seen; the runs are {_listed(known)}")
+            raise LookupError(catalog.never_seen(run, known))
         released = Released.from_document(journal.get_document(connection, run, world.books.key("manifest")))
         if released.whole(world.books.datasets):
             ids = ", ".join(manifest.id[:12] for manifest in released.manifests.values())
@@ -259,10 +260,6 @@ def _same(hold: Order, order: Order) -> bool:
 
 def _words(order: Order) -> str:
     return order.reason + (" (nothing is submitted)" if order.terms.get(STOPS) else "")
-
-
-def _listed(runs: list[int]) -> str:
-    return (", ".join(map(str, runs[:20])) + (", ..." if len(runs) > 20 else "")) or "none yet"
 
 
 def _obeyed(connection: Connection) -> str:

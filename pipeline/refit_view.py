@@ -115,11 +115,11 @@ class Refits:
     def certified(self, run: int, kinds: Sequence[str] = ()) -> Made:
         """Of a certified run, without what is not certified good; of these kinds, or of all that are calibrated.
 
-        Raises Refused for a run that is not certified.
+        Raises Refused for a run that is not certified, or was never seen.
         """
         found = self.world.books.document(run, "certification")
         if found is None:
-            raise Refused(f"run {run} is not certified yet: see `tier0 why {run}`")
+            raise self._not_certified(run)
         good = {int(number): ranges for number, ranges in found["good"].items()}
         with self.world.database.read() as connection:
             units = catalog.units(connection, run)[0].tolist()
@@ -128,6 +128,13 @@ class Refits:
         self._calibrated(wanted)
         made = [refit(self.world, kind, [run], self.hands, without=bad) for kind in wanted]
         return Made(tuple(made), self.world.store, self.world.experiment.unit_name)
+
+    def _not_certified(self, run: int) -> Refused:
+        with self.world.database.read() as connection:
+            known = catalog.runs(connection)
+        if run in known or self.world.books.document(run, "status") is not None:
+            return Refused(f"run {run} is not certified yet: see `tier0 why {run}`")
+        return Refused(catalog.never_seen(run, known))
 
     def offer(self, made: Made, tags: Sequence[str], reason: str) -> list[Fates]:
         """Enter what was made into offline tags, each of one of its kinds; gives what became of it."""

@@ -375,9 +375,8 @@ def explain(world: World, run: int) -> str:
     found = summarize(world, [run])
     if status is None and run not in known:
         aside = [f"; set aside: {placed(setback)}" for setback in found.setbacks]
-        there = ", ".join(map(str, known[:20])) or "none yet"
         aside += [f"; {hold_text(hold)}" for hold in held]
-        raise LookupError(f"run {run} was never seen; the runs are {there}{''.join(aside)}")
+        raise LookupError(f"{catalog.never_seen(run, known)}{''.join(aside)}")
     row = found.rows[0]
     lines = [f"run {run}, processing version {world.books.version}: {row.stage.value}"]
     lines += [*_afterwords(found), *ordered]

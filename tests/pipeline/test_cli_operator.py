@@ -15,12 +15,24 @@ from tests.pipeline.tiny import settings
 @pytest.fixture
 def tier0(tmp_path):
     """Calls `tier0` on a Tier-0 that has seen runs 7 and 8; gives exit code and words."""
-    for _ in opened(tmp_path, str(tmp_path / "t.db")):
+    return caller(tmp_path)
+
+
+@pytest.fixture
+def parted(tmp_path):
+    """The same where a run has a dataset."""
+    experiment = {"name": "tests.pipeline.triggered:Triggered"}
+    return caller(tmp_path, experiment=experiment, datasets={"Jets": {"triggers": ["muon"]}})
+
+
+def caller(tmp_path, **sections):
+    for _ in opened(tmp_path, str(tmp_path / "t.db"), **sections):
         pass
 
     def call(*words, **authority):
         storage = {"area": str(tmp_path / "area"), "database": str(tmp_path / "t.db")}
-        (tmp_path / "tiny.toml").write_text(toml_text(settings(tmp_path, storage=storage, authority=authority)))
+        plain = settings(tmp_path, storage=storage, authority=authority, **sections)
+        (tmp_path / "tiny.toml").write_text(toml_text(plain))
         place = () if words[0] == "settings" else ("-s", tmp_path / "tiny.toml")
         done = CliRunner().invoke(main, [str(word) for word in (*words, *place)])
         return done.exit_code, done.output
@@ -29,20 +41,31 @@ def tier0(tmp_path):
     return call
 
 
-def test_a_hold_is_put_listed_told_and_lifted(tier0):
-    code, said = tier0("hold", 7, "--reason", "magnet", "--dataset", "Jets")
+def test_a_hold_is_put_listed_told_and_lifted(parted):
+    code, said = parted("hold", 7, "--reason", "magnet", "--dataset", "Jets")
     assert code == 0 and f"run 7, dataset Jets: held by {system_user()}" in said and "no service is running" in said
-    tier0("hold", "--all", "--reason", "beam spot")
-    assert all(word in tier0("holds")[1] for word in ("dataset Jets", "all runs", "magnet", "tier0 lift --all"))
+    parted("hold", "--all", "--reason", "beam spot")
+    assert all(word in parted("holds")[1] for word in ("dataset Jets", "all runs", "magnet", "tier0 lift --all"))
     for words in (("status",), ("why", 7)):
-        said = tier0(*words)[1]
+        said = parted(*words)[1]
         assert "run 7, dataset Jets: held by" in said and "all runs: held by" in said
-    assert "hold, run 7, dataset Jets: magnet" in tier0("why", 7)[1]
-    code, said = tier0("lift", 7, "--dataset", "Jets", "--reason", "it was on")
+    assert "hold, run 7, dataset Jets: magnet" in parted("why", 7)[1]
+    code, said = parted("lift", 7, "--dataset", "Jets", "--reason", "it was on")
     assert code == 0 and "still held: all runs" in said
-    assert tier0("lift", "--all")[0] == 0
-    assert tier0("holds")[1].strip() == "nothing is held"
-    assert "it was on" in tier0("holds", "--history")[1] and "lift, run 7, dataset Jets" in tier0("why", 7)[1]
+    assert parted("lift", "--all")[0] == 0
+    assert parted("holds")[1].strip() == "nothing is held"
+    assert "it was on" in parted("holds", "--history")[1] and "lift, run 7, dataset Jets" in parted("why", 7)[1]
+
+
+def test_a_mistyped_dataset_is_held_nowhere(parted):
+    code, said = parted("hold", 7, "--reason", "magnet", "--dataset", "Jetts")
+    assert code == 1 and "there is no dataset Jetts; did you mean `Jets`?" in said
+    assert parted("holds", "--history")[1].strip() == "nothing was ever held"
+
+
+def test_a_run_that_is_seen_and_not_certified_is_not_made_again(tier0):
+    code, said = tier0("certify", "refit", 7)
+    assert code == 1 and "run 7 is not certified yet: see `tier0 why 7`" in said
 
 
 def test_a_waiver_is_given_shown_and_taken_back(tier0):

@@ -119,7 +119,8 @@ def test_every_event_is_where_its_triggers_say_and_every_file_says_it(plain, fil
 
 def test_one_dataset_is_held_and_the_others_go_on(plain, files):
     with Tier0(plain()) as tier0:
-        assert "there is no dataset Muons" in tier0.operator.hold(7, "a slip", "Muons")
+        with pytest.raises(LookupError, match="there is no dataset Muons; did you mean `Muon`"):
+            tier0.operator.hold(7, "a slip", "Muons")
         tier0.operator.hold(7, "look at it first", "Muon")
         summary = tier0.run(files[0], progress=False)
         assert stages(summary) == {"Muon": Stage.CONDITIONS, "Beam": Stage.DONE, "Other": Stage.DONE}

@@ -23,8 +23,11 @@ from pipeline.tier0 import Tier0
 from pipeline.world import World, open_world, set_up
 from tests.pipeline.test_authority import role
 from tests.pipeline.tiny import settings, write_file
+from tests.pipeline.triggered import bits
 
 STANDS = {"stage": "conditions", "wake_at": None, "seconds": {}, "express": ""}
+
+DATASETS = ("Jets", "Muons")
 
 
 @pytest.fixture
@@ -39,10 +42,10 @@ def either(where, tmp_path):
     yield from opened(tmp_path, where)
 
 
-def opened(tmp_path: Path, where: str) -> Iterator[World]:
-    plain = settings(tmp_path / "area", storage={"area": str(tmp_path / "area"), "database": where})
+def opened(tmp_path: Path, where: str, **sections) -> Iterator[World]:
+    plain = settings(tmp_path / "area", storage={"area": str(tmp_path / "area"), "database": where}, **sections)
     found = set_up(open_world(settings_from(plain)))
-    files = [write_file(tmp_path / f"{run}.root", run, lumis=1) for run in (7, 8)]
+    files = [write_file(tmp_path / f"{run}.root", run, lumis=1, trig=bits(5)) for run in (7, 8)]
     ingest(found.database.begin, found.experiment, files, found.now())
     found.books.record(7, "status", STANDS | {"reasons": {"offset": "it moved"}, "offered": {"offset": ["p" * 64]}})
     found.books.record(8, "status", STANDS | {"reasons": {}, "offered": {}})
@@ -97,13 +100,25 @@ def test_a_hold_put_twice_is_one(world):
     assert len(world.standing()._holds) == 2
 
 
-def test_a_dataset_is_named_and_holds_the_run_that_goes_as_a_whole(world):
-    operator(world).hold(7, "jets are odd", "Jets")
+def test_a_hold_of_a_dataset_keeps_a_run_that_goes_as_a_whole(world):
+    """One put while the settings had datasets, and a run that is one under those of now."""
+    parted = operator(replace(world, books=replace(world.books, datasets=DATASETS)))
+    parted.hold(7, "jets are odd", "Jets")
     assert "dataset Jets" in world.standing().held(7)
     with pytest.raises(NoEffect, match=r"no hold was put on run 7; what is held: run 7, dataset Jets.*--dataset Jets"):
         operator(world).lift(7)
     operator(world).lift(7, dataset="Jets")
     assert not world.standing().held(7)
+
+
+@pytest.mark.parametrize("run", [7, None])
+def test_a_dataset_that_the_settings_do_not_have_is_not_held(world, run):
+    parted = operator(replace(world, books=replace(world.books, datasets=DATASETS)))
+    with pytest.raises(LookupError, match="there is no dataset Jetts; did you mean `Jets`"):
+        parted.hold(run, "odd", "Jetts")
+    with pytest.raises(LookupError, match="there is no dataset Jets: a run is one, and is held without"):
+        operator(world).hold(run, "odd", "Jets")
+    assert operator(world).holds(history=True) == "nothing was ever held"
 
 
 def test_a_hold_says_what_it_does_not_do(world):

@@ -101,7 +101,7 @@ def test_a_threshold_moved_says_what_is_lost(house, files):
 def test_what_cannot_be_made_again_is_refused(house, files):
     with Tier0(house(**SURE)) as tier0:
         refits = tier0.conditions.refits
-        with pytest.raises(Refused, match="run 7 is not certified yet"):
+        with pytest.raises(Refused, match="run 7 was never seen; the runs are none yet"):
             refits.certified(7)
         tier0.run(files[0], progress=False)
         for changes, error, word in (
