@@ -21,7 +21,9 @@ from pipeline.cli_shadow import shadow
 EXIT_CODES = """
 \b
 Exit codes: 0 all well; 1 cannot be done as asked (a wrong setting, an unknown run);
-2 wrong use of the command; 3 done, but something was set aside, is missing, is not good, differs, or had to fall back;
+2 wrong use of the command, and, where its own help says so (`conditions judge`, `calibrate again`, `certify refit`),
+something could not be judged or made;
+3 done, but something was set aside, is missing, is not good, differs, or had to fall back;
 4 some run is held or waits for its deadline; 5 stopped by the site (a full disk, another driver), or nothing may be
 submitted (`tier0 hold --all --stop-submitting`); 130 stopped by Ctrl-C.
 """

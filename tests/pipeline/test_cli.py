@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.cli import main
+from pipeline.cli import EXIT_CODES, main
 from pipeline.tier0 import Tier0
 from pipeline.toml_text import toml_text
 from tests.pipeline.tiny import settings, write_file
@@ -156,3 +159,31 @@ def test_without_a_settings_file_it_says_what_to_give(tmp_path: Path, monkeypatc
 def test_help_is_there(words: list[str]) -> None:
     done = tier0(*words, "--help")
     assert done.exit_code == 0 and "Usage:" in done.output
+
+
+def commands(of: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands below a group, by what is typed."""
+    for name, found in of.commands.items():
+        yield f"{before}{name}", found
+        if isinstance(found, click.Group):
+            yield from commands(found, f"{before}{name} ")
+
+
+def unlike(told: str, of: click.Group) -> set[str]:
+    """Commands that tell of an exit code 2 of their own and are not named in the table of all, or the other way."""
+    own = {name for name, found in commands(of) if re.search(r"Exit code.*\b2:", found.help or "", re.DOTALL)}
+    named = re.search(r"2 wrong use[^(]*\(([^)]*)\)", told)
+    return own ^ set(re.findall(r"`([^`]*)`", named[1] if named else ""))
+
+
+def test_the_table_of_exit_codes_names_the_commands_that_have_a_2_of_their_own() -> None:
+    assert unlike(EXIT_CODES, main) == set()
+    assert unlike(EXIT_CODES.replace("`calibrate again`", "`calibrate anew`"), main) == {
+        "calibrate again",
+        "calibrate anew",
+    }
+
+
+def test_a_run_never_seen_is_not_one_that_is_not_certified_yet(place: Path) -> None:
+    done = tier0("certify", "refit", 9, "-s", place / "tiny.toml")
+    assert done.exit_code == 1 and "run 9 was never seen; the runs are 7, 8" in done.output
