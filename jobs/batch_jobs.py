@@ -67,10 +67,11 @@ def batch_cluster(settings: ClusterSettings) -> Iterator[JobQueueCluster]:
 
 
 def _submit(cluster: Any, settings: ClusterSettings) -> None:
+    from jobs.starting import start_workers
+
     try:
         # `scale` submits in the background and would only log that a job was not taken; so the first goes by hand.
-        cluster.worker_spec.update(cluster.new_worker_spec())
-        cluster.sync(cluster._correct_state)
+        start_workers(cluster)
     except (RuntimeError, ValueError, OSError) as error:
         raise ClusterRefused(f"{settings.kind} does not take this job: {error}\n{cluster.job_script()}") from error
     cluster.scale(jobs=job_count(settings))

@@ -98,8 +98,11 @@ def _local_workers(settings: ClusterSettings) -> int:
 
 @contextmanager
 def _local_cluster(settings: ClusterSettings) -> Iterator[SpecCluster]:
+    from jobs.starting import start_workers
+
     cluster = _local(settings)
     try:
+        start_workers(cluster, _local_workers(settings))
         yield cluster
     finally:
         with ends_may_be_slow():
@@ -129,10 +132,12 @@ def _local(settings: ClusterSettings) -> SpecCluster:
     from distributed import LocalCluster
     from distributed.security import Security
 
+    from jobs.starting import ShelteredNanny
+
     return LocalCluster(  # type: ignore[no-untyped-call]
-        n_workers=_local_workers(settings),
+        n_workers=0,
+        worker_class=ShelteredNanny,
         threads_per_worker=1,
-        processes=True,
         host=LOOPBACK,
         memory_limit=settings.memory or "auto",
         local_directory=settings.scratch,
