@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,9 @@ from pipeline.cli_operator import commands as orders
 from pipeline.cli_refit import calibrate, certify
 from pipeline.cli_settings import MOST_RUN, RUN, opened, settings_option
 from pipeline.cli_shadow import shadow
+
+if TYPE_CHECKING:
+    from pipeline.tier0 import Tier0
 
 EXIT_CODES = """
 \b
@@ -34,13 +38,16 @@ MOST_RUNS = 100_000
 
 
 class _Refusals(click.Group):
-    """Turns errors that have a clear word into that word and an exit code; lets all others through."""
+    """Turns errors that have a clear word, and Ctrl-C, into that word and an exit code; lets all others through."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise  # a help that was shown, a wrong use: no library is read for these
+        except KeyboardInterrupt:  # click would make an error of it
+            click.echo("stopped", err=True)
+            sys.exit(INTERRUPTED)
         except Exception as problem:
             code = _code_of(problem)
             if code is None:
@@ -52,12 +59,20 @@ class _Refusals(click.Group):
 @contextmanager
 def _stopped_by_hand() -> Iterator[None]:
     """Ctrl-C within the block is told in a line and ends the command; the cluster that is closed behind it is quiet."""
+    before = signal.signal(signal.SIGINT, _hush)
     try:
         yield
     except KeyboardInterrupt:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         click.echo("stopped; the same command goes on from here", err=True)
         sys.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _hush(*_: Any) -> None:
+    # As it comes: the cluster is closed before anybody can catch what is raised here.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    raise KeyboardInterrupt
 
 
 def _code_of(problem: Exception) -> int | None:
@@ -92,7 +107,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("settings", type=click.Path(path_type=Path))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILES...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why, and do nothing.")
 @click.option("--wait", is_flag=True, help="Stay until the deadlines of waiting and held runs have passed.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
@@ -106,17 +121,37 @@ def run(settings: Path, files: tuple[Path, ...], dry_run: bool, wait: bool, quie
     tier0 run cms.toml /data/run190*.root
     tier0 run cms.toml /data/*.root --dry-run
     """
-    tier0 = opened(settings)
+    _settings_first(settings, files)
     if dry_run:
-        click.echo(tier0.plan(*files))
+        click.echo(opened(settings).plan(*files))
         return
-    with tier0, _stopped_by_hand():
-        click.echo(f"Dask dashboard: {tier0.dashboard}")
-        for mismatch in tier0.mismatches:
-            click.echo(f"not as it should be: {mismatch}", err=True)
-        summary = tier0.run(*files, wait=wait, progress=not quiet)
+    with _stopped_by_hand(), opened(settings) as tier0:
+        summary = tier0.run(*files, wait=wait, progress=not quiet, begun=lambda _: _tell_begun(tier0))
     click.echo(summary.text())
     sys.exit(summary.exit_code)
+
+
+def _settings_first(settings: Path, files: Sequence[Path]) -> None:
+    """Say it to who gave event files alone, before they are read as settings. Raises click.UsageError."""
+    try:
+        with settings.open("rb") as file:
+            is_data = b"\0" in file.read(1024)
+    except OSError:
+        is_data = settings.suffix == ".root"
+    if is_data:
+        meant = next((file for file in files if file.suffix == ".toml"), "tier0.toml")
+        raise click.UsageError(
+            f"{settings} is no settings file, and that comes first: tier0 run SETTINGS FILES..., "
+            f"such as `tier0 run {meant} {settings}`"
+        )
+    if not files:
+        raise click.UsageError(f"no event files are named: tier0 run {settings} FILES...")
+
+
+def _tell_begun(tier0: Tier0) -> None:
+    click.echo(f"Dask dashboard: {tier0.dashboard}")
+    for mismatch in tier0.mismatches:
+        click.echo(f"not as it should be: {mismatch}", err=True)
 
 
 @main.command()
@@ -153,9 +188,8 @@ def simulate(settings: Path, folder: Path, runs: str, scenario: Path | None, qui
     order = Order(scenario=given, **numbers)
     # Before a cluster is started for an order that cannot be.
     simulation_of(make_experiment(load_settings(settings)), order)
-    with opened(settings) as tier0, _stopped_by_hand():
-        click.echo(f"Dask dashboard: {tier0.dashboard}")
-        files = tier0.simulate(folder, numbered, order, progress=not quiet)
+    with _stopped_by_hand(), opened(settings) as tier0:
+        files = tier0.simulate(folder, numbered, order, progress=not quiet, begun=lambda _: _tell_begun(tier0))
     click.echo(f"{len(files)} event files of {len(numbered)} runs in {folder}")
 
 

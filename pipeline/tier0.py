@@ -60,7 +60,10 @@ def checked(settings: Path | str | Mapping[str, Any]) -> str:
 
 
 class NoFiles(ValueError):
-    """A name given matches no file."""
+    """A pattern given matches no file, or of the files given none is there."""
+
+
+Begun = Callable[["Client"], None]
 
 
 class Tier0:
@@ -131,15 +134,16 @@ class Tier0:
         """Keep runs from prompt, let them go, and waive what a rule stops them for."""
         return Operator(self._world)
 
-    def run(self, *files: Path | str, wait: bool = False, progress: bool = True) -> Summary:
+    def run(self, *files: Path | str, wait: bool = False, progress: bool = True, begun: Begun | None = None) -> Summary:
         """Take the runs in these files (names or patterns) as far as they can go; what is done is not done again.
 
-        With `wait`, stay until the deadlines of waiting runs have passed. Raises SecondDriver while another one works
-        on the same database, SiteStopped when nothing can run (a full disk); nothing is lost then. NotAllowed for who
-        may not run the service, and Stopped while a person has stopped all submitting.
+        With `wait`, stay until the deadlines of waiting runs have passed; `begun` is called once the cluster is there.
+        Before that, NoFiles, SecondDriver while another one works on the same database, NotAllowed for who may not run
+        the service, and Stopped while a person has stopped all submitting. Raises SiteStopped when nothing can run (a
+        full disk); nothing is lost then.
         """
-        began, paths = time.monotonic(), _found(files)
-        with stopped_by_site(), _lease(self._world) as epoch:
+        began, paths = time.monotonic(), self._given(files)
+        with self._at_work(begun) as epoch:
             world = self._world = set_up(self._world).under(epoch)
             runs = self._take_in(paths)
             with show(progress, world.experiment.unit_name) as listen:
@@ -148,7 +152,13 @@ class Tier0:
             return summarize(world, runs, time.monotonic() - began, paths)
 
     def simulate(
-        self, folder: Path | str, runs: Sequence[int], order: Order | None = None, *, progress: bool = True
+        self,
+        folder: Path | str,
+        runs: Sequence[int],
+        order: Order | None = None,
+        *,
+        progress: bool = True,
+        begun: Begun | None = None,
     ) -> list[Path]:
         """Have the experiment play its detector over some runs; gives the event files, for `run`.
 
@@ -156,7 +166,7 @@ class Tier0:
         is made and still there is not made again. Raises NotSimulated where the experiment has no simulation.
         """
         simulation = simulation_of(self._world.experiment, order or Order())
-        with stopped_by_site(), _lease(self._world) as epoch:
+        with self._at_work(begun) as epoch:
             runner = self._runner(epoch)
             try:
                 with show(progress, self._world.experiment.unit_name) as listen:
@@ -166,7 +176,7 @@ class Tier0:
 
     def plan(self, *files: Path | str) -> Plan:
         """What `run` would do with these files, and why. Does nothing."""
-        return plan(self._world, _found(files), describe(self._cluster()))
+        return plan(self._world, self._given(files), describe(self._cluster()))
 
     def status(self) -> Summary:
         """Where every run stands."""
@@ -193,6 +203,28 @@ class Tier0:
         cluster = self.settings.cluster
         folder = cluster.shared_directory or str(self._world.area / "cluster")
         return replace(cluster, shared_directory=folder) if cluster.batch else cluster
+
+    @contextmanager
+    def _at_work(self, begun: Begun | None) -> Iterator[int]:
+        """The epoch of the one driver, and its cluster; whoever is refused has not waited for a cluster to start."""
+        with stopped_by_site(), _lease(self._world) as epoch:
+            client = self.client
+            if begun is not None:
+                begun(client)
+            yield epoch
+
+    def _given(self, files: Sequence[Path | str]) -> list[Path]:
+        """The files that names and patterns stand for. Raises NoFiles also where none is there, nor gave events once.
+
+        One that is missing beside others stops only itself: that is told with the runs.
+        """
+        paths = _found(files)
+        if paths and all(map(_is_missing, paths)):
+            with self._world.database.read() as connection:
+                if not any(catalog.ever_held_events(connection, str(path)) for path in paths):
+                    missing = f"{paths[0]} is" if len(paths) == 1 else f"{paths[0]} and all other files named are"
+                    raise NoFiles(f"{missing} not there: look at the names; nothing is begun")
+        return paths
 
     def _take_in(self, paths: Sequence[Path]) -> list[int]:
         world = self._world
@@ -257,3 +289,13 @@ def _found(files: Sequence[Path | str]) -> list[Path]:
             raise NoFiles(f"no file matches {name!r}")
         paths.update((Path(path_name(match)), None) for match in matches)
     return list(paths)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # why it cannot be read is said where it is registered
+    return False

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of `tier0 run`: told in a line, quiet, and the lease is given back."""
+"""Ctrl-C at any moment of `tier0 run`: told in a line, quiet, and the lease is given back."""
 
 from __future__ import annotations
 
@@ -6,27 +6,83 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
+import pytest
 
 from pipeline.toml_text import toml_text
 from tests.pipeline.tiny import settings, write_file
 
 ROOT = Path(__file__).resolve().parents[2]
+MAIN = "from pipeline.cli import main; main()"
+# Presses Ctrl-C itself as a library begins to be read.
+INTERRUPTED_AT_IMPORT = f"""
+import os, signal, sys
+pressed = []
+def press(event, given):
+    if event == "import" and given[0] == "sqlalchemy" and not pressed:
+        pressed.append(True)
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(press)
+{MAIN}
+"""
+STOPPED = "stopped; the same command goes on from here\n"
 
 
-def test_ctrl_c_is_told_in_a_line(tmp_path: Path) -> None:
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """Settings and files for `tier0 run`."""
     toml = tmp_path / "tiny.toml"
     toml.write_text(toml_text(settings(tmp_path / "area")))
-    files = [str(write_file(tmp_path / f"{run}.root", run)) for run in range(1, 31)]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(toml), *files, "--quiet"]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    # In a session of its own, all of whose processes get the signal, as those of a terminal do.
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipe) as driver:
+    return [str(toml), *(str(write_file(tmp_path / f"{run}.root", run)) for run in range(1, 31))]
+
+
+@contextmanager
+def driver(words: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """`tier0 run` in a session of its own, all of whose processes get the signal, as those of a terminal do."""
+    command = [sys.executable, "-c", MAIN, "run", *words, "--quiet"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **pipe) as process:
         try:
-            assert driver.stdout.readline().startswith("Dask dashboard")
-            os.killpg(driver.pid, signal.SIGINT)
-            said = driver.communicate(timeout=60)[0]
+            yield process
         finally:
-            driver.kill()
-    assert driver.returncode == 130
-    assert said == "stopped; the same command goes on from here\n"
+            process.kill()
+
+
+def wait_for_worker(pid: int) -> None:
+    """Until the first worker is a process, which then takes seconds to import what it needs."""
+    while not any("spawn_main" in word for child in psutil.Process(pid).children() for word in child.cmdline()):
+        time.sleep(0.01)
+
+
+def test_while_it_works(words: list[str]) -> None:
+    with driver(words) as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("Dask dashboard")
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert (process.returncode, said) == (130, STOPPED)
+
+
+@pytest.mark.parametrize("press", [os.killpg, os.kill], ids=["terminal", "driver-alone"])
+@pytest.mark.parametrize("after", [0.0, 0.5])
+def test_while_workers_start(words: list[str], press: object, after: float) -> None:
+    with driver(words) as process:
+        wait_for_worker(process.pid)
+        time.sleep(after)
+        workers = psutil.Process(process.pid).children()
+        press(process.pid, signal.SIGINT)  # type: ignore[operator]
+        said = process.communicate(timeout=60)[0]
+    assert (process.returncode, said) == (130, STOPPED)
+    assert not psutil.wait_procs(workers, timeout=10)[1]
+
+
+@pytest.mark.parametrize(("command", "told"), [("run", STOPPED), ("settings check", "stopped\n")])
+def test_while_libraries_are_read(words: list[str], command: str, told: str) -> None:
+    given = words if command == "run" else words[:1]
+    asked = [sys.executable, "-c", INTERRUPTED_AT_IMPORT, *command.split(), *given]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
