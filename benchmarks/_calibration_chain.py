@@ -31,8 +31,8 @@ CHANCE = 1e-3
 FRAME = 0.05
 """share to which it is known what sensors that are thought off their places do to the beam: tracks of another momentum
 see it so much elsewhere"""
-LADDERS = 9 / 102
-"""independent ones for each, in the covariance that the report's toys of the alignment have"""
+WORTH = {"half_barrel": 2.3 / 4, "ladder": 85 / 576}
+"""independent shifts along x and y for each, in the covariance of a run's alignment"""
 UM, URAD = 1e-4, 1e-6
 SCENARIO = Scenario(
     beam=Beam(drift_um=0.0, step_um=0.0), physics=Physics(pile_up=1.0, tracks=25.0, z=0.3, jpsi=0.5, nzs=1.0)
@@ -87,6 +87,7 @@ class OneRun:
 
 
 CLAIMED = "the claimed error"
+IN_FRAME = f"the claimed error, and {FRAME:.0%} of what sensors off their places do to it"
 GAIN, ANGLE = 0.115, 0.30
 """over the root of the clusters (physics note, 10): relative, and of the tangent"""
 GOOD = "good strips with any of these"
@@ -162,13 +163,15 @@ def of_angles(found: Payloads, true: Payloads, detector: Geometry) -> list[Compa
 def of_places(found: Payloads, true: Payloads, detector: Geometry) -> list[Compared]:
     """Shifts of half barrels of the pixels, and of ladders, as far as they are aligned."""
     payload, real, compared = found["alignment"], true["alignment"], []
-    for name, rows, worth in (("half_barrel", list(PIXEL_HALVES), 1.0), ("ladder", slice(None), LADDERS)):
+    for name, rows in (("half_barrel", list(PIXEL_HALVES)), ("ladder", slice(None))):
         error = payload[f"{name}_error"][rows, :2] / UM
         known = np.isfinite(error) & ((payload[f"{name}_flags"][rows, :2] & ~np.int8(Flag.WEAK)) == 0)
         off = (payload[name] - real[name])[rows, :2] / UM
         what = f"{name.replace('_', ' ')}s, x and y"
         kept = int(np.count_nonzero(~known))
-        compared.append(Compared("alignment", what, "um", off[known], error[known], error[known], kept, CLAIMED, worth))
+        compared.append(
+            Compared("alignment", what, "um", off[known], error[known], error[known], kept, CLAIMED, WORTH[name])
+        )
     return compared
 
 
@@ -195,7 +198,7 @@ def of_beam(found: Payloads, true: Payloads, detector: Geometry) -> list[Compare
     compared = []
     for name, (off, seen, names, unit, written) in rows.items():
         error = np.hypot([float(payload[f"{one}_error"]) for one in names], FRAME * seen) / unit
-        compared.append(Compared("beamspot", name, written, (off - seen) / unit, error, error, 0, CLAIMED))
+        compared.append(Compared("beamspot", name, written, (off - seen) / unit, error, error, 0, IN_FRAME))
     return compared
 
 

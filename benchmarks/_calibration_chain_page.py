@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._calibration_chain import COMPARED, GEOMETRY, MOST, OneRun, Together, together
+from benchmarks._calibration_chain import COMPARED, FRAME, GEOMETRY, MOST, OneRun, Together, together
 from benchmarks._calibration_page import (
     BAND,
     EXPECTED,
@@ -145,7 +145,10 @@ def settings_of(runs: Sequence[OneRun], size: tuple[int, int]) -> dict[str, str]
         "events": "two vertices on average, of 25 tracks; Z in 30 %, J/psi in 50 %, strips without zero suppression in "
         "the others, so that all are in express",
         "kinds": ", ".join(COMPARED),
-        "beamspot": "x and y are looked for where sensors that are thought off their places see the beam, which is "
-        "known to 15 %: no track tells where all of them are",
+        "beamspot": "place and slopes are looked for where sensors that are thought off their places see the beam, "
+        f"which is known to {FRAME:.0%}: no track tells where all of them are; widths with what these scatter "
+        "vertices by",
+        "alignment": "errors hold what a survey leaves open where tracks do not tell: half barrels and ladders share "
+        "moves out between them",
         "judged": f"at most {MOST:g} x the expectation, beyond what chance has with so few values (p = 0.001)",
     }

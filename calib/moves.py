@@ -31,9 +31,10 @@ class Moves(Gate):
     """Of an array [structures, numbers], such as displacements. Limits are one for each number, in the payload's unit.
 
     A number has moved from the payload in force where it did by more than its `floors` and more than `n_sigma` of its
-    errors (`<array>_error`). With fewer structures than `share` of all with any number that moved, there is no change.
-    Where one moved further than `most`, or moved and has an error above `most_error`, the payload is rejected. What has
-    no error (NaN) has not been measured, and did not move; of no limit there is none.
+    errors: `<array>_error` or, where there are such, `<array>_statistical`, what of them payloads do not share. With
+    fewer structures than `share` of all with any number that moved, there is no change. Where one moved further than
+    `most`, or moved and has an error above `most_error`, the payload is rejected. What has no error (NaN) has not been
+    measured, and did not move; of no limit there is none.
 
     CMS (MillePedeFileReader, physics note, 5.2): 5, 10, 15 um and 30 urad, 2.5 sigma, at most 200 with errors up to 10;
     for ladders a share of 0.25.
@@ -67,32 +68,31 @@ class Moves(Gate):
 
     def look(self, payload: Payload, in_force: Payload | None) -> Finding:
         """Says NO_CHANGE where too few structures moved; rejects what moved too far, or is known too badly."""
-        errors = f"{self.array}_error"
+        errors, own = (f"{self.array}_{part}" for part in ("error", "statistical"))
         if errors not in payload.arrays:
             return lacks(payload, errors)
+        own = own if own in payload.arrays else errors
         wrong = unfit(payload, self.array, self.unit) or wrong_errors(payload, self.array, errors)
-        if wrong:
+        if wrong := wrong or wrong_errors(payload, self.array, own):
             return wrong
-        if payload[self.array].shape[-1:] != (len(self.floors),):
-            return Finding(
-                Decision.REJECT,
-                f"{self.array} has shape {payload[self.array].shape}, and there are {len(self.floors)} floors",
-            )
+        shape = payload[self.array].shape
+        if shape[-1:] != (len(self.floors),):
+            return Finding(Decision.REJECT, f"{self.array} has shape {shape}, and there are {len(self.floors)} floors")
         if in_force is None or self.array not in in_force.arrays:
             return Finding(Decision.PUBLISH)
         if wrong := incomparable(payload, in_force, self.array):
             return wrong
         return self._compare(
-            payload, in_force, np.broadcast_to(payload[errors].astype(np.float64), payload[self.array].shape)
+            payload, in_force, *(np.broadcast_to(payload[name].astype(np.float64), shape) for name in (errors, own))
         )
 
-    def _compare(self, payload: Payload, in_force: Payload, errors: Floats) -> Finding:
+    def _compare(self, payload: Payload, in_force: Payload, errors: Floats, own: Floats) -> Finding:
         new = payload[self.array].astype(np.float64)
         moves = np.abs(new - in_force[self.array].astype(np.float64))
         if not np.isfinite(moves).all():
             return Finding(Decision.REJECT, f"{self.array} has values that are not finite")
         measured = np.isfinite(errors)
-        moved = measured & (moves > np.array(self.floors)) & (moves > self.n_sigma * np.where(measured, errors, 0.0))
+        moved = measured & (moves > np.array(self.floors)) & (moves > self.n_sigma * np.where(measured, own, 0.0))
         limits = ((self.most, measured, moves, "moved by"), (self.most_error, moved, errors, "has an error of"))
         found = [self._beyond(most, where, of, words, new) for most, where, of, words in limits if most and where.any()]
         share = float(moved.any(axis=-1).mean()) if moved.size else 0.0

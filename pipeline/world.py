@@ -150,8 +150,7 @@ def open_world(
     nothing is made: that is read in the place of its own.
 
     Raises SettingsError with everything that is wrong with the settings, OtherExperiment where the area is that of
-    another one, before anything is made. The processing version is the one of these
-    settings, or, until something is run under them, the next.
+    another one. The processing version is the one of these settings, or, until something is run under them, the next.
     """
     chosen = experiment or make_experiment(settings)
     settings = with_gates_of(chosen, settings)

@@ -27,6 +27,7 @@ from calib.calibration import Columns, NotConverged, NotEnoughData, at_finalize
 from calib.form import Leeway
 from calib.iteration import Iterated
 from calib.payload import Payload
+from calib.pulls import Apart
 from calib.state import State
 
 Floats = NDArray[np.float64]
@@ -54,15 +55,16 @@ class Alignment(Iterated):
     Select records before: stiff, with enough hits.
 
     The payload in force (conditions `alignment`) is that under which the residuals were made. The payload is a whole
-    one: what is free is where tracks have it, the rest as it was. Modes that tracks do not know stay as `previous` has
-    them, and are named (`alignment_solution`, `alignment_payload.weak_modes`).
+    one: what is free is where tracks have it, the rest as it was. Modes that tracks do not know are named; they stay as
+    `previous` has them or, with a `survey`, are as likely as that has them (`alignment_solution`,
+    `alignment_payload.weak_modes`).
 
     Records with too large a chi2 are left out, by the tightest of `cuts` that still passes most of them: of a detector
     out of place by many errors all have one.
     """
 
     kind: ClassVar[str] = alignment_payload.KIND
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = COLUMNS
     uses: ClassVar[tuple[str, ...]] = (alignment_payload.KIND,)
     looks_at_previous: ClassVar[bool] = True
@@ -93,7 +95,7 @@ class Alignment(Iterated):
     weak_error: float = at_finalize(15.0)
     """um, rms over measurements; modes that tracks do not tell so well are named and, without a survey, fixed"""
     settled_errors: float = at_finalize(0.1)
-    """a step is small within so many errors"""
+    """a step is small within so many errors, statistical ones"""
     settled: float = at_finalize(0.2)
     """um and urad; a step is small within so much"""
 
@@ -176,8 +178,12 @@ class Alignment(Iterated):
         """The largest step, in units of `settled` or of `settled_errors` errors, whichever is more."""
         structures = self.structures
         steps = np.abs(structures.values(payload) - structures.values(previous))
-        small = np.maximum(np.nan_to_num(self.settled_errors * structures.errors(payload)), self.settled)
+        small = np.maximum(np.nan_to_num(self.settled_errors * structures.errors(payload, "statistical")), self.settled)
         return float((steps / small).max())
+
+    def apart(self, found: Payload, expected: Payload) -> dict[str, Apart]:
+        """In units of what two payloads under one survey do not have in common."""
+        return alignment_payload.apart(found, expected)
 
     def _check_survey(self) -> None:
         """Half of one would leave moves of the rest to chance."""
@@ -218,11 +224,13 @@ class Alignment(Iterated):
         self, totals: Totals, flags: Ints, values: Floats, solution: Solution, rest: Mapping[str, Any]
     ) -> Payload:
         measured = flags == Flag.NEW
-        values, error, flags = values.copy(), np.full(values.shape, np.nan), flags.copy()
+        values, flags = values.copy(), flags.copy()
         values[measured] += solution.step
-        error[measured] = solution.error
+        errors = {part: np.full(values.shape, np.nan) for part in ("error", "statistical")}
+        for part, every in errors.items():
+            every[measured] = getattr(solution, part)
         flags[measured] = np.where(solution.fixed > PART_OF_WEAK, int(Flag.WEAK), int(Flag.NEW))
-        return alignment_payload.payload_of(self.structures, values, error, flags, totals.records, rest)
+        return alignment_payload.payload_of(self.structures, values, errors, flags, totals.records, rest)
 
 
 @lru_cache

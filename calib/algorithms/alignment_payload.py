@@ -2,31 +2,35 @@
 
 For every level its displacements under its own name, [structures, 6] in cm and rad: shifts and rotation vectors about
 the structure's centre. Of a level that is aligned also, by structure: `<level>_error`, in the same units, NaN where
-nothing was measured; `<level>_flags` int8 of `Flag`; `<level>_records` int32.
+nothing was measured; `<level>_statistical`, what of that other tracks would change; `<level>_flags` int8 of `Flag`;
+`<level>_records` int32.
 
     records, outliers   int64: used, and left out for their chi2
     cut                 on chi2, in units of its 3 sigma
     chi2_ndf            of the records used, before they were aligned
     weak_deformation    of each mode that tracks do not tell, int16: place in DEFORMATIONS, -1: none of them
     weak_overlap        with that deformation, 0 to 1
-    weak_error          of the rms of what it moves measurements by [um], which is therefore not known
+    weak_error          of the rms of what it moves measurements by [um], by tracks alone
     weak_structure      int32[modes, 3], weak_number int8[modes, 3]: the numbers that move measurements most, -1: fewer
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import IntFlag
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calib import pulls
 from calib.algorithms.alignment_geometry import DEFORMATIONS, NUMBERS
 from calib.algorithms.alignment_solution import COMPONENTS, Mode
 from calib.algorithms.alignment_structures import TO_UM, Structures
 from calib.form import Leeway
 from calib.payload import Payload
+from calib.pulls import Apart
 
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
@@ -63,21 +67,47 @@ def leeway(structures: Structures) -> Leeway:
     """What a payload may have that the one an experiment starts from does not show."""
     names = [name for name, _ in structures.levels]
     more = dict.fromkeys((f"{name}_{part}" for name in names for part in ("flags", "records")), "")
-    more |= dict.fromkeys((f"{name}_error" for name in names), UNIT)
+    errors = tuple(f"{name}_{part}" for name in names for part in ("error", "statistical"))
+    more |= dict.fromkeys(errors, UNIT)
     more |= dict.fromkeys((*SCALARS, *WEAK_ARRAYS), "") | WEAK_UNITS
-    return Leeway(more=more, not_finite=tuple(f"{name}_error" for name in names), any_length=WEAK_ARRAYS)
+    return Leeway(more=more, not_finite=errors, any_length=WEAK_ARRAYS)
+
+
+def apart(found: Payload, expected: Payload) -> dict[str, Apart]:
+    """How far two are apart. What a survey does not know is off in both alike, but for what one knows better by tracks;
+    so beside statistical errors only the difference of the rest counts."""
+    every = pulls.apart(found, expected)
+    return {name: _less_what_both_have(name, one, found, expected) for name, one in every.items()}
+
+
+def _less_what_both_have(name: str, one: Apart, *payloads: Payload) -> Apart:
+    own = f"{name}_statistical"
+    if any(own not in payload.arrays for payload in payloads):
+        return one
+    statistical = [payload[own] for payload in payloads]
+    errors = (pulls.error_of(name, payload) for payload in payloads)
+    rest = [np.sqrt(np.maximum(error**2 - part**2, 0.0)) for error, part in zip(errors, statistical, strict=True)]
+    sigma = np.sqrt(sum(part**2 for part in statistical) + (rest[0] - rest[1]) ** 2)
+    known = np.isfinite(one.move) & (sigma > 0)
+    return replace(one, move=np.where(known, one.move, np.nan), sigma=np.where(known, sigma, np.nan))
 
 
 def payload_of(
-    structures: Structures, values: Floats, error: Floats, flags: Array, of_structure: Array, rest: Mapping[str, Any]
+    structures: Structures,
+    values: Floats,
+    errors: Mapping[str, Floats],
+    flags: Array,
+    of_structure: Array,
+    rest: Mapping[str, Any],
 ) -> Payload:
-    """Of values and errors [structures, 6] in um and urad, flags [structures, 6], and records by structure."""
+    """Of values and errors, by what they are called, [structures, 6] in um and urad; flags [structures, 6]; and records
+    by structure."""
     arrays: dict[str, Array] = {}
     for level, (name, _) in enumerate(structures.levels):
         rows = slice(structures.first[level], structures.first[level + 1])
         arrays[name] = values[rows] / TO_UM
         if structures.any_free[rows].any():
-            arrays[f"{name}_error"] = error[rows] / TO_UM
+            arrays |= {f"{name}_{part}": error[rows] / TO_UM for part, error in errors.items()}
             arrays[f"{name}_flags"] = flags[rows].astype(np.int8)
             arrays[f"{name}_records"] = of_structure[rows].astype(np.int32)
     arrays |= {name: np.asarray(value) for name, value in rest.items()}
@@ -86,7 +116,7 @@ def payload_of(
 
 
 def weak_arrays(modes: tuple[Mode, ...], structure: Array, number: Array) -> dict[str, Array]:
-    """The modes that were fixed, of a system over such structures and numbers [p]."""
+    """The modes that tracks do not tell, of a system over such structures and numbers [p]."""
     largest = np.full((len(modes), COMPONENTS), -1, np.int64)
     for row, mode in zip(largest, modes, strict=True):
         row[: len(mode.largest)] = mode.largest

@@ -73,6 +73,8 @@ class Solution:
     """[um, urad]"""
     error: Floats
     """of what is not fixed"""
+    statistical: Floats
+    """what of that other tracks would change: the rest is what a survey does not know, and the same for all of them"""
     fixed: Floats
     """share of each number that belongs to fixed modes, 0 to 1"""
     modes: tuple[Mode, ...]
@@ -107,9 +109,11 @@ def solve(system: System, structures: Structures, weak_error: float) -> Solution
     else:
         values, known = information[~weak], moves[:, ~weak]
         fixed = ((system.metric @ moves[:, weak]) ** 2).sum(axis=1) * scale**2
-    step = known @ ((known.T @ system.right) / values)
-    error = np.sqrt((known**2 / values).sum(axis=1))
-    return Solution(step, error, np.minimum(fixed, 1.0), modes, information)
+    by_information = known / values
+    step, error = by_information @ (known.T @ system.right), np.sqrt((known * by_information).sum(axis=1))
+    by_tracks = ((by_information @ (known.T @ system.matrix @ known)) * by_information).sum(axis=1)
+    statistical = np.minimum(np.sqrt(np.maximum(by_tracks, 0.0)), error)
+    return Solution(step, error, statistical, np.minimum(fixed, 1.0), modes, information)
 
 
 def _held(system: System) -> tuple[Floats, Floats]:

@@ -140,10 +140,10 @@ class Structures:
         values: Floats = np.concatenate([payload[name].astype(np.float64) for name in wanted]) * TO_UM
         return values
 
-    def errors(self, payload: Payload) -> Floats:
-        """Those of an alignment, [structures, 6] in um and urad; NaN where it has none."""
+    def errors(self, payload: Payload, part: str = "error") -> Floats:
+        """Those of an alignment, or its `statistical` ones, [structures, 6] in um and urad; NaN where it has none."""
         nothing = np.full((1, len(NUMBERS)), np.nan)
-        found = [payload.arrays.get(f"{name}_error", np.repeat(nothing, count, axis=0)) for name, count in self.levels]
+        found = [payload.arrays.get(f"{name}_{part}", np.repeat(nothing, count, axis=0)) for name, count in self.levels]
         every: Floats = np.concatenate(found).astype(np.float64) * TO_UM
         return every
 

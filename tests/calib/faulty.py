@@ -169,6 +169,8 @@ FAULTS: Mapping[str, Callable[..., object]] = {
     "doubled lorentz_angle": DoubledLorentzAngle,
     "flipped alignment": FlippedAlignment,
     "doubled alignment": DoubledAlignment,
+    "flipped surveyed_alignment": FlippedAlignment,
+    "doubled surveyed_alignment": DoubledAlignment,
     "flipped channel_status": FlippedStatus,
     "doubled channel_status": DoubledStatus,
     "flipped counting_channels": FlippedCounting,

@@ -470,6 +470,25 @@ def test_errors_that_a_survey_gives_have_all_in_them_that_tracks_leave_open() ->
     assert 0.9 < np.sqrt((ladders[known] ** 2).mean()) < 1.1
 
 
+def test_statistical_errors_are_what_other_tracks_change() -> None:
+    rng = np.random.default_rng(63)
+    free = ("half_barrel 0-1: x y z", "ladder 0-31: x y z")
+    calibration = alignment(free, min_entries=5, cuts=(1e9,), survey=tuple(f"{which} 20" for which in free))
+    structures = calibration.structures
+    truth = np.where(structures.is_free, 20 * rng.standard_normal(structures.is_free.shape), 0.0)
+    every = [aligned(calibration, played(seed, Play(400, stereo=0.1), truth)) for seed in range(70, 82)]
+    own, whole = (
+        np.sqrt(np.mean([structures.errors(one, part) ** 2 for one in every], axis=0))[structures.is_free]
+        for part in ("statistical", "error")
+    )
+    spread = np.std([structures.values(one) for one in every], axis=0, ddof=1)[structures.is_free]
+    assert np.sqrt(np.mean((spread / own) ** 2)) == pytest.approx(1.0, abs=0.15)
+    assert (own <= whole).all() and (own < 0.75 * whole).any()
+    # Without a survey there is nothing else.
+    alone = aligned(replace(calibration, free=free[:1], survey=()), played(70, Play(400, stereo=0.1), truth))
+    assert structures.errors(alone, "statistical")[:2, :3] == pytest.approx(structures.errors(alone)[:2, :3])
+
+
 def test_modes_that_a_survey_holds_are_named_all_the_same() -> None:
     columns = played(59, replace(STEREO, stereo=0.0), moved_halves())
     held, fixed = (aligned(alignment(survey=given), columns) for given in (("half_barrel: all 10",), ()))

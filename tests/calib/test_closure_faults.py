@@ -91,14 +91,26 @@ def size() -> Played:
 @cache
 def residuals() -> Played:
     """Of pixel half barrels that are shifted by some tens of um."""
-    settings = {"levels": LEVELS, "free": ("half_barrel 0-1: x y z",), "min_records": 100, "min_entries": 10}
-    structures = Alignment(**settings).structures
+    return shifted({"free": ("half_barrel 0-1: x y z",), "min_entries": 10}, 500)
 
-    def under(payload: Payload, tracks: int = 1000) -> Columns:
+
+@cache
+def residuals_beside_a_survey() -> Played:
+    """The same, of an alignment of which tracks leave most to a survey: that errors are large hides no fault."""
+    free = ("half_barrel 0-1: x y z", "ladder 0-101: x y z", "ladder 102-117: x y z", "ladder 118-287: x y")
+    survey = tuple(f"{which} {size}" for which, size in zip(free, (100, 20, 50, 50), strict=True))
+    return shifted({"free": free, "survey": survey, "min_entries": 5}, 1500)
+
+
+def shifted(settings: Mapping[str, Any], tracks: int) -> Played:
+    every = {"levels": LEVELS, "min_records": 100, **settings}
+    structures = Alignment(**every).structures
+
+    def under(payload: Payload, number: int = 2 * tracks) -> Columns:
         left = structures.values(displaced(moved_halves())) - structures.values(payload)
-        return played(9, Play(tracks, stereo=0.1), left)
+        return played(9, Play(number, stereo=0.1), left)
 
-    return Played(under(drawn(dict(LEVELS)), 500), under, drawn(dict(LEVELS)), settings)
+    return Played(under(drawn(dict(LEVELS)), tracks), under, drawn(dict(LEVELS)), every)
 
 
 @cache
@@ -129,6 +141,7 @@ KINDS: Mapping[str, tuple[type[Calibration], Callable[[], Played]]] = {
     "gain": (Gain, charge),
     "lorentz_angle": (LorentzAngle, size),
     "alignment": (Alignment, residuals),
+    "surveyed_alignment": (Alignment, residuals_beside_a_survey),
     "channel_status": (OccupancyStatus, occupancy),
     "counting_channels": (ChannelStatus, counting),
 }

@@ -42,6 +42,21 @@ def test_a_move_counts_over_its_floor_and_errors(moved: float, error: float, col
     assert said(ladders(moved, error, column=column))[0] is decision
 
 
+def test_what_two_payloads_share_of_their_errors_hides_no_move() -> None:
+    known_badly = ladders(60e-4, 80e-4)
+    gate = Moves("ladder", FLOORS, UNIT)
+    assert said(known_badly, gate)[0] is Decision.NO_CHANGE
+
+    def with_statistical(error: float, rows: int = 4) -> Payload:
+        own = {"ladder_statistical": np.full((rows, 3), error)}
+        return Payload("alignment", dict(known_badly.arrays) | own, dict(known_badly.units) | dict.fromkeys(own, UNIT))
+
+    assert said(with_statistical(20e-4), gate)[0] is Decision.PUBLISH
+    assert said(with_statistical(30e-4), gate)[0] is Decision.NO_CHANGE
+    assert said(with_statistical(20e-4))[1] == "ladder[1, 0] has an error of 0.008, 0.001 cm, rad is allowed"
+    assert said(with_statistical(20e-4, rows=2), gate)[0] is Decision.REJECT
+
+
 def test_moves_too_far_and_errors_too_large_are_rejected() -> None:
     assert said(ladders(0.03)) == (Decision.REJECT, "ladder[1, 0] moved by 0.03, 0.02 cm, rad is allowed")
     assert said(ladders(60e-4, 12e-4)) == (

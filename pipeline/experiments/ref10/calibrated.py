@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calib.algorithms.beamspot import BeamSpot
 from calib.algorithms.pedestal import Pedestal
@@ -47,7 +46,8 @@ Single pedestals count from six errors on, where they are more than closure lets
 too, so that what is no change here is none there"""
 
 SETTLED_ERRORS, SETTLED = 0.5, 1.0
-"""of a step: hundreds of numbers jitter with the tracks that a pass finds, and none by more than that matters"""
+"""of a step, statistical ones: hundreds of numbers jitter with the tracks that a pass finds, and none by more than that
+matters"""
 
 OF_RAW = (Pedestal.kind, STRIP_STATUS, PIXEL_STATUS)
 """kinds that are measured of what no tier holds"""
@@ -81,26 +81,18 @@ def _aligned(geometry: Geometry) -> TrackerAlignment:
     is put together (physics note, 9.2). Single tracks follow moves of whole sectors that go as 1, r and r^2 with the
     distance from the beam, so that of those it is all that is known, but for what the mass of the Z says.
     """
-    leaning = ~geometry.pixel & (np.abs(geometry.u[:, 2]) > 0)
-    kinds = (geometry.pixel, leaning, ~geometry.pixel & ~leaning)
-    pixels, turned, upright = (_ladders(geometry, kind) for kind in kinds)
+    free, survey = ["half_barrel 0-1: all"], ["half_barrel: all 100"]
+    for layer in np.unique(geometry.layer):
+        own = geometry.layer == layer
+        rows, pixel = geometry.ladder_row[own], bool(geometry.pixel[own].all())
+        ladders = f"ladder {rows.min()}-{rows.max()}"
+        shifts = "x y z" if pixel or np.abs(geometry.u[own, 2]).any() else "x y"
+        free.append(f"{ladders}: {shifts} rx ry rz")
+        survey += [f"{ladders}: {shifts} {20 if pixel else 50}", f"{ladders}: rx ry rz 20"]
     return replace(
         alignment_calibration(geometry),
-        free=("half_barrel 0-1: all", f"{pixels}: all", f"{turned}: all", f"{upright}: x y rx ry rz"),
-        survey=(
-            "half_barrel: all 100",
-            f"{pixels}: all 20",
-            f"{turned}: x y z 50",
-            f"{turned}: rx ry rz 20",
-            f"{upright}: x y 50",
-            f"{upright}: rx ry rz 20",
-        ),
+        free=tuple(free),
+        survey=tuple(survey),
         settled_errors=SETTLED_ERRORS,
         settled=SETTLED,
     )
-
-
-def _ladders(geometry: Geometry, which: NDArray[np.bool_]) -> str:
-    """Of modules, as the settings of the alignment name them; layers of a kind lie next to each other."""
-    rows = geometry.ladder_row[which]
-    return f"ladder {rows.min()}-{rows.max()}"
