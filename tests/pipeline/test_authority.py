@@ -208,6 +208,7 @@ def test_the_driver_that_may_not_is_refused_and_leaves_no_lease(world, tmp_path)
     started(world, "ops", Rules(service=("ops",)))
     world.database.close()
     plain = world.settings.model_dump(mode="json", exclude={"overrides"})
+    (tmp_path / "7.root").write_bytes(b"")
     with Tier0(plain) as tier0, pytest.raises(NotAllowed, match="may not run the service; who may: ops"):
         tier0.run(tmp_path / "7.root", progress=False)
     with world.database.begin() as connection:
