@@ -21,6 +21,7 @@ from pipeline.experiments.ref10.simulate.helix import Flight, at_axis
 from pipeline.experiments.ref10.simulate.propagate import SCATTERERS, propagate
 from pipeline.experiments.ref10.simulate.scenario import Scenario
 from pipeline.experiments.ref10.simulate.stages import Simulation
+from pipeline.experiments.ref10.upright import PIXEL, PIXELS, STRIP
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -31,8 +32,8 @@ EVENTS, STIFFEST = 3000, 1 / 15
 FOR_VERTICES, LEAST_TRACKS, BEST = 400, 10, 1 / 3
 """events for vertices, tracks of one that is looked at, and the share of these that a run keeps, the best measured"""
 LEAST_HITS = 8
-PIXEL_U, PIXEL_V, STRIP_U = 10e-4, 30e-4, 25e-4
-"""errors of hits [cm], by which a fit weighs them"""
+PIXEL_V = 30e-4
+"""error of hits of pixels along z [cm], by which a fit weighs them"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +123,8 @@ def _crossed(detector: Geometry, real: Frames, flight: Flight) -> tuple[Mask, In
 
 def _hits(detector: Geometry, thought: Frames, seen: Mask, row: Ints, u: Floats, v: Floats) -> TrackHits:
     planes = Planes(*(np.take(part.T, row, axis=1) for part in (thought.centre, thought.u, thought.v, thought.w)))
-    pixel = np.array([layer.pixel for layer in LAYERS])
-    on_pixels = pixel[:, None] & seen
-    u_error = np.where(seen, np.where(on_pixels, PIXEL_U, STRIP_U), 1.0)
+    on_pixels = PIXELS[:, None] & seen
+    u_error = np.where(seen, np.where(on_pixels, PIXEL, STRIP), 1.0)
     v_error = np.where(seen, np.where(on_pixels, PIXEL_V, detector.length[row] / np.sqrt(12)), 1.0)
     size_v = np.zeros(seen.shape, np.int64)
-    return TrackHits(seen, planes, u, np.where(on_pixels, v, 0.0), u_error, v_error, size_v, pixel)
+    return TrackHits(seen, planes, u, np.where(on_pixels, v, 0.0), u_error, v_error, size_v, PIXELS)

@@ -23,6 +23,7 @@ from pipeline.areas import take_for
 from pipeline.booking import book_branch
 from pipeline.conditions_editor import ConditionsEditor
 from pipeline.database import Database
+from pipeline.events import VanishedFile, stamp_of
 from pipeline.experiments.interface import Experiment
 from pipeline.experiments.simulated import Order, simulation_of
 from pipeline.holds import refuse_while_stopped
@@ -293,8 +294,8 @@ def _found(files: Sequence[Path | str]) -> list[Path]:
 
 def _is_missing(path: Path) -> bool:
     try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+        stamp_of(path)
+    except VanishedFile:
         return True
     except OSError:
         return False  # why it cannot be read is said where it is registered

@@ -109,11 +109,10 @@ def solve(system: System, structures: Structures, weak_error: float) -> Solution
     else:
         values, known = information[~weak], moves[:, ~weak]
         fixed = ((system.metric @ moves[:, weak]) ** 2).sum(axis=1) * scale**2
-    by_information = known / values
-    step, error = by_information @ (known.T @ system.right), np.sqrt((known * by_information).sum(axis=1))
-    by_tracks = ((by_information @ (known.T @ system.matrix @ known)) * by_information).sum(axis=1)
-    statistical = np.minimum(np.sqrt(np.maximum(by_tracks, 0.0)), error)
-    return Solution(step, error, statistical, np.minimum(fixed, 1.0), modes, information)
+    inverse = (known / values) @ known.T
+    variance = np.diag(inverse)
+    statistical = np.sqrt(np.maximum(variance - inverse**2 @ system.known, 0.0))
+    return Solution(inverse @ system.right, np.sqrt(variance), statistical, np.minimum(fixed, 1.0), modes, information)
 
 
 def _held(system: System) -> tuple[Floats, Floats]:
