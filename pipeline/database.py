@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -54,14 +56,14 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """One writing transaction: committed at the end of the block, rolled back if it raises."""
-        with self.engine.begin() as connection:
+        """One writing transaction: committed at the end of the block, rolled back if it raises. Ctrl-C comes after."""
+        with _not_cut_off(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def trial(self) -> Iterator[Connection]:
         """One writing transaction that is rolled back at the end of the block: to see what would come of it."""
-        with self.engine.connect() as connection, connection.begin() as transaction:
+        with _not_cut_off(), self.engine.connect() as connection, connection.begin() as transaction:
             yield connection
             transaction.rollback()
 
@@ -83,7 +85,7 @@ class Database:
         Foreign keys are looked at when it ends, not before. Raises DatabaseRefused, and changes nothing, where one
         then points nowhere.
         """
-        with self.engine.connect() as connection:
+        with _not_cut_off(), self.engine.connect() as connection:
             if self.is_sqlite:
                 with _keys_checked_last(connection):
                     yield connection
@@ -278,6 +280,24 @@ def _prepare(connection: Any, record: Any) -> None:
     connection.isolation_level = None
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+@contextmanager
+def _not_cut_off() -> Iterator[None]:
+    """Ctrl-C within the block comes at its end. Amid a BEGIN or a COMMIT it would leave a transaction behind that
+    nobody ends, and that the next one of this process waits for, such as that which gives the lease back."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *given: pressed.append(given))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            before(*pressed[0])
 
 
 def _begin(connection: Connection) -> None:

@@ -5,6 +5,8 @@ If one of these fails and the change is meant: raise the version, then write the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ PEDESTAL_2 = [
     2.1268792152404785,
     1.960210919380188,
 ]
-ALIGNMENT_2 = [
+ALIGNMENT_3 = [
     0.004640201604,
     -0.002268879488,
     0.006486838084,
@@ -86,6 +88,26 @@ ALIGNMENT_2 = [
     0.0003655278926,
     0.0004107633174,
     0.0005165446339,
+]
+ALIGNMENT_3_SURVEYED = [
+    0.00461985184,
+    -0.002255599526,
+    0.00592442948,
+    -0.002064605338,
+    0.00591688705,
+    -0.005924256323,
+    0.0003709344838,
+    0.0004636970762,
+    0.003577590216,
+    0.0003642799204,
+    0.0004093732901,
+    0.003577589094,
+    0.0003696423234,
+    0.0004616855837,
+    0.0005401963858,
+    0.0003630373093,
+    0.0004079881357,
+    0.0005401965614,
 ]
 CHANNEL_1 = [99.22222222, 0.0, 1.6112243]
 SILENT_1 = [20.0, 19.125]
@@ -225,7 +247,7 @@ def test_lorentz_angle_version_3() -> None:
     assert lorentz_angle.LorentzAngle.version == 3
 
 
-def test_alignment_version_2() -> None:
+def test_alignment_version_3() -> None:
     under = drawn(dict(LEVELS))
     truth = np.zeros((sum(count for _, count in LEVELS), 6))
     truth[:2, :3] = [(50, -30, 40), (-20, 60, -80)]
@@ -233,8 +255,13 @@ def test_alignment_version_2() -> None:
     columns = played(24, Play(400, stereo=0.0), truth)
     payload = calibration.finalize(calibration.accumulate(columns, {"alignment": under}), under)
     found = [payload["half_barrel"][:2, :3], payload["half_barrel_error"][:2, :3]]
-    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_2, rel=1e-6)
+    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_3, rel=1e-6)
     assert [int(payload[name]) for name in ("records", "outliers")] == [400, 0]
     assert [float(payload[name]) for name in ("cut", "chi2_ndf")] == pytest.approx([4.5, 1.2326953], rel=1e-6)
     assert payload["weak_deformation"].tolist() == [2]
-    assert Alignment.version == 2
+    assert payload["half_barrel_statistical"][:2, :3] == pytest.approx(payload["half_barrel_error"][:2, :3])
+    surveyed = replace(calibration, survey=("half_barrel: all 50",))
+    payload = surveyed.finalize(surveyed.accumulate(columns, {"alignment": under}), under)
+    found = [payload[f"half_barrel{part}"][:2, :3] for part in ("", "_error", "_statistical")]
+    assert np.stack(found).reshape(-1).tolist() == pytest.approx(ALIGNMENT_3_SURVEYED, rel=1e-6)
+    assert Alignment.version == 3

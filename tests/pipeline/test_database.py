@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -45,6 +46,30 @@ def test_begin_commits_whole_or_not_at_all(database: Database) -> None:
         connection.execute(sa.insert(parents), {"id": 2})
         raise ZeroDivisionError
     assert count(database) == 1
+
+
+@pytest.mark.parametrize("writing", ["begin", "trial", "reshaping"])
+def test_ctrl_c_within_a_transaction_comes_when_it_has_ended(database: Database, writing: str) -> None:
+    with pytest.raises(KeyboardInterrupt), getattr(database, writing)() as connection:
+        os.kill(os.getpid(), signal.SIGINT)
+        connection.execute(sa.insert(parents), {"id": 1})
+    assert count(database) == (writing != "trial")
+    with database.begin() as connection:
+        connection.execute(sa.insert(parents), {"id": 2})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_transaction_in_another_thread_leaves_ctrl_c_alone(database: Database) -> None:
+    handlers = []
+
+    def write() -> None:
+        with database.begin():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    writer.join()
+    assert handlers == [signal.default_int_handler]
 
 
 def test_of_a_trial_nothing_is_kept(database: Database) -> None:
