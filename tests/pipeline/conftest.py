@@ -73,22 +73,28 @@ def catalogue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databa
 
 
 @pytest.fixture(scope="session")
-def crew() -> Iterator[Client]:
-    """A cluster of two workers, started once; tests may kill them, and their nannies bring them back."""
+def one_crew() -> Iterator[Client]:
+    """A cluster of two workers, started once."""
     with open_cluster(ClusterSettings(workers=2, memory="1 GB", tls=False, dashboard_port=0)) as client:
         yield client
 
 
+@pytest.fixture
+def crew(one_crew: Client) -> Client:
+    """That cluster, whole: tests may kill its workers, and their nannies bring them back, which this waits for."""
+    one_crew.wait_for_workers(2, timeout=60)
+    return one_crew
+
+
 @pytest.fixture(scope="session")
-def joined(crew: Client) -> dict[str, Any]:
+def joined(one_crew: Client) -> dict[str, Any]:
     """The settings that join this cluster, section `cluster`."""
-    return {"kind": "address", "address": crew.scheduler.address, "workers": None, "tls": False}  # type: ignore[union-attr]
+    return {"kind": "address", "address": one_crew.scheduler.address, "workers": None, "tls": False}  # type: ignore[union-attr]
 
 
 @pytest.fixture
 def house(crew: Client, joined: dict[str, Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Makes settings of a small Tier-0 on that cluster; sections are merged in."""
-    crew.wait_for_workers(2, timeout=60)
 
     def make(area: str = "area", **sections: Any) -> dict[str, Any]:
         return settings(tmp_path / area, **({"cluster": joined} | sections))

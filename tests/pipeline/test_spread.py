@@ -94,7 +94,6 @@ def test_units_whose_event_numbers_lie_apart_are_not_compared(tmp_path):
 
 
 def test_workers_index_and_the_driver_only_registers(crew, tmp_path):
-    crew.wait_for_workers(2, timeout=60)
     paths = written(tmp_path / "in", 6, apart=False)
     paths[3].write_text("not a ROOT file")
     paths.append(tmp_path / "none.root")
@@ -112,13 +111,11 @@ def current_key(item: str) -> tuple[str, ...]:
 
 
 def test_tasks_are_named_for_whoever_watches(crew):
-    crew.wait_for_workers(2, timeout=60)
     keys = list(OnWorkers(crew)("index", current_key, ["/data/a.root", "/data/b.root"]))
     assert [(what, name) for what, _, name in keys] == [("index", "a.root"), ("index", "b.root")]
 
 
 def test_no_more_is_asked_for_than_twice_the_threads(crew):
-    crew.wait_for_workers(2, timeout=60)
     taken = []
 
     def items():
@@ -133,7 +130,6 @@ def test_no_more_is_asked_for_than_twice_the_threads(crew):
 
 
 def test_what_the_function_raises_is_raised(crew):
-    crew.wait_for_workers(2, timeout=60)
     with pytest.raises(ZeroDivisionError):
         list(OnWorkers(crew)("divide", lambda x: 1 // x, [1, 0, 1]))
 
@@ -155,7 +151,6 @@ class Deadly(Tiny):
 
 
 def test_a_file_that_kills_its_worker_is_set_aside_and_the_rest_goes_on(crew, tmp_path):
-    crew.wait_for_workers(2, timeout=60)
     paths = written(tmp_path / "in", 4, apart=True)
     done, (pieces, _), setbacks = taken_in(tmp_path / "db", Deadly(), paths, OnWorkers(crew))
     assert done.invalid == {str(paths[2]): "its worker died 3 times while it was read"}
@@ -165,6 +160,5 @@ def test_a_file_that_kills_its_worker_is_set_aside_and_the_rest_goes_on(crew, tm
 
 
 def test_what_is_lost_is_said(crew):
-    crew.wait_for_workers(2, timeout=60)
     found = list(OnWorkers(crew)("kill", lambda x: os.kill(os.getpid(), signal.SIGKILL) if x == 1 else x, [0, 1, 2]))
     assert found == [0, Lost("its worker died 3 times while it was read"), 2]
