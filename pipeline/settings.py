@@ -160,10 +160,16 @@ def apply_calibration_settings(calibrations: Sequence[Kind], tables: Mapping[str
 
 
 def _try_rule(calibration: Any) -> None:
-    """Cut nothing into intervals: raises NotImplementedError where there is no rule for the granularity, which else
-    would show when a run is taken already."""
-    if getattr(calibration, "granularity", "run") != "run" and hasattr(calibration, "cut"):
+    """Cut nothing into intervals: raises NotImplementedError where there is no rule for the granularity, and ValueError
+    where the rule fails over a span without events; else either would show when a run is taken already."""
+    if getattr(calibration, "granularity", "run") == "run" or not hasattr(calibration, "cut"):
+        return
+    try:
         calibration.cut(calibration.empty(), True)
+    except NotImplementedError:
+        raise
+    except Exception as problem:  # a rule may be anybody's
+        raise ValueError(f"`cut` fails where there are no events: {type(problem).__name__}: {problem}") from problem
 
 
 def check_settings(

@@ -22,6 +22,8 @@ from calib.algorithms.channel_status import ChannelStatus
 from calib.algorithms.gain import Gain
 from calib.algorithms.occupancy_status import OccupancyStatus
 from calib.algorithms.pedestal import Pedestal
+from calib.boundaries import Interval
+from calib.state import State
 from jobs.cluster_settings import Kind
 from pipeline.lineage import lineage
 from pipeline.mistakes import SettingsError
@@ -435,6 +437,23 @@ def test_intervals_for_which_there_is_no_rule_are_refused_before_anything_is_mad
         apply_calibration_settings([calibration], {calibration.kind: {"granularity": granularity}})
     for sound in (Gain(groups=2), BeamSpot(), ChannelStatus(channels=8), OccupancyStatus(channels=8)):
         apply_calibration_settings([sound], {sound.kind: {"granularity": "span"}})
+
+
+class EndsAtTheLast(Pedestal):
+    """A user's rule for intervals that thinks of no span without events."""
+
+    kind = "ends_at_the_last"
+
+    def cut(self, state: State, flush: bool) -> list[Interval]:
+        units = tuple(state.units().tolist())
+        return [Interval(units, closed=units[-1] > 0 or flush)]
+
+
+def test_a_rule_for_intervals_that_fails_without_events_is_refused_before_anything_is_made() -> None:
+    said = "`calibration.ends_at_the_last`: `cut` fails where there are no events: IndexError: "
+    with pytest.raises(SettingsError) as problem:
+        apply_calibration_settings([EndsAtTheLast(channels=8)], {"ends_at_the_last": {"granularity": "span"}})
+    assert [mistake.startswith(said) for mistake in problem.value.mistakes] == [True]
 
 
 def gate(table: dict[str, Any]) -> object:
