@@ -8,9 +8,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,16 +45,13 @@ def batch_cluster(settings: ClusterSettings) -> Iterator[JobQueueCluster]:
 
     ClusterRefused if the batch system does not take a job.
     """
-    from dask_jobqueue.htcondor import HTCondorCluster
-    from dask_jobqueue.slurm import SLURMCluster
-
+    cluster_class, _ = _classes(settings.kind)
     command = _COMMANDS[settings.kind]
     if shutil.which(command) is None:
         raise ClusterRefused(f"no {command} on this host: start from one that submits to {settings.kind}, or set kind")
     options: dict[str, Any] = {"dashboard_address": dashboard_address(settings), "port": settings.scheduler_port}
     if settings.scheduler_host is not None:
         options["host"] = settings.scheduler_host
-    cluster_class = SLURMCluster if settings.kind is Kind.SLURM else HTCondorCluster
     with (
         _certificates(settings) as security,
         cluster_class(
@@ -64,6 +63,23 @@ def batch_cluster(settings: ClusterSettings) -> Iterator[JobQueueCluster]:
             yield cluster
         finally:
             _forget_untaken(cluster)
+
+
+def _classes(kind: Kind) -> tuple[Any, Any]:
+    """dask-jobqueue's cluster and job of a batch system.
+
+    As it is imported it has Ctrl-C end the process with exit code 0, in a notebook the kernel; what was in force stays.
+    """
+    in_force = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue import htcondor, slurm
+    except ValueError as problem:  # signals are the main thread's
+        raise ClusterRefused(f"import dask_jobqueue in the main thread first, not in this one: {problem}") from problem
+    if in_force is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, in_force)
+    if kind is Kind.SLURM:
+        return slurm.SLURMCluster, slurm.SLURMJob
+    return htcondor.HTCondorCluster, htcondor.HTCondorJob
 
 
 def _submit(cluster: Any, settings: ClusterSettings) -> None:
@@ -116,10 +132,7 @@ def _security(paths: Mapping[str, Path]) -> Security:
 
 def describe(settings: ClusterSettings) -> str:
     """The script of one job, with what is known only when it is submitted in angle brackets."""
-    from dask_jobqueue.htcondor import HTCondorJob
-    from dask_jobqueue.slurm import SLURMJob
-
-    job_class = SLURMJob if settings.kind is Kind.SLURM else HTCondorJob
+    _, job_class = _classes(settings.kind)
     options = job_options(settings, reference_class(settings))
     certificates = _paths_of_certificates(_shared_directory(settings) / "<certificates>")
     options["security"] = _security(certificates) if settings.tls else None
@@ -128,7 +141,7 @@ def describe(settings: ClusterSettings) -> str:
         # A job makes its log folder as it is described.
         options["log_directory"] = folder
         address = f"{'tls' if settings.tls else 'tcp'}://<scheduler>"
-        job: Any = job_class(address, name="<name>", **options)
+        job = job_class(address, name="<name>", **options)
         script: str = job.job_script().replace(folder, logs)
     each = "one worker" if settings.workers_per_job == 1 else f"{settings.workers_per_job} workers"
     return f"{job_count(settings)} jobs of {each}, each submitted with {_COMMANDS[settings.kind]} as\n\n{script}"

@@ -174,3 +174,29 @@ def test_level_that_cannot_start_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", "SSE SSE2 X86_V2")
     with pytest.raises(ClusterRefused, match="no process starts under cpu_baseline 'native'"):
         reference_class(batch(Kind.SLURM, tmp_path))
+
+
+OF_A_JOB = """
+import signal, threading
+from jobs.cluster import describe
+from jobs.cluster_settings import ClusterRefused, ClusterSettings
+settings = ClusterSettings(kind="slurm", workers=1, memory="1 GB", shared_directory="/tmp")
+def aside():
+    try:
+        describe(settings)
+    except ClusterRefused as problem:
+        print(problem)
+beside = threading.Thread(target=aside)
+beside.start()
+beside.join()
+for given in (signal.default_int_handler, lambda *_: print("pressed")):
+    signal.signal(signal.SIGINT, given)
+    describe(settings)
+    assert signal.getsignal(signal.SIGINT) is given
+"""
+
+
+def test_ctrl_c_stays_what_it_was_and_another_thread_is_told_what_to_do() -> None:
+    done = subprocess.run([sys.executable, "-c", OF_A_JOB], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("import dask_jobqueue in the main thread first, not in this one: signal only works")

@@ -7,18 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from pipeline.toml_text import toml_text
+from tests.pipeline.commands import MAIN, ROOT, STOPPED, driver
 from tests.pipeline.tiny import settings, write_file
 
-ROOT = Path(__file__).resolve().parents[2]
-MAIN = "from pipeline.cli import main; main()"
 # Presses Ctrl-C itself as a library begins to be read.
 INTERRUPTED_AT_IMPORT = f"""
 import os, signal, sys
@@ -30,7 +27,6 @@ def press(event, given):
 sys.addaudithook(press)
 {MAIN}
 """
-STOPPED = "stopped; the same command goes on from here\n"
 
 
 @pytest.fixture
@@ -39,18 +35,6 @@ def words(tmp_path: Path) -> list[str]:
     toml = tmp_path / "tiny.toml"
     toml.write_text(toml_text(settings(tmp_path / "area")))
     return [str(toml), *(str(write_file(tmp_path / f"{run}.root", run)) for run in range(1, 31))]
-
-
-@contextmanager
-def driver(words: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """`tier0 run` in a session of its own, all of whose processes get the signal, as those of a terminal do."""
-    command = [sys.executable, "-c", MAIN, "run", *words, "--quiet"]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **pipe) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def wait_for_worker(pid: int) -> None:
