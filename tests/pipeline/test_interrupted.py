@@ -12,9 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.toml_text import toml_text
-from tests.pipeline.commands import MAIN, ROOT, STOPPED, driver
-from tests.pipeline.tiny import settings, write_file
+from tests.pipeline.commands import MAIN, ROOT, STOPPED, driver, words_of
 
 # Presses Ctrl-C itself as a library begins to be read.
 INTERRUPTED_AT_IMPORT = f"""
@@ -32,9 +30,7 @@ sys.addaudithook(press)
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
     """Settings and files for `tier0 run`."""
-    toml = tmp_path / "tiny.toml"
-    toml.write_text(toml_text(settings(tmp_path / "area")))
-    return [str(toml), *(str(write_file(tmp_path / f"{run}.root", run)) for run in range(1, 31))]
+    return words_of(tmp_path)
 
 
 def wait_for_worker(pid: int) -> None:

@@ -133,7 +133,7 @@ def test_all_submitting_stops_while_the_service_stays_and_goes_on_when_lifted(ho
         return "nothing is submitted" in tier0.status().text()
 
     def lift(operator):
-        time.sleep(3.5)  # a step of the service is two seconds at most, and what it does then takes a while
+        time.sleep(2.2)  # a step of the service is two seconds at most
         begin = time.time()
         time.sleep(0.8)
         moments.extend([begin, time.time()])

@@ -6,18 +6,13 @@ import os
 import signal
 from pathlib import Path
 
-from pipeline.toml_text import toml_text
-from tests.pipeline.commands import STOPPED, driver
-from tests.pipeline.tiny import settings, write_file
+from tests.pipeline.commands import STOPPED, driver, words_of
 from tests.slurm.loopback import Slurm
 from tests.slurm.test_chain import on_nodes
 
 
 def test_the_jobs_are_cancelled_and_it_is_told(slurm: Slurm, tmp_path: Path) -> None:
-    toml = tmp_path / "tiny.toml"
-    toml.write_text(toml_text(settings(tmp_path / "area", cluster=on_nodes(tmp_path / "scratch"))))
-    files = [str(write_file(tmp_path / f"{run}.root", run)) for run in range(1, 31)]
-    with driver([str(toml), *files]) as process:
+    with driver(words_of(tmp_path, cluster=on_nodes(tmp_path / "scratch"))) as process:
         assert process.stdout is not None and process.stdout.readline().startswith("Dask dashboard")
         assert slurm.jobs()
         os.killpg(process.pid, signal.SIGINT)
