@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from jobs import batch_jobs
@@ -37,6 +37,16 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Client]:
     Batch workers join when the batch system starts their jobs; nothing here waits for them. The client is not made
     Dask's default. ClusterRefused if the scheduler cannot be reached or the batch system does not take the jobs.
     """
+    from jobs.relief import MemoryRelief
+
+    with _client(settings) as client:
+        with suppress(OSError):  # a worker that dies as it is told; those that come are told as they start
+            client.register_plugin(MemoryRelief())
+        yield client
+
+
+@contextmanager
+def _client(settings: ClusterSettings) -> Iterator[Client]:
     import dask
     from distributed import Client
 

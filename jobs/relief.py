@@ -15,6 +15,8 @@ from enum import Enum
 from typing import Any
 
 from distributed import WorkerPlugin
+from distributed.core import Status
+from tornado.ioloop import PeriodicCallback
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,6 @@ class MemoryRelief(WorkerPlugin):
 
     def setup(self, worker: Any) -> None:
         """Called by Dask when a worker starts."""
-        from tornado.ioloop import PeriodicCallback
-
         self._worker, self._since = worker, time.monotonic()
         self._watch = PeriodicCallback(self._look, 1e3 * self.every_s)
         self._watch.start()
@@ -55,8 +55,6 @@ class MemoryRelief(WorkerPlugin):
         self._watch.stop()
 
     async def _look(self) -> None:
-        from distributed.core import Status
-
         worker = self._worker
         paused, executing = worker.status is Status.paused, worker.state.executing_count
         stands_s = time.monotonic() - self._since

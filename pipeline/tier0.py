@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from jobs.cluster import ClusterSettings, describe, open_cluster
 from jobs.inspection import numerical_class, verify
 from jobs.lease import drop_lease, kept_alive, take_lease
-from jobs.relief import MemoryRelief
 from jobs.runner import Options, Runner
 from pipeline import catalog
 from pipeline.areas import take_for
@@ -112,7 +111,6 @@ class Tier0:
         client = self._stack.enter_context(open_cluster(self._cluster()))
         with suppress(OSError):  # a worker that dies as it is told; those that come are told as they start
             client.register_plugin(WarmWorkers())
-            client.register_plugin(MemoryRelief())
         warm_up()
         self.mismatches = tuple(map(str, verify(client, self._cluster())))
         return client
